@@ -1,0 +1,1 @@
+//! Anneal's API types and the contract between operator and trainer.

@@ -1,0 +1,1 @@
+//! Anneal's decisions: pure, total functions from a snapshot to a plan.

@@ -1,0 +1,1 @@
+//! The operator's shell: watch, observe, record, perform.

@@ -1,0 +1,1 @@
+//! A throwaway single-node Kubernetes made of real parts.

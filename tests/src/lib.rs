@@ -1,0 +1,1 @@
+//! The world simulation and the end-to-end run.

@@ -1,0 +1,1 @@
+//! The reference trainer: train, evaluate and serve with libtorch.
