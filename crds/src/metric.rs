@@ -1,0 +1,95 @@
+//! Metrics of a rollout: what is read from Prometheus and which value is too much.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::span::Span;
+
+/// One metric of the candidate, read from Prometheus over a sliding window and compared with bounds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Metric {
+    /// Name by which triggers and messages call it, such as `error_rate`.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-zA-Z_][a-zA-Z0-9_]*$"))]
+    pub name: String,
+    /// How far back the counters are read, such as `10m`.
+    pub window: Span,
+    /// How often it is read. Default: a tenth of the window, at least 1s and at most 60s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Span>,
+    /// What is read, and its bounds.
+    #[serde(flatten)]
+    pub source: Source,
+}
+
+/// What a metric is made of. Exactly one of the forms.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Source {
+    /// Bad events as a share of all events, from two counters.
+    Ratio(Ratio),
+    /// A quantile of a classic Prometheus histogram.
+    Histogram(Histogram),
+}
+
+/// A share from 0 to 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.min) || has(self.max)").message("a ratio needs min, max or both"))]
+#[x_kube(validation = Rule::new("!has(self.min) || !has(self.max) || self.min <= self.max").message("min must not be above max"))]
+pub struct Ratio {
+    /// Series selector of the counter of bad events, such as `anneal_serve_requests_total{code=~"5.."}`. A selector
+    /// that matches no series is missing data, not zero.
+    #[schemars(length(min = 1, max = 1024))]
+    pub bad: String,
+    /// Series selector of the counter of all events.
+    #[schemars(length(min = 1, max = 1024))]
+    pub total: String,
+    /// Largest share that passes, inclusive, from 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub max: Option<f64>,
+    /// Smallest share that passes, inclusive, from 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub min: Option<f64>,
+}
+
+/// A latency quantile.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.quantile > 0.0 && self.quantile < 1.0").message("quantile must lie between 0 and 1, such as 0.95"))]
+pub struct Histogram {
+    /// Series selector of the histogram's buckets in seconds, such as `anneal_serve_request_duration_seconds_bucket`.
+    #[schemars(length(min = 1, max = 1024))]
+    pub selector: String,
+    /// Which quantile, above 0 and below 1.
+    pub quantile: f64,
+    /// Largest value that passes, inclusive, such as `300ms`. It must lie below the histogram's highest bucket.
+    pub max: Span,
+}
+
+/// How readings become verdicts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Judge {
+    /// How sure a verdict must be. `none` compares each reading with its bound as it is, as Argo Rollouts and Flagger do.
+    pub evidence: JudgeEvidence,
+    /// How long a step may wait for readings that are missing, stale or not finite, or for too few requests, before the
+    /// candidate is rolled back. Default 10m.
+    #[serde(default = "default_max_hold")]
+    pub max_hold: Span,
+}
+
+fn default_max_hold() -> Span {
+    Span::from_secs(600)
+}
+
+/// How sure a verdict must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum JudgeEvidence {
+    /// Plain thresholds.
+    None,
+}

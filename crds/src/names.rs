@@ -1,0 +1,31 @@
+//! Names that operator, trainer, chart and users share: labels, annotations, folders, ports.
+//!
+//! Changing one of them is an API change.
+
+/// API group of all kinds.
+pub const GROUP: &str = "anneal.dev";
+/// API version of all kinds.
+pub const API_VERSION: &str = "anneal.dev/v1alpha1";
+
+/// On every object that the operator creates; the selector of every watch on children.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// The value of [`MANAGED_BY`].
+pub const MANAGER: &str = "anneal";
+/// Name of the RetrainJob that a child belongs to.
+pub const LABEL_JOB: &str = "anneal.dev/retrainjob";
+/// Name of the ModelRollout that a child belongs to.
+pub const LABEL_ROLLOUT: &str = "anneal.dev/rollout";
+/// Name of the served model.
+pub const LABEL_MODEL: &str = "anneal.dev/model";
+/// Version (`vYYYYMMDD.n`) that a pod serves or that a record describes.
+pub const LABEL_VERSION: &str = "anneal.dev/version";
+
+/// On a ModelVersion: who approves it, in one line. Needed for a version that had no baseline.
+pub const ANNOTATION_APPROVED_BY: &str = "anneal.dev/approved-by";
+
+/// Folder of the trainer pod that holds `job.yaml`.
+pub const JOB_FILE: &str = "/etc/anneal/job.yaml";
+/// Name of the trainer container; the Job's failure policy matches exit codes by it.
+pub const TRAINER_CONTAINER: &str = "trainer";
+/// Name of the serving container.
+pub const SERVING_CONTAINER: &str = "server";
