@@ -1,2 +1,69 @@
-//! Developer commands.
-fn main() {}
+//! Developer commands: `cargo xtask <command>`.
+//!
+//! Called by people, and by `.ci/run`. What a command makes for the caller goes to stdout, everything a person only
+//! watches goes to stderr, and whatever is slow to make is kept in the cache folder outside the checkout, so a second
+//! run, and a fresh clone in another folder, start warm.
+
+mod cargo;
+mod checkout;
+mod libtorch;
+mod target;
+mod test;
+mod tools;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anneal_cluster::cache::Cache;
+use anneal_cluster::progress::Progress;
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+
+use crate::checkout::Checkout;
+
+/// Developer commands of Anneal.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Checks everything: format, lints, licences, tests
+    Test,
+    /// Prepares libtorch and prints the shell line that cargo needs: eval "$(cargo xtask libtorch)"
+    Libtorch,
+}
+
+/// What every command works with.
+#[derive(Debug)]
+struct Context {
+    checkout: Checkout,
+    cache: Cache,
+    progress: Progress,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell when stderr is gone.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    let context = Context { checkout: Checkout::find()?, cache: Cache::open()?, progress: Progress::new() };
+    match args.command {
+        Command::Test => test::run(&context),
+        Command::Libtorch => print(&format!("export LIBTORCH='{}'", libtorch::prepare(&context)?.display())),
+    }
+}
+
+fn print(line: &str) -> Result<()> {
+    writeln!(std::io::stdout(), "{line}").context("cannot write the result; give the command an open stdout")
+}
