@@ -81,9 +81,10 @@ def main() -> None:
     if len(sys.argv) != 3 or sys.argv[1] not in ("cpu", "cuda"):
         sys.exit("usage: libtorch.py cpu|cuda FOLDER")
     cpu, to = sys.argv[1] == "cpu", pathlib.Path(sys.argv[2])
+    to.mkdir(parents=True, exist_ok=True)
     for wheel, wanted in (CPU if cpu else CUDA).items():
         # One at a time, and each wheel goes as soon as it is unpacked: together they are gigabytes.
-        with tempfile.TemporaryDirectory(dir=to.parent) as folder:
+        with tempfile.TemporaryDirectory(dir=to) as folder:
             extract(download(wheel, folder), wanted, to)
     if cpu:
         # torch-sys says -ltorch, and here the CPU library is all of it. A linker script, so no compiler is needed.
