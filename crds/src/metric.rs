@@ -41,10 +41,10 @@ pub enum Source {
 pub struct Ratio {
     /// Series selector of the counter of bad events, such as `anneal_serve_requests_total{code=~"5.."}`. A selector
     /// that matches no series is missing data, not zero.
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = "^[a-zA-Z_:][a-zA-Z0-9_:]*([{].*[}])?$"))]
     pub bad: String,
     /// Series selector of the counter of all events.
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = "^[a-zA-Z_:][a-zA-Z0-9_:]*([{].*[}])?$"))]
     pub total: String,
     /// Largest share that passes, inclusive, from 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,7 +62,7 @@ pub struct Ratio {
 #[x_kube(validation = Rule::new("self.quantile > 0.0 && self.quantile < 1.0").message("quantile must lie between 0 and 1, such as 0.95"))]
 pub struct Histogram {
     /// Series selector of the histogram's buckets in seconds, such as `anneal_serve_request_duration_seconds_bucket`.
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = "^[a-zA-Z_:][a-zA-Z0-9_:]*([{].*[}])?$"))]
     pub selector: String,
     /// Which quantile, above 0 and below 1.
     pub quantile: f64,

@@ -29,3 +29,8 @@ pub const JOB_FILE: &str = "/etc/anneal/job.yaml";
 pub const TRAINER_CONTAINER: &str = "trainer";
 /// Name of the serving container.
 pub const SERVING_CONTAINER: &str = "server";
+/// On a ModelVersion, with `/<rollout>` behind it: it is that rollout's stable version. A rollout that lost its status
+/// finds its way back by it.
+pub const ANNOTATION_STABLE_IN: &str = "stable-in.anneal.dev";
+/// On a ModelVersion, with `/<rollout>` behind it: that rollout rolled it back, and why.
+pub const ANNOTATION_ROLLED_BACK_IN: &str = "rolled-back-in.anneal.dev";

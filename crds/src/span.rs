@@ -64,7 +64,7 @@ impl FromStr for Span {
             largest_left = &largest_left[position + 1..];
             rest = tail;
         }
-        if millis < 1 || millis > MAX_MILLIS {
+        if !(1..=MAX_MILLIS).contains(&millis) {
             return Err(invalid());
         }
         Ok(Self(SignedDuration::from_millis(millis)))

@@ -8,4 +8,11 @@
 //! environment, randomness or storage: what is not in the snapshot cannot influence a decision, so the same snapshot
 //! gives the same plan again, offline. The shell in `anneal-operator` does everything else.
 
+pub mod condition;
 pub mod gates;
+pub mod object;
+pub mod plan;
+mod pod;
+pub mod retrain;
+pub mod rollout;
+mod trouble;

@@ -1,0 +1,165 @@
+//! Objects of the cluster as plain data, and the one comparison that decides whether one must be written.
+
+use anneal_crds::names;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The kinds that Anneal reads or writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    /// `v1`.
+    ConfigMap,
+    /// `v1`.
+    Pod,
+    /// `v1`.
+    Service,
+    /// `batch/v1`.
+    Job,
+    /// `apps/v1`.
+    Deployment,
+    /// `gateway.networking.k8s.io/v1`.
+    Gateway,
+    /// `gateway.networking.k8s.io/v1`.
+    HttpRoute,
+    /// `anneal.dev/v1alpha1`.
+    RetrainJob,
+    /// `anneal.dev/v1alpha1`.
+    ModelVersion,
+    /// `anneal.dev/v1alpha1`.
+    ModelRollout,
+}
+
+impl Kind {
+    /// API group (empty for the core group), version, kind and plural.
+    pub const fn resource(self) -> (&'static str, &'static str, &'static str, &'static str) {
+        match self {
+            Self::ConfigMap => ("", "v1", "ConfigMap", "configmaps"),
+            Self::Pod => ("", "v1", "Pod", "pods"),
+            Self::Service => ("", "v1", "Service", "services"),
+            Self::Job => ("batch", "v1", "Job", "jobs"),
+            Self::Deployment => ("apps", "v1", "Deployment", "deployments"),
+            Self::Gateway => ("gateway.networking.k8s.io", "v1", "Gateway", "gateways"),
+            Self::HttpRoute => ("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
+            Self::RetrainJob => (names::GROUP, "v1alpha1", "RetrainJob", "retrainjobs"),
+            Self::ModelVersion => (names::GROUP, "v1alpha1", "ModelVersion", "modelversions"),
+            Self::ModelRollout => (names::GROUP, "v1alpha1", "ModelRollout", "modelrollouts"),
+        }
+    }
+
+    /// `apiVersion` as objects write it.
+    pub fn api_version(self) -> String {
+        match self.resource() {
+            ("", version, ..) => version.to_owned(),
+            (group, version, ..) => format!("{group}/{version}"),
+        }
+    }
+}
+
+/// Where an object lies.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Key {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl Key {
+    /// A key.
+    pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
+        Self { kind, namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+}
+
+/// An object as it is to be, with nothing that others decide.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Object {
+    /// Where it lies.
+    pub key: Key,
+    /// The whole object, with `apiVersion`, `kind` and `metadata`.
+    pub body: Value,
+}
+
+impl Object {
+    /// An object from its body without `apiVersion`, `kind`, `metadata.name` and `metadata.namespace`, which follow
+    /// from the key.
+    pub fn new(key: Key, mut body: Value) -> Self {
+        body["apiVersion"] = key.kind.api_version().into();
+        body["kind"] = key.kind.resource().2.into();
+        body["metadata"]["name"] = key.name.clone().into();
+        body["metadata"]["namespace"] = key.namespace.clone().into();
+        Self { key, body }
+    }
+}
+
+/// Who owns an object: the one entry of `metadata.ownerReferences` that the garbage collector follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner<'a> {
+    /// Kind of the owner.
+    pub kind: Kind,
+    /// Name of the owner.
+    pub name: &'a str,
+    /// Uid of the owner.
+    pub uid: &'a str,
+}
+
+impl Owner<'_> {
+    /// As `metadata.ownerReferences` writes it.
+    pub fn reference(&self) -> Value {
+        serde_json::json!([{
+            "apiVersion": self.kind.api_version(),
+            "kind": self.kind.resource().2,
+            "name": self.name,
+            "uid": self.uid,
+            "controller": true,
+            "blockOwnerDeletion": true,
+        }])
+    }
+
+    /// Whether `object` says that this is its controller.
+    pub fn owns(&self, object: &Value) -> bool {
+        object["metadata"]["ownerReferences"]
+            .as_array()
+            .is_some_and(|owners| owners.iter().any(|owner| owner["uid"] == self.uid && owner["controller"] == true))
+    }
+}
+
+/// Whether everything that `wanted` says is also so in `seen`. What `seen` has besides, such as defaults of the API
+/// server, does not count; lists must have the same length.
+pub fn covers(seen: &Value, wanted: &Value) -> bool {
+    match (seen, wanted) {
+        (Value::Object(seen), Value::Object(wanted)) => {
+            wanted.iter().all(|(key, value)| covers(seen.get(key).unwrap_or(&Value::Null), value))
+        }
+        (Value::Array(seen), Value::Array(wanted)) => {
+            seen.len() == wanted.len() && seen.iter().zip(wanted).all(|(seen, wanted)| covers(seen, wanted))
+        }
+        (seen, Value::Object(wanted)) if wanted.is_empty() => seen.is_null(),
+        (seen, Value::Array(wanted)) if wanted.is_empty() => seen.is_null(),
+        (seen, wanted) => seen == wanted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn defaults_of_the_server_do_not_ask_for_a_write() {
+        let wanted = json!({"spec": {"ports": [{"port": 80}], "selector": {}}});
+        assert!(covers(&json!({"spec": {"ports": [{"port": 80, "protocol": "TCP"}], "type": "ClusterIP"}}), &wanted));
+    }
+
+    #[test]
+    fn a_changed_added_or_removed_value_does() {
+        let wanted = json!({"rules": [{"weight": 10}]});
+        for seen in [json!({"rules": [{"weight": 20}]}), json!({"rules": []}), json!({}), json!({"rules": [{"weight": 10}, {}]})]
+        {
+            assert!(!covers(&seen, &wanted), "{seen}");
+        }
+    }
+}

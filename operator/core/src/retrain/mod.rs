@@ -1,0 +1,11 @@
+//! RetrainJob: from a spec to a recorded version, in one pure function.
+//!
+//! [`plan`] is called by the operator's shell on every change, by the simulation and by tests. It reads nothing but the
+//! [`Snapshot`]. `build` holds the objects that follow from spec and status; `outcome` reads what the trainer left.
+
+mod build;
+mod outcome;
+mod plan;
+
+pub use build::{child_name, report_name, version_object_name};
+pub use plan::{Snapshot, plan};

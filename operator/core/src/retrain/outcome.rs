@@ -1,0 +1,121 @@
+//! What a child Job and its pods say about how a run ended.
+
+use anneal_crds::{
+    contract::{ExitCode, GateOutcome, Notice, RESULT_SCHEMA, RunResult},
+    names,
+    retrain_job::{ResolvedBaseline, RetrainJobSpec},
+};
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{ContainerStateTerminated, Pod},
+};
+
+use crate::gates::{self, Comparison};
+
+/// Where a Job stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum JobState {
+    /// Pods may still run.
+    Active,
+    /// It succeeded.
+    Complete,
+    /// It failed, with the Job controller's reason and message.
+    Failed { reason: String, message: String },
+}
+
+pub(super) fn state(job: &Job) -> JobState {
+    let conditions = job.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    for condition in conditions.filter(|condition| condition.status == "True") {
+        if condition.type_ == "Complete" {
+            return JobState::Complete;
+        }
+        if condition.type_ == "Failed" {
+            return JobState::Failed {
+                reason: condition.reason.clone().unwrap_or_default(),
+                message: condition.message.clone().unwrap_or_default(),
+            };
+        }
+    }
+    JobState::Active
+}
+
+/// The pods of one Job, oldest first.
+pub(super) fn pods_of<'a>(pods: &'a [Pod], job: &Job) -> Vec<&'a Pod> {
+    let uid = job.metadata.uid.as_deref();
+    let of_job = |pod: &&Pod| {
+        pod.metadata.owner_references.iter().flatten().any(|owner| Some(owner.uid.as_str()) == uid && uid.is_some())
+    };
+    let mut pods: Vec<&Pod> = pods.iter().filter(of_job).collect();
+    pods.sort_by_key(|pod| (pod.metadata.creation_timestamp.clone(), pod.metadata.name.clone()));
+    pods
+}
+
+/// How the trainer container of `pod` ended, if it did.
+pub(super) fn terminated(pod: &Pod) -> Option<&ContainerStateTerminated> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    let trainer = statuses.iter().find(|status| status.name == names::TRAINER_CONTAINER)?;
+    trainer.state.as_ref()?.terminated.as_ref()
+}
+
+/// The result that a pod reported, if one did; a later pod's counts before an earlier one's.
+pub(super) fn reported_result(pods: &[&Pod]) -> Option<RunResult> {
+    pods.iter().rev().filter_map(|pod| notice(pod)).find_map(|notice| match notice {
+        Notice::Result(result) => Some(*result),
+        Notice::Failure(_) => None,
+    })
+}
+
+fn notice(pod: &Pod) -> Option<Notice> {
+    serde_json::from_str(terminated(pod)?.message.as_deref()?).ok()
+}
+
+/// Why the run failed: reason and sentence, from the last pod that ended, else from the Job.
+pub(super) fn failure(pods: &[&Pod], job: &JobState) -> (String, String) {
+    let last = pods.iter().rev().find_map(|pod| terminated(pod).map(|end| (*pod, end)));
+    let deadline = matches!(job, JobState::Failed { reason, .. } if reason == "DeadlineExceeded");
+    if deadline {
+        return (
+            "DeadlineExceeded".into(),
+            "The run took longer than spec.failurePolicy.activeDeadline. Allow more time or train on less.".into(),
+        );
+    }
+    let Some((pod, end)) = last else {
+        return ("ResultMissing".into(), "The Job ended and left neither a pod nor a result. Create the RetrainJob again.".into());
+    };
+    let code = ExitCode::of(end.exit_code);
+    let reason = if end.reason.as_deref() == Some("OOMKilled") { ExitCode::OutOfMemory.reason() } else { code.reason() };
+    let message = match notice(pod) {
+        Some(Notice::Failure(failure)) => failure.message,
+        Some(Notice::Result(_)) => "The trainer's result is not this run's. Create the RetrainJob again.".into(),
+        None if reason == ExitCode::OutOfMemory.reason() => {
+            "The trainer ran out of memory. Raise spec.trainer.resources.limits.memory or lower the batch size.".into()
+        }
+        None => {
+            let said = end.message.as_deref().unwrap_or_default().trim();
+            let tail = said.lines().last().map(|line| format!(": {line}")).unwrap_or_default();
+            format!("The trainer ended with exit code {}{tail}. Read its log with kubectl logs.", end.exit_code)
+        }
+    };
+    (reason.to_owned(), anneal_crds::common::shorten(&message, 1024).into_owned())
+}
+
+/// The verdicts as the evidence gives them, or why the result cannot be trusted.
+pub(super) fn judge(
+    spec: &RetrainJobSpec,
+    uid: &str,
+    baseline: &ResolvedBaseline,
+    result: &RunResult,
+) -> Result<Vec<GateOutcome>, String> {
+    if result.schema != RESULT_SCHEMA {
+        return Err(format!("the result has schema {}, and only {RESULT_SCHEMA} is known: use a trainer image of this release", result.schema));
+    }
+    if result.run_uid != uid {
+        return Err(format!("the result belongs to run {}, not to {uid}: check that output folders are not shared", result.run_uid));
+    }
+    let comparison = match (baseline, &result.baseline) {
+        (ResolvedBaseline::Version(wanted), Some(seen)) if seen.digest == wanted.version.digest => Comparison::Baseline(seen),
+        (ResolvedBaseline::Version(_), Some(_) | None) => Comparison::Missing,
+        (ResolvedBaseline::Bootstrap(_), _) => Comparison::Bootstrap,
+    };
+    Ok(gates::judge(&spec.gates, &result.candidate, comparison))
+}

@@ -1,0 +1,305 @@
+//! The state machine of a RetrainJob.
+
+use anneal_crds::{
+    ModelRollout, ModelVersion, RetrainJob, RetrainJobStatus,
+    contract::{GateOutcome, GateVerdict},
+    gates::Enforcement,
+    retrain_job::{BaselineVersion, BootstrapBaseline, ResolvedBaseline, RetrainPhase, WhenMissing},
+};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{
+    api::{batch::v1::Job, core::v1::Pod},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use serde_json::Value;
+
+use super::{
+    build::{self, Run},
+    outcome::{self, JobState},
+};
+use crate::{
+    condition::{KState, Truth, Writer},
+    gates,
+    plan::{Action, Note, Plan, Severity, Wake},
+    trouble,
+};
+
+/// Everything that a decision about a RetrainJob may look at.
+#[derive(Clone, Debug)]
+pub struct Snapshot<'a> {
+    /// The object with its status.
+    pub job: &'a RetrainJob,
+    /// The rollout that `spec.baseline` names.
+    pub rollout: Option<&'a ModelRollout>,
+    /// The stable version of that rollout.
+    pub stable: Option<&'a ModelVersion>,
+    /// The child Job of the status's attempt, whoever made it.
+    pub child: Option<&'a Job>,
+    /// The Job that reads a lost result.
+    pub report: Option<&'a Job>,
+    /// All pods with the label of this RetrainJob.
+    pub pods: &'a [Pod],
+    /// The object with the name that this run's version would get.
+    pub version: Option<&'a ModelVersion>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// How soon to look again at something that is watched anyway.
+const RECHECK: SignedDuration = SignedDuration::from_secs(30);
+
+/// Decides what a RetrainJob's status is to be and what follows from it.
+pub fn plan(snapshot: &Snapshot<'_>) -> Plan<RetrainJobStatus> {
+    let job = snapshot.job;
+    let mut status = job.status.clone().unwrap_or_default();
+    status.observed_generation = job.metadata.generation;
+    let mut draft = Draft { snapshot, status, actions: vec![], notes: vec![], wake: Wake::OnChange };
+    if job.metadata.deletion_timestamp.is_none() {
+        draft.decide();
+    }
+    Plan { status: draft.status, actions: draft.actions, notes: draft.notes, wake: draft.wake }
+}
+
+struct Draft<'a> {
+    snapshot: &'a Snapshot<'a>,
+    status: RetrainJobStatus,
+    actions: Vec<Action>,
+    notes: Vec<Note>,
+    wake: Wake,
+}
+
+impl<'a> Draft<'a> {
+    fn decide(&mut self) {
+        match self.status.phase {
+            RetrainPhase::Pending => self.pending(),
+            RetrainPhase::Training => self.training(),
+            RetrainPhase::Registering => self.registering(),
+            RetrainPhase::Succeeded | RetrainPhase::Rejected | RetrainPhase::Failed => {}
+        }
+    }
+
+    /// Pending: fix the baseline, then train.
+    fn pending(&mut self) {
+        let baseline = match self.resolve_baseline() {
+            Ok(baseline) => baseline,
+            Err(message) => {
+                self.kstatus(KState::Stalled, "BaselineMissing", &message);
+                self.wake = Wake::after(self.snapshot.now, RECHECK);
+                return;
+            }
+        };
+        let against = match &baseline {
+            ResolvedBaseline::Version(version) => format!("compared with {}", version.version.version),
+            ResolvedBaseline::Bootstrap(_) => "without a version in production (bootstrap)".to_owned(),
+        };
+        self.status.baseline = Some(baseline);
+        self.status.attempt = Some(1);
+        self.status.started_at = Some(Time(self.snapshot.now));
+        self.enter(RetrainPhase::Training, KState::Reconciling, "Training", &format!("Training, {against}."));
+        self.training();
+    }
+
+    fn resolve_baseline(&self) -> Result<ResolvedBaseline, String> {
+        let name = &self.snapshot.job.spec.baseline.rollout;
+        let stable = self.snapshot.rollout.and_then(|rollout| rollout.status.as_ref()?.stable.clone());
+        match (stable, self.snapshot.stable) {
+            (Some(stable), Some(version)) if version.spec.artifact.digest == stable.digest => {
+                let uri = version.spec.artifact.uri.clone();
+                Ok(ResolvedBaseline::Version(BaselineVersion { version: stable, uri }))
+            }
+            (Some(stable), _) => Err(format!(
+                "ModelVersion {} is in production by ModelRollout {name}, but the object is gone. Restore it.",
+                stable.name
+            )),
+            (None, _) => match (self.snapshot.job.spec.baseline.when_missing, self.snapshot.rollout) {
+                (WhenMissing::Bootstrap, _) => Ok(ResolvedBaseline::Bootstrap(BootstrapBaseline {})),
+                (WhenMissing::Wait, Some(_)) => Err(format!(
+                    "ModelRollout {name} has no stable version yet. Wait for one, or set baseline.whenMissing: Bootstrap for the first version."
+                )),
+                (WhenMissing::Wait, None) => Err(format!(
+                    "There is no ModelRollout {name} in this namespace. Create it, or correct spec.baseline.rollout."
+                )),
+            },
+        }
+    }
+
+    /// Training: the child Job exists or is made; its end is read.
+    fn training(&mut self) {
+        let Some((run, baseline)) = self.run() else { return };
+        let Some(child) = self.snapshot.child else {
+            self.actions.push(Action::Create(build::job_file(run, &baseline)));
+            self.actions.push(Action::Create(build::trainer_job(run)));
+            return;
+        };
+        if !run.owner().owns(&metadata_of(child)) {
+            let name = build::child_name(run.name, run.attempt);
+            let message = format!("A Job named {name} exists that is not this run's. Delete it, or rename the RetrainJob.");
+            self.kstatus(KState::Stalled, "NameConflict", &message);
+            self.wake = Wake::after(self.snapshot.now, RECHECK);
+            return;
+        }
+        let pods = outcome::pods_of(self.snapshot.pods, child);
+        let state = outcome::state(child);
+        match (&state, outcome::reported_result(&pods)) {
+            (JobState::Active, _) => self.progress(&pods),
+            (JobState::Complete | JobState::Failed { .. }, Some(result)) => self.conclude(run, &baseline, result),
+            (JobState::Complete | JobState::Failed { .. }, None) => self.without_notice(run, &baseline, &pods, &state),
+        }
+    }
+
+    fn progress(&mut self, pods: &[&Pod]) {
+        let owned: Vec<Pod> = pods.iter().map(|pod| (*pod).clone()).collect();
+        if let Some(trouble) = trouble::find(&owned) {
+            self.kstatus(KState::Stalled, &trouble.reason, &trouble.message);
+        } else {
+            self.kstatus(KState::Reconciling, "Training", "The trainer pod starts or runs.");
+        }
+    }
+
+    /// The child ended and no notice arrived: a pod may have said why, or storage may hold the result.
+    fn without_notice(&mut self, run: Run<'_>, baseline: &ResolvedBaseline, pods: &[&Pod], state: &JobState) {
+        let explained = pods.iter().rev().find_map(|pod| outcome::terminated(pod)).is_some_and(|end| !matches!(end.exit_code, 0 | 4));
+        if explained {
+            let (reason, message) = outcome::failure(pods, state);
+            return self.fail(&reason, &message);
+        }
+        let Some(report) = self.snapshot.report else {
+            self.kstatus(KState::Reconciling, "ReadingResult", "The trainer ended and its notice was lost; result.json is being read.");
+            return self.actions.push(Action::Create(build::report_job(run)));
+        };
+        let report_pods = outcome::pods_of(self.snapshot.pods, report);
+        match (outcome::state(report), outcome::reported_result(&report_pods)) {
+            (JobState::Active, None) => {
+                let message = "The trainer ended and its notice was lost; result.json is being read.";
+                self.kstatus(KState::Reconciling, "ReadingResult", message);
+            }
+            (JobState::Active | JobState::Complete | JobState::Failed { .. }, Some(result)) => self.conclude(run, baseline, result),
+            (JobState::Complete | JobState::Failed { .. }, None) => {
+                self.fail("ResultMissing", "The trainer ended without a result. Read its log, then create the RetrainJob again.");
+            }
+        }
+    }
+
+    /// A result is there: its evidence decides, not its word.
+    fn conclude(&mut self, run: Run<'_>, baseline: &ResolvedBaseline, mut result: anneal_crds::contract::RunResult) {
+        let outcomes = match outcome::judge(&run.job.spec, run.uid, baseline, &result) {
+            Ok(outcomes) => outcomes,
+            Err(why) => return self.fail("ResultInvalid", &format!("The trainer's result cannot be used: {why}.")),
+        };
+        let passed = gates::passed(&outcomes);
+        self.status.gates = Some(tally(&outcomes));
+        let summary = sentence(&outcomes);
+        result.gates = outcomes;
+        let version = result.version.clone();
+        self.status.result = Some(result);
+        self.condition("DataValidated", Truth::True, "Valid", "The data passed their checks.");
+        match (passed, version) {
+            (true, Some(version)) => {
+                self.status.version = Some(version);
+                self.condition("GatesPassed", Truth::True, "Passed", &summary);
+                self.enter(RetrainPhase::Registering, KState::Reconciling, "GatesPassed", &summary);
+                self.registering();
+            }
+            (true, None) => {
+                self.fail("ResultInvalid", "The gates pass but the trainer set no version aside. Use a trainer image of this release.");
+            }
+            (false, _) => {
+                self.status.finished_at = Some(Time(self.snapshot.now));
+                self.condition("GatesPassed", Truth::False, "Rejected", &summary);
+                self.condition("Complete", Truth::True, "Rejected", &summary);
+                self.enter(RetrainPhase::Rejected, KState::Ready, "Rejected", &summary);
+            }
+        }
+    }
+
+    /// Registering: the ModelVersion exists or is made.
+    fn registering(&mut self) {
+        let Some((run, baseline)) = self.run() else { return };
+        let (Some(version), Some(result)) = (self.status.version.clone(), self.status.result.clone()) else {
+            return self.fail("StatusLost", "The status lost its result. Create the RetrainJob again.");
+        };
+        match self.snapshot.version {
+            None => self.actions.push(Action::Create(build::model_version(run, &baseline, &result, &version))),
+            Some(record) if record.spec.origin.uid == run.uid && record.spec.artifact == result.artifact => {
+                let message = format!("{} is recorded as {version}.", run.job.spec.model);
+                self.status.finished_at = Some(Time(self.snapshot.now));
+                self.condition("Registered", Truth::True, "Recorded", &message);
+                self.condition("Complete", Truth::True, "Succeeded", &message);
+                self.enter(RetrainPhase::Succeeded, KState::Ready, "Succeeded", &message);
+            }
+            Some(_) => self.fail(
+                "VersionConflict",
+                &format!("A ModelVersion for {version} exists that another run made. Give each cluster an output folder of its own."),
+            ),
+        }
+    }
+
+    /// The run as the status fixed it; fails a status that lost what it must have.
+    fn run(&mut self) -> Option<(Run<'a>, ResolvedBaseline)> {
+        let metadata = &self.snapshot.job.metadata;
+        let (Some(namespace), Some(name), Some(uid)) =
+            (metadata.namespace.as_deref(), metadata.name.as_deref(), metadata.uid.as_deref())
+        else {
+            return None;
+        };
+        let (Some(attempt), Some(baseline)) = (self.status.attempt, self.status.baseline.clone()) else {
+            self.fail("StatusLost", "The status lost its baseline. Create the RetrainJob again.");
+            return None;
+        };
+        Some((Run { job: self.snapshot.job, namespace, name, uid, attempt }, baseline))
+    }
+
+    fn fail(&mut self, reason: &str, message: &str) {
+        self.status.finished_at = Some(Time(self.snapshot.now));
+        if reason == anneal_crds::contract::ExitCode::BadData.reason() {
+            self.condition("DataValidated", Truth::False, reason, message);
+        }
+        self.condition("Failed", Truth::True, reason, message);
+        self.enter(RetrainPhase::Failed, KState::Stalled, reason, message);
+    }
+
+    fn enter(&mut self, phase: RetrainPhase, state: KState, reason: &str, message: &str) {
+        self.status.phase = phase;
+        self.kstatus(state, reason, message);
+        let severity = match phase {
+            RetrainPhase::Failed | RetrainPhase::Rejected => Severity::Warning,
+            RetrainPhase::Pending | RetrainPhase::Training | RetrainPhase::Registering | RetrainPhase::Succeeded => Severity::Normal,
+        };
+        self.notes.push(Note { severity, reason: reason.to_owned(), message: message.to_owned() });
+    }
+
+    fn kstatus(&mut self, state: KState, reason: &str, message: &str) {
+        self.writer().set_kstatus(state, reason, message);
+    }
+
+    fn condition(&mut self, type_: &str, truth: Truth, reason: &str, message: &str) {
+        self.writer().set(type_, truth, reason, message);
+    }
+
+    fn writer(&mut self) -> Writer<'_> {
+        Writer {
+            conditions: &mut self.status.conditions,
+            generation: self.snapshot.job.metadata.generation,
+            now: self.snapshot.now,
+        }
+    }
+}
+
+fn metadata_of(job: &Job) -> Value {
+    serde_json::json!({"metadata": job.metadata})
+}
+
+fn tally(outcomes: &[GateOutcome]) -> String {
+    let passed = outcomes.iter().filter(|outcome| matches!(outcome.verdict, GateVerdict::Pass | GateVerdict::Bootstrap)).count();
+    format!("{passed}/{}", outcomes.len())
+}
+
+/// The verdicts that decided, in one line.
+fn sentence(outcomes: &[GateOutcome]) -> String {
+    let (stopped, passed): (Vec<_>, Vec<_>) = outcomes
+        .iter()
+        .filter(|outcome| outcome.enforcement == Enforcement::Required)
+        .partition(|outcome| !gates::passed(std::slice::from_ref(outcome)));
+    let decisive = if stopped.is_empty() { passed } else { stopped };
+    decisive.iter().map(|outcome| format!("{}: {}", outcome.gate, outcome.message)).collect::<Vec<_>>().join("; ")
+}

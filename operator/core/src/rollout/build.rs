@@ -1,0 +1,218 @@
+//! The objects of a rollout, as functions of spec and status.
+
+use std::collections::BTreeMap;
+
+use anneal_crds::{ModelRollout, ModelVersion, VersionRef, model_rollout::RolloutPhase, names};
+use serde_json::{Value, json};
+
+use crate::{
+    object::{Key, Kind, Object, Owner},
+    pod::{self, Access},
+};
+
+/// Seconds that a serving pod keeps answering after it was asked to stop, until the data plane has noticed.
+const DRAIN_SECONDS: u32 = 10;
+
+/// Name of the Deployment and of the Service of a version.
+pub fn workload_name(rollout: &str, version: &str) -> String {
+    format!("{rollout}-{}", version.replace('.', "-"))
+}
+
+/// A rollout, with the parts of its metadata that children need.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Home<'a> {
+    pub(super) rollout: &'a ModelRollout,
+    pub(super) namespace: &'a str,
+    pub(super) name: &'a str,
+    pub(super) uid: &'a str,
+}
+
+impl<'a> Home<'a> {
+    /// None for an object that no API server has seen.
+    pub(super) fn of(rollout: &'a ModelRollout) -> Option<Self> {
+        let metadata = &rollout.metadata;
+        Some(Self {
+            rollout,
+            namespace: metadata.namespace.as_deref()?,
+            name: metadata.name.as_deref()?,
+            uid: metadata.uid.as_deref()?,
+        })
+    }
+
+    pub(super) fn owner(self) -> Owner<'a> {
+        Owner { kind: Kind::ModelRollout, name: self.name, uid: self.uid }
+    }
+
+    fn labels(self) -> Value {
+        json!({
+            names::MANAGED_BY: names::MANAGER,
+            names::LABEL_ROLLOUT: self.name,
+            names::LABEL_MODEL: self.rollout.spec.model,
+        })
+    }
+
+    fn version_labels(self, version: &str) -> Value {
+        let mut labels = self.labels();
+        labels[names::LABEL_VERSION] = version.into();
+        labels
+    }
+}
+
+/// The Deployment of a version.
+pub(super) fn deployment(home: Home<'_>, version: &ModelVersion) -> Object {
+    let serving = &home.rollout.spec.serving;
+    let number = &version.spec.version;
+    let storage = pod::storage(&version.spec.storage, Access::ReadOnly);
+    let mut mounts = storage.mounts;
+    mounts.push(json!({"name": "tmp", "mountPath": "/tmp"}));
+    let mut volumes = storage.volumes;
+    volumes.push(json!({"name": "tmp", "emptyDir": {}}));
+    let mut args = vec![
+        "serve".to_owned(),
+        format!("--artifact={}", version.spec.artifact.uri),
+        format!("--digest={}", version.spec.artifact.digest),
+        format!("--model={}", version.spec.model),
+        format!("--version={number}"),
+        format!("--port={}", serving.port),
+        format!("--drain={DRAIN_SECONDS}s"),
+    ];
+    args.extend(version.spec.serving.iter().flat_map(|serving| serving.args.iter().cloned()));
+    let mut container = json!({
+        "name": names::SERVING_CONTAINER,
+        "image": serving.image,
+        "imagePullPolicy": serving.image_pull_policy.name(),
+        "args": args,
+        "ports": [{"name": "http", "containerPort": serving.port}],
+        "resources": serving.resources,
+        "securityContext": pod::container_security(),
+        "volumeMounts": mounts,
+        "livenessProbe": {"httpGet": {"path": "/v2/health/live", "port": "http"}, "periodSeconds": 10, "timeoutSeconds": 5},
+        "readinessProbe": {"httpGet": {"path": "/v2/health/ready", "port": "http"}, "periodSeconds": 1, "timeoutSeconds": 5},
+    });
+    if !storage.env.is_empty() {
+        container["env"] = storage.env.into();
+    }
+    let body = json!({
+        "metadata": {"labels": home.version_labels(number), "ownerReferences": home.owner().reference()},
+        "spec": {
+            "replicas": serving.replicas,
+            "progressDeadlineSeconds": serving.progress_deadline.get().as_secs().max(1),
+            "selector": {"matchLabels": home.version_labels(number)},
+            "template": {
+                "metadata": {
+                    "labels": home.version_labels(number),
+                    "annotations": {
+                        "prometheus.io/scrape": "true",
+                        "prometheus.io/port": serving.port.to_string(),
+                        "prometheus.io/path": "/metrics",
+                    },
+                },
+                "spec": {
+                    "automountServiceAccountToken": false,
+                    "terminationGracePeriodSeconds": DRAIN_SECONDS + 20,
+                    "securityContext": pod::pod_security(),
+                    "containers": [container],
+                    "volumes": volumes,
+                },
+            },
+        },
+    });
+    Object::new(Key::new(Kind::Deployment, home.namespace, &workload_name(home.name, number)), body)
+}
+
+/// The Service of a version.
+pub(super) fn service(home: Home<'_>, version: &str) -> Object {
+    let body = json!({
+        "metadata": {"labels": home.version_labels(version), "ownerReferences": home.owner().reference()},
+        "spec": {
+            "selector": home.version_labels(version),
+            "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}],
+        },
+    });
+    Object::new(Key::new(Kind::Service, home.namespace, &workload_name(home.name, version)), body)
+}
+
+/// Who answers and who listens in.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Shares<'a> {
+    stable: &'a VersionRef,
+    canary: Option<(&'a VersionRef, i32)>,
+    shadow: Option<(&'a VersionRef, i32)>,
+}
+
+/// How traffic is shared in a phase; none while no version may serve.
+pub(super) fn shares(rollout: &ModelRollout) -> Option<Shares<'_>> {
+    let status = rollout.status.as_ref()?;
+    let stable = status.stable.as_ref()?;
+    let candidate = status.candidate.as_ref();
+    let shadow_percent = rollout.spec.strategy.shadow.as_ref().map_or(100, |shadow| shadow.percent);
+    let (canary, shadow) = match status.phase {
+        RolloutPhase::Shadow => (None, candidate.map(|candidate| (candidate, shadow_percent))),
+        RolloutPhase::Canary => (candidate.map(|candidate| (candidate, status.weight.clamp(0, 100))), None),
+        RolloutPhase::Pending | RolloutPhase::Preparing | RolloutPhase::Healthy | RolloutPhase::RolledBack => (None, None),
+    };
+    Some(Shares { stable, canary, shadow })
+}
+
+/// The HTTPRoute. The whole object is ours: its lists are atomic, so no one can own a weight alone.
+pub(super) fn route(home: Home<'_>, shares: &Shares<'_>) -> Object {
+    let gateway = &home.rollout.spec.traffic.gateway;
+    let backend = |version: &VersionRef| {
+        json!({"group": "", "kind": "Service", "name": workload_name(home.name, &version.version), "port": 80})
+    };
+    let weighted = |version: &VersionRef, weight: i32| {
+        let mut backend = backend(version);
+        backend["weight"] = weight.into();
+        backend
+    };
+    let canary_weight = shares.canary.map_or(0, |(_, weight)| weight);
+    let mut backends = vec![weighted(shares.stable, 100 - canary_weight)];
+    backends.extend(shares.canary.map(|(version, weight)| weighted(version, weight)));
+    let mut rule = json!({"backendRefs": backends, "matches": [{"path": {"type": "PathPrefix", "value": "/"}}]});
+    if let Some((version, percent)) = shares.shadow {
+        rule["filters"] = json!([{
+            "type": "RequestMirror",
+            "requestMirror": {"backendRef": backend(version), "percent": percent},
+        }]);
+    }
+    let mut parent = json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": gateway.name});
+    if let Some(namespace) = &gateway.namespace {
+        parent["namespace"] = namespace.clone().into();
+    }
+    let mut spec = json!({"parentRefs": [parent], "rules": [rule]});
+    if !gateway.hostnames.is_empty() {
+        spec["hostnames"] = json!(gateway.hostnames);
+    }
+    let body = json!({
+        "metadata": {"labels": home.labels(), "ownerReferences": home.owner().reference()},
+        "spec": spec,
+    });
+    Object::new(Key::new(Kind::HttpRoute, home.namespace, home.name), body)
+}
+
+/// The annotations of `version` as this rollout's status has them, if they are not so already. Other rollouts' marks
+/// stay: an apply that left them out would remove them.
+pub(super) fn marks(home: Home<'_>, version: &ModelVersion, wanted: BTreeMap<String, String>) -> Option<Object> {
+    let is_mark = |key: &str| {
+        [names::ANNOTATION_STABLE_IN, names::ANNOTATION_ROLLED_BACK_IN]
+            .iter()
+            .find_map(|prefix| key.strip_prefix(prefix)?.strip_prefix('/'))
+            .map(str::to_owned)
+    };
+    let seen: BTreeMap<String, String> = version
+        .metadata
+        .annotations
+        .iter()
+        .flatten()
+        .filter(|(key, _)| is_mark(key).is_some())
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    let others = seen.iter().filter(|(key, _)| is_mark(key).as_deref() != Some(home.name));
+    let mut all: BTreeMap<String, String> = others.map(|(key, value)| (key.clone(), value.clone())).collect();
+    all.extend(wanted);
+    if all == seen {
+        return None;
+    }
+    let key = Key::new(Kind::ModelVersion, home.namespace, version.metadata.name.as_deref()?);
+    Some(Object::new(key, json!({"metadata": {"uid": version.metadata.uid.as_deref()?, "annotations": all}})))
+}

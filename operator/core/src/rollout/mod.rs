@@ -1,0 +1,24 @@
+//! ModelRollout: which version serves, and how the next one takes over, in one pure function.
+//!
+//! [`plan`] is called by the operator's shell on every change and tick, by the simulation and by tests. It reads nothing
+//! but the [`Snapshot`]. The shell asks [`queries`] what to read from Prometheus first.
+//!
+//! ```text
+//! Pending -> Preparing -> Shadow -> Canary 0..n -> Healthy
+//!                 \___________\________\___________> RolledBack
+//! ```
+//!
+//! A new candidate leads from any phase back to Preparing, at weight 0. `select` says which version is to serve,
+//! `query` and `reading` what the metrics say about it, `weights` which share it gets, `build` which objects follow.
+
+mod build;
+mod plan;
+mod query;
+mod reading;
+mod select;
+mod weights;
+
+pub use build::workload_name;
+pub use plan::{Children, GatewayState, Snapshot, plan};
+pub use query::{Query, queries};
+pub use reading::{Answer, Reading, Series};

@@ -1,0 +1,585 @@
+//! The state machine of a ModelRollout.
+
+use std::collections::BTreeMap;
+
+use anneal_crds::{
+    ModelRollout, ModelRolloutStatus, ModelVersion, Span, VersionRef,
+    metric::Metric,
+    model_rollout::{Decision, RecordedReading, RolloutPhase},
+    names,
+};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{
+    api::{apps::v1::Deployment, core::v1::Pod},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use serde_json::Value;
+
+use super::{
+    build::{self, Home},
+    query,
+    reading::{self, Answer, Verdict},
+    select::{self, Choice, Obstacle},
+    weights,
+};
+use crate::{
+    condition::{KState, Truth, Writer},
+    object::{Key, Kind, Object, covers},
+    plan::{Action, Note, Plan, Severity, Wake},
+    trouble,
+};
+
+/// Everything that a decision about a ModelRollout may look at.
+#[derive(Clone, Debug)]
+pub struct Snapshot<'a> {
+    /// The object with its status.
+    pub rollout: &'a ModelRollout,
+    /// All ModelVersions of the namespace with the model's label.
+    pub versions: &'a [ModelVersion],
+    /// The children as they are.
+    pub children: &'a Children,
+    /// The gateway that the spec names.
+    pub gateway: GatewayState,
+    /// Answers to [`query::queries`], by metric; a missing one is no data.
+    pub answers: &'a BTreeMap<String, Answer>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// The children of a rollout as they are in the cluster, found by label, and the route by name.
+#[derive(Clone, Debug, Default)]
+pub struct Children {
+    /// Deployments.
+    pub deployments: Vec<Value>,
+    /// Services.
+    pub services: Vec<Value>,
+    /// The HTTPRoute with the rollout's name, whoever made it.
+    pub route: Option<Value>,
+    /// Pods of all versions.
+    pub pods: Vec<Pod>,
+}
+
+/// What is known of the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GatewayState {
+    /// It exists and the data plane has it.
+    Programmed,
+    /// It exists and the data plane does not have it yet.
+    NotProgrammed,
+    /// It does not exist, or its kind does not.
+    Missing,
+}
+
+/// How soon to look again at something that is watched anyway.
+const RECHECK: SignedDuration = SignedDuration::from_secs(5);
+/// How long a version that left traffic is kept, so that requests on their way still find it.
+const RETIRE_AFTER: SignedDuration = SignedDuration::from_secs(30);
+/// How many rolled back versions are remembered in status; the annotations remember all.
+const MAX_REJECTED: usize = 64;
+
+/// Decides what a ModelRollout's status is to be and what follows from it.
+pub fn plan(snapshot: &Snapshot<'_>) -> Plan<ModelRolloutStatus> {
+    let mut rollout = snapshot.rollout.clone();
+    let mut status = rollout.status.take().unwrap_or_default();
+    status.observed_generation = rollout.metadata.generation;
+    // A leader on a machine whose clock is behind must not see time run backwards.
+    let now = status.step_started_at.as_ref().map_or(snapshot.now, |started| snapshot.now.max(started.0));
+    rollout.status = Some(status);
+    let mut draft = Draft { snapshot, rollout, now, actions: vec![], notes: vec![], wake: Wake::OnChange };
+    if draft.rollout.metadata.deletion_timestamp.is_none() {
+        draft.decide();
+        draft.converge();
+    }
+    let status = draft.rollout.status.unwrap_or_default();
+    Plan { status, actions: draft.actions, notes: draft.notes, wake: draft.wake }
+}
+
+struct Draft<'a> {
+    snapshot: &'a Snapshot<'a>,
+    /// The object with the status as it is to be.
+    rollout: ModelRollout,
+    now: Timestamp,
+    actions: Vec<Action>,
+    notes: Vec<Note>,
+    wake: Wake,
+}
+
+impl<'a> Draft<'a> {
+    fn status(&mut self) -> &mut ModelRolloutStatus {
+        self.rollout.status.get_or_insert_default()
+    }
+
+    fn seen(&self) -> ModelRolloutStatus {
+        self.rollout.status.clone().unwrap_or_default()
+    }
+
+    /// One transition at most.
+    fn decide(&mut self) {
+        self.recover();
+        let status = self.seen();
+        let choice = select::choose(&self.rollout, self.snapshot.versions);
+        let in_progress = matches!(status.phase, RolloutPhase::Preparing | RolloutPhase::Shadow | RolloutPhase::Canary);
+        match (choice, status.candidate) {
+            (Choice::Candidate(wanted), Some(current)) if in_progress && wanted.digest == current.digest => self.advance(&current),
+            (Choice::Candidate(wanted), _) => self.prepare(wanted),
+            (Choice::Stay(_), Some(current)) if in_progress => {
+                let message = format!("{} is no longer a version that may serve.", current.version);
+                self.roll_back(&current, "CandidateWithdrawn", &message, vec![]);
+            }
+            (Choice::Stay(obstacle), _) => self.stay(obstacle),
+        }
+    }
+
+    /// A status that was lost finds its stable and rejected versions again by their annotations.
+    fn recover(&mut self) {
+        let Some(name) = self.rollout.metadata.name.clone() else { return };
+        let marked = |prefix: &str| {
+            let key = format!("{prefix}/{name}");
+            let has = move |version: &&ModelVersion| version.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(&key));
+            self.snapshot.versions.iter().filter(has).map(select::reference).collect::<Vec<_>>()
+        };
+        let (stable, rejected) = (marked(names::ANNOTATION_STABLE_IN), marked(names::ANNOTATION_ROLLED_BACK_IN));
+        let status = self.status();
+        if status.stable.is_none() {
+            status.stable = stable.into_iter().next_back();
+        }
+        for version in rejected {
+            if !status.rejected.iter().any(|known| known.digest == version.digest) {
+                status.rejected.push(version);
+            }
+        }
+    }
+
+    fn prepare(&mut self, candidate: VersionRef) {
+        let message = format!("{} starts at weight 0.", candidate.version);
+        let status = self.status();
+        status.candidate = Some(candidate);
+        status.step_index = 0;
+        self.enter(RolloutPhase::Preparing, 0, "Preparing", &message, vec![]);
+    }
+
+    fn advance(&mut self, candidate: &VersionRef) {
+        match self.seen().phase {
+            RolloutPhase::Preparing => self.preparing(candidate),
+            RolloutPhase::Shadow | RolloutPhase::Canary => self.judge_step(candidate),
+            RolloutPhase::Pending | RolloutPhase::Healthy | RolloutPhase::RolledBack => {}
+        }
+    }
+
+    /// Preparing: capacity comes before traffic.
+    fn preparing(&mut self, candidate: &VersionRef) {
+        if self.ready(candidate) {
+            return self.leave_preparing(candidate);
+        }
+        let deadline = self.rollout.spec.serving.progress_deadline;
+        if self.step_age() > deadline.get() && self.seen().stable.is_some() {
+            let why = trouble::find(&self.candidate_pods(candidate)).map_or_else(String::new, |trouble| format!(" {}", trouble.message));
+            let message = format!("{} was not ready after {deadline}.{why}", candidate.version);
+            return self.roll_back(candidate, "ProgressDeadlineExceeded", &message, vec![]);
+        }
+        self.wake = Wake::after(self.now, RECHECK);
+        match trouble::find(&self.candidate_pods(candidate)) {
+            Some(trouble) => self.kstatus(KState::Stalled, &trouble.reason, &trouble.message),
+            None => self.kstatus(KState::Reconciling, "Preparing", "The candidate's pods start; it takes no traffic."),
+        }
+    }
+
+    fn leave_preparing(&mut self, candidate: &VersionRef) {
+        let version = candidate.version.clone();
+        if self.seen().stable.is_none() {
+            let message = format!("{version} is the first version and takes all traffic.");
+            return self.promote(candidate, "Bootstrapped", &message, vec![]);
+        }
+        let strategy = self.rollout.spec.strategy.clone();
+        match strategy.shadow {
+            Some(shadow) => {
+                let message = format!("{version} gets a copy of {} % of the requests for {}.", shadow.percent, shadow.duration);
+                self.enter(RolloutPhase::Shadow, 0, "Shadow", &message, vec![]);
+            }
+            None => self.canary_step(candidate, 0, vec![]),
+        }
+    }
+
+    fn canary_step(&mut self, candidate: &VersionRef, index: usize, readings: Vec<RecordedReading>) {
+        let steps = weights::steps(&self.rollout.spec.strategy.canary);
+        match steps.get(index).copied() {
+            Some(weight) => {
+                let message = format!("{} takes {weight} % (step {} of {}).", candidate.version, index + 1, steps.len());
+                let status = self.status();
+                status.step_index = u32::try_from(index).unwrap_or(u32::MAX);
+                self.enter(RolloutPhase::Canary, weight, "StepStarted", &message, readings);
+            }
+            None => {
+                let message = format!("{} passed every step and is stable now.", candidate.version);
+                self.promote(candidate, "Promoted", &message, readings);
+            }
+        }
+    }
+
+    /// Shadow and canary: one breach rolls back; time, requests and fresh passes of every trigger go on.
+    fn judge_step(&mut self, candidate: &VersionRef) {
+        let judged = self.judge();
+        let readings: Vec<RecordedReading> = judged.iter().map(|(_, record)| record.clone()).collect();
+        if let Some((_, breach)) = judged.iter().find(|(verdict, _)| *verdict == Verdict::Breach) {
+            let message =
+                format!("{} of {} is {}, and {} is asked for.", breach.metric, candidate.version, breach.value, breach.bound);
+            return self.roll_back(candidate, "ThresholdBreached", &message, readings);
+        }
+        let (duration, min_requests) = self.step_terms();
+        let hold = self.hold(&judged, duration, min_requests);
+        let max_hold = self.rollout.spec.judge.max_hold.get();
+        let blind_for = self.seen().holding_since.map_or(SignedDuration::ZERO, |since| self.now.duration_since(since.0));
+        match hold {
+            None if self.accepted_age().is_some_and(|age| age >= duration.get()) => self.step_passed(candidate, readings),
+            None => self.waiting("Judging", "Every trigger passes; the step goes on."),
+            Some(why) if self.step_age() > duration.get().saturating_add(max_hold) || blind_for > max_hold => {
+                let message = format!("{} could not be judged within {}: {why}.", candidate.version, self.rollout.spec.judge.max_hold);
+                self.roll_back(candidate, "HeldTooLong", &message, readings);
+            }
+            Some(why) => self.waiting("Holding", &format!("The step waits: {why}.")),
+        }
+    }
+
+    fn step_passed(&mut self, candidate: &VersionRef, readings: Vec<RecordedReading>) {
+        let status = self.seen();
+        let next = match status.phase {
+            RolloutPhase::Canary => usize::try_from(status.step_index).unwrap_or(usize::MAX).saturating_add(1),
+            RolloutPhase::Shadow
+            | RolloutPhase::Pending
+            | RolloutPhase::Preparing
+            | RolloutPhase::Healthy
+            | RolloutPhase::RolledBack => 0,
+        };
+        self.canary_step(candidate, next, readings);
+    }
+
+    /// The verdict of every trigger, in the spec's order.
+    fn judge(&self) -> Vec<(Verdict, RecordedReading)> {
+        let spec = &self.rollout.spec;
+        let queries = query::queries(self.snapshot.rollout, self.now);
+        let is_trigger = |metric: &&Metric| spec.strategy.rollback_triggers.contains(&metric.name);
+        let missing = Answer::Vector(vec![]);
+        let one = |metric: &Metric| {
+            let answer = self.snapshot.answers.get(&metric.name).unwrap_or(&missing);
+            let query = queries.iter().find(|query| query.metric == metric.name).map_or("", |query| &query.expression);
+            let reading = reading::read(metric, answer, spec.prometheus.stale_after, self.now);
+            reading::judge(metric, &reading, query)
+        };
+        spec.metrics.iter().filter(is_trigger).map(one).collect()
+    }
+
+    /// Why the step may not end yet although nothing is wrong; keeps track of since when nothing can be read.
+    fn hold(&mut self, judged: &[(Verdict, RecordedReading)], duration: Span, min_requests: u32) -> Option<String> {
+        let blind = judged.iter().find_map(|(verdict, record)| match verdict {
+            Verdict::Hold(why) => Some(format!("{}: {why}", record.metric)),
+            Verdict::Pass { .. } | Verdict::Breach => None,
+        });
+        // The first scrapes of a step take a moment; that is not blindness yet.
+        let settled = self.step_age() > self.rollout.spec.prometheus.stale_after.get();
+        let now = Time(self.now);
+        let since = self.seen().holding_since;
+        self.status().holding_since = blind.as_ref().and(since.or(settled.then_some(now)));
+        let truth = Truth::from(blind.is_none());
+        let (reason, message) = blind.as_ref().map_or(("Fresh", "Every trigger has a fresh reading."), |why| ("NoReading", why));
+        self.condition("MetricsAvailable", truth, reason, message);
+        if blind.is_some() {
+            return blind;
+        }
+        if !self.traffic_accepted() {
+            return Some("the data plane has not taken the weights yet".into());
+        }
+        let answered = judged.iter().filter_map(|(verdict, _)| match verdict {
+            Verdict::Pass { step_requests } => Some(*step_requests),
+            Verdict::Breach | Verdict::Hold(_) => None,
+        });
+        let answered = answered.fold(f64::INFINITY, f64::min);
+        let waited = self.accepted_age().is_some_and(|age| age >= duration.get());
+        (waited && answered < f64::from(min_requests))
+            .then(|| format!("the candidate answered fewer than {min_requests} requests in this step"))
+    }
+
+    /// Shortest time and fewest requests of the current step.
+    fn step_terms(&self) -> (Span, u32) {
+        let strategy = &self.rollout.spec.strategy;
+        match (self.seen().phase, &strategy.shadow) {
+            (RolloutPhase::Shadow, Some(shadow)) => (shadow.duration, shadow.min_requests),
+            (
+                RolloutPhase::Shadow
+                | RolloutPhase::Canary
+                | RolloutPhase::Pending
+                | RolloutPhase::Preparing
+                | RolloutPhase::Healthy
+                | RolloutPhase::RolledBack,
+                _,
+            ) => (strategy.canary.interval, strategy.canary.min_requests),
+        }
+    }
+
+    fn promote(&mut self, candidate: &VersionRef, reason: &str, message: &str, readings: Vec<RecordedReading>) {
+        let status = self.status();
+        status.stable = Some(candidate.clone());
+        status.candidate = None;
+        status.step_index = 0;
+        self.enter(RolloutPhase::Healthy, 0, reason, message, readings);
+    }
+
+    /// Has no precondition: not metrics, not replicas, not the route's status.
+    fn roll_back(&mut self, candidate: &VersionRef, reason: &str, message: &str, readings: Vec<RecordedReading>) {
+        let status = self.status();
+        status.rejected.retain(|known| known.digest != candidate.digest);
+        status.rejected.push(candidate.clone());
+        if status.rejected.len() > MAX_REJECTED {
+            status.rejected.remove(0);
+        }
+        status.candidate = Some(candidate.clone());
+        status.step_index = 0;
+        self.enter(RolloutPhase::RolledBack, 0, reason, message, readings);
+    }
+
+    /// Nothing new is to serve.
+    fn stay(&mut self, obstacle: Option<Obstacle>) {
+        let status = self.seen();
+        let Some(stable) = status.stable else {
+            let obstacle = obstacle.unwrap_or_else(|| Obstacle {
+                reason: "NoVersion",
+                message: format!("Model {} has no version yet. Create a RetrainJob.", self.rollout.spec.model),
+            });
+            self.status().phase = RolloutPhase::Pending;
+            return self.kstatus(KState::Stalled, obstacle.reason, &obstacle.message);
+        };
+        if matches!(status.phase, RolloutPhase::Pending | RolloutPhase::Preparing) {
+            let message = format!("{} serves all requests.", stable.version);
+            return self.enter(RolloutPhase::Healthy, 0, "Recovered", &message, vec![]);
+        }
+        if !self.traffic_accepted() {
+            self.wake = Wake::after(self.now, RECHECK);
+        }
+        let (state, reason, message) = match (self.snapshot.gateway, self.ready(&stable), obstacle) {
+            (GatewayState::Missing, _, _) => (KState::Stalled, "GatewayMissing", self.gateway_message("does not exist. Create it, or correct spec.traffic.gateway")),
+            (GatewayState::NotProgrammed, _, _) => (KState::Stalled, "GatewayNotProgrammed", self.gateway_message("is not programmed. See its status")),
+            (GatewayState::Programmed, false, _) => {
+                let trouble = trouble::find(&self.candidate_pods(&stable));
+                let message = trouble.map_or_else(|| "Some of its pods are not ready.".to_owned(), |trouble| trouble.message);
+                (KState::Reconciling, "StableNotReady", format!("{} serves. {message}", stable.version))
+            }
+            (GatewayState::Programmed, true, Some(obstacle)) => (KState::Ready, obstacle.reason, format!("{} serves all requests. {}", stable.version, obstacle.message)),
+            (GatewayState::Programmed, true, None) => (KState::Ready, "Serving", format!("{} serves all requests.", stable.version)),
+        };
+        self.kstatus(state, reason, &message);
+    }
+
+    fn gateway_message(&self, what: &str) -> String {
+        format!("Gateway {} {what}.", self.rollout.spec.traffic.gateway.name)
+    }
+
+    fn waiting(&mut self, reason: &str, message: &str) {
+        let interval = self.rollout.spec.metrics.iter().map(tick).min().unwrap_or(RECHECK);
+        self.wake = Wake::after(self.now, interval);
+        if self.snapshot.gateway == GatewayState::Missing {
+            let message = self.gateway_message("does not exist. Create it, or correct spec.traffic.gateway");
+            return self.kstatus(KState::Stalled, "GatewayMissing", &message);
+        }
+        self.kstatus(KState::Reconciling, reason, message);
+    }
+
+    fn enter(&mut self, phase: RolloutPhase, weight: i32, reason: &str, message: &str, readings: Vec<RecordedReading>) {
+        let now = Time(self.now);
+        let steps = weights::steps(&self.rollout.spec.strategy.canary).len();
+        let verdict = if reason == "ThresholdBreached" { "Breach" } else { "Pass" };
+        let status = self.status();
+        status.phase = phase;
+        status.weight = weight;
+        status.step_summary = (phase == RolloutPhase::Canary).then(|| format!("{}/{steps}", status.step_index + 1));
+        status.step_started_at = Some(now.clone());
+        status.traffic_accepted_at = None;
+        status.holding_since = None;
+        status.verdict = (!readings.is_empty()).then(|| verdict.to_owned());
+        status.decision =
+            Some(Decision { reason: reason.to_owned(), message: message.to_owned(), at: now, readings });
+        let rolled_back = phase == RolloutPhase::RolledBack;
+        let severity = if rolled_back { Severity::Warning } else { Severity::Normal };
+        self.notes.push(Note { severity, reason: reason.to_owned(), message: message.to_owned() });
+        let moving = matches!(phase, RolloutPhase::Preparing | RolloutPhase::Shadow | RolloutPhase::Canary);
+        self.condition("Progressing", moving.into(), reason, message);
+        self.condition("RolledBack", rolled_back.into(), reason, message);
+        self.kstatus(if moving { KState::Reconciling } else { KState::Ready }, reason, message);
+        self.wake = Wake::after(self.now, SignedDuration::from_secs(1));
+    }
+
+    /// What makes the cluster follow the status.
+    fn converge(&mut self) {
+        let rollout = self.rollout.clone();
+        let Some(home) = Home::of(&rollout) else { return };
+        let wanted = self.wanted_versions();
+        for name in &wanted {
+            // Without its record a version's Deployment cannot be made again; the one that runs is left alone.
+            if let Some(version) = self.version(name) {
+                self.apply(&self.snapshot.children.deployments, build::deployment(home, version));
+                self.apply(&self.snapshot.children.services, build::service(home, &version.spec.version));
+            }
+        }
+        if let Some(shares) = build::shares(&rollout) {
+            self.apply(self.snapshot.children.route.as_slice(), build::route(home, &shares));
+        }
+        self.note_accepted_traffic();
+        self.mark(home);
+        self.retire(home, &wanted);
+    }
+
+    fn wanted_versions(&self) -> Vec<VersionRef> {
+        let status = self.seen();
+        let candidate = match status.phase {
+            RolloutPhase::Preparing | RolloutPhase::Shadow | RolloutPhase::Canary => status.candidate,
+            RolloutPhase::Pending | RolloutPhase::Healthy | RolloutPhase::RolledBack => None,
+        };
+        status.stable.into_iter().chain(candidate).collect()
+    }
+
+    fn apply(&mut self, seen: &[Value], wanted: Object) {
+        let current = seen.iter().find(|object| object["metadata"]["name"] == wanted.key.name.as_str());
+        if !current.is_some_and(|current| covers(current, &wanted.body)) {
+            self.actions.push(Action::Apply(wanted));
+        }
+    }
+
+    /// The step's clock starts when the data plane's controller has accepted the weights that were asked for.
+    fn note_accepted_traffic(&mut self) {
+        let accepted = self.traffic_accepted();
+        let (reason, message) = if accepted {
+            ("Accepted", "The route has the weights of this step.")
+        } else {
+            ("NotAccepted", "The route does not have the weights of this step yet.")
+        };
+        if self.seen().stable.is_some() {
+            self.condition("TrafficVerified", accepted.into(), reason, message);
+        }
+        let now = Time(self.now);
+        if accepted && self.status().traffic_accepted_at.is_none() {
+            self.status().traffic_accepted_at = Some(now);
+        }
+    }
+
+    /// Whether the route asks for what the status says and its gateway's controller has accepted that.
+    fn traffic_accepted(&self) -> bool {
+        let (Some(home), Some(shares)) = (Home::of(&self.rollout), build::shares(&self.rollout)) else { return false };
+        let Some(route) = &self.snapshot.children.route else { return false };
+        if !covers(route, &build::route(home, &shares).body) {
+            return false;
+        }
+        let generation = route["metadata"]["generation"].as_i64().unwrap_or(i64::MAX);
+        let parents = route["status"]["parents"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let holds = |parent: &Value, type_: &str| {
+            parent["conditions"].as_array().is_some_and(|conditions| {
+                conditions.iter().any(|condition| {
+                    condition["type"] == type_
+                        && condition["status"] == "True"
+                        && condition["observedGeneration"].as_i64().is_some_and(|seen| seen >= generation)
+                })
+            })
+        };
+        parents.iter().any(|parent| holds(parent, "Accepted") && holds(parent, "ResolvedRefs"))
+    }
+
+    /// Stable and rejected versions are marked on their records too, where a lost status finds them.
+    fn mark(&mut self, home: Home<'_>) {
+        let status = self.seen();
+        for version in self.snapshot.versions {
+            let is = |other: &VersionRef| other.digest == version.spec.artifact.digest;
+            let mut wanted = BTreeMap::new();
+            if status.stable.as_ref().is_some_and(is) {
+                wanted.insert(format!("{}/{}", names::ANNOTATION_STABLE_IN, home.name), "true".to_owned());
+            }
+            if status.rejected.iter().any(is) {
+                wanted.insert(format!("{}/{}", names::ANNOTATION_ROLLED_BACK_IN, home.name), "true".to_owned());
+            }
+            self.actions.extend(build::marks(home, version, wanted).map(Action::Apply));
+        }
+    }
+
+    /// Versions that left traffic go, once the data plane has had time to forget them.
+    fn retire(&mut self, home: Home<'_>, wanted: &[VersionRef]) {
+        let names: Vec<String> = wanted.iter().map(|version| build::workload_name(home.name, &version.version)).collect();
+        let children = self.snapshot.children;
+        let kinds = [(Kind::Deployment, &children.deployments), (Kind::Service, &children.services)];
+        let surplus: Vec<Action> = kinds
+            .into_iter()
+            .flat_map(|(kind, objects)| objects.iter().map(move |object| (kind, object)))
+            .filter(|(_, object)| home.owner().owns(object))
+            .filter_map(|(kind, object)| {
+                let name = object["metadata"]["name"].as_str()?;
+                let uid = object["metadata"]["uid"].as_str()?.to_owned();
+                (!names.iter().any(|wanted| wanted == name))
+                    .then(|| Action::Delete { key: Key::new(kind, home.namespace, name), uid })
+            })
+            .collect();
+        if surplus.is_empty() || self.seen().stable.is_none() {
+            return;
+        }
+        match self.accepted_age() {
+            Some(age) if age >= RETIRE_AFTER && self.traffic_accepted() => self.actions.extend(surplus),
+            Some(age) => self.wake_by(RETIRE_AFTER.saturating_sub(age).max(SignedDuration::from_secs(1))),
+            None => self.wake_by(RECHECK),
+        }
+    }
+
+    fn wake_by(&mut self, span: SignedDuration) {
+        let Wake::At(mine) = Wake::after(self.now, span) else { return };
+        self.wake = match self.wake {
+            Wake::OnChange => Wake::At(mine),
+            Wake::At(other) => Wake::At(other.min(mine)),
+        };
+    }
+
+    fn version(&self, reference: &VersionRef) -> Option<&'a ModelVersion> {
+        self.snapshot.versions.iter().find(|version| version.spec.artifact.digest == reference.digest)
+    }
+
+    /// Whether all pods that a version is to have are ready.
+    fn ready(&self, version: &VersionRef) -> bool {
+        let Some(home) = Home::of(&self.rollout) else { return false };
+        let name = build::workload_name(home.name, &version.version);
+        let find = |object: &&Value| object["metadata"]["name"] == name.as_str();
+        let Some(object) = self.snapshot.children.deployments.iter().find(find) else { return false };
+        let Ok(deployment) = serde_json::from_value::<Deployment>(object.clone()) else { return false };
+        let status = deployment.status.unwrap_or_default();
+        let wanted = self.rollout.spec.serving.replicas;
+        status.observed_generation >= deployment.metadata.generation
+            && status.updated_replicas.unwrap_or(0) >= wanted
+            && status.ready_replicas.unwrap_or(0) >= wanted
+    }
+
+    fn candidate_pods(&self, version: &VersionRef) -> Vec<Pod> {
+        let of_version = |pod: &&Pod| {
+            pod.metadata.labels.as_ref().and_then(|labels| labels.get(names::LABEL_VERSION)) == Some(&version.version)
+        };
+        self.snapshot.children.pods.iter().filter(of_version).cloned().collect()
+    }
+
+    fn step_age(&self) -> SignedDuration {
+        self.seen().step_started_at.map_or(SignedDuration::ZERO, |started| self.now.duration_since(started.0))
+    }
+
+    fn accepted_age(&self) -> Option<SignedDuration> {
+        self.seen().traffic_accepted_at.map(|accepted| self.now.duration_since(accepted.0))
+    }
+
+    fn kstatus(&mut self, state: KState, reason: &str, message: &str) {
+        self.writer().set_kstatus(state, reason, message);
+    }
+
+    fn condition(&mut self, type_: &str, truth: Truth, reason: &str, message: &str) {
+        self.writer().set(type_, truth, reason, message);
+    }
+
+    fn writer(&mut self) -> Writer<'_> {
+        let generation = self.rollout.metadata.generation;
+        let now = self.now;
+        Writer { conditions: &mut self.status().conditions, generation, now }
+    }
+}
+
+/// How often a metric is read.
+fn tick(metric: &Metric) -> SignedDuration {
+    let (shortest, longest) = (SignedDuration::from_secs(1), SignedDuration::from_secs(60));
+    metric.interval.map_or_else(|| (metric.window.get() / 10).clamp(shortest, longest), |interval| interval.get().max(shortest))
+}

@@ -1,0 +1,117 @@
+//! Queries: what is asked of Prometheus about the candidate.
+//!
+//! One query a metric brings everything that a verdict needs, so that its parts are of the same moment: the counters
+//! over the window, how many requests the step has seen, and how old the newest sample is.
+
+use anneal_crds::{
+    ModelRollout,
+    metric::{Metric, Source},
+    model_rollout::RolloutPhase,
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// A question to Prometheus.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Query {
+    /// Name of the metric that it belongs to.
+    pub metric: String,
+    /// The expression, to be evaluated at one moment.
+    pub expression: String,
+}
+
+/// What must be read before [`super::plan`] can judge; nothing outside shadow and canary.
+pub fn queries(rollout: &ModelRollout, now: Timestamp) -> Vec<Query> {
+    let Some(status) = &rollout.status else { return vec![] };
+    match status.phase {
+        RolloutPhase::Shadow | RolloutPhase::Canary => {}
+        RolloutPhase::Pending | RolloutPhase::Preparing | RolloutPhase::Healthy | RolloutPhase::RolledBack => return vec![],
+    }
+    let Some(candidate) = &status.candidate else { return vec![] };
+    let elapsed = status.traffic_accepted_at.as_ref().map_or(0, |at| now.duration_since(at.0).as_secs()).max(1);
+    let scope = Scope {
+        version_label: &rollout.spec.prometheus.version_label,
+        version: &candidate.version,
+        namespace: rollout.metadata.namespace.as_deref().unwrap_or_default(),
+    };
+    let is_trigger = |metric: &&Metric| rollout.spec.strategy.rollback_triggers.contains(&metric.name);
+    rollout
+        .spec
+        .metrics
+        .iter()
+        .filter(is_trigger)
+        .map(|metric| Query { metric: metric.name.clone(), expression: expression(metric, scope, elapsed) })
+        .collect()
+}
+
+/// Whose series are read.
+#[derive(Clone, Copy, Debug)]
+struct Scope<'a> {
+    version_label: &'a str,
+    version: &'a str,
+    namespace: &'a str,
+}
+
+impl Scope<'_> {
+    /// `selector` with the candidate's matchers added.
+    fn apply(self, selector: &str) -> String {
+        let matchers = format!("{}=\"{}\",namespace=\"{}\"", self.version_label, self.version, self.namespace);
+        match selector.trim_end().strip_suffix('}') {
+            None => format!("{selector}{{{matchers}}}"),
+            Some(open) => {
+                let open = open.trim_end().trim_end_matches(',');
+                let comma = if open.ends_with('{') { "" } else { "," };
+                format!("{open}{comma}{matchers}}}")
+            }
+        }
+    }
+}
+
+/// Label that tells the parts of an answer apart.
+pub(super) const PART: &str = "anneal_part";
+
+fn expression(metric: &Metric, scope: Scope<'_>, elapsed_seconds: i64) -> String {
+    let window = metric.window.as_millis();
+    let part = |name: &str, vector: String| format!("label_replace({vector}, \"{PART}\", \"{name}\", \"\", \"\")");
+    let parts = match &metric.source {
+        Source::Ratio(ratio) => {
+            let (bad, total) = (scope.apply(&ratio.bad), scope.apply(&ratio.total));
+            vec![
+                part("bad", format!("sum(increase({bad}[{window}ms]))")),
+                part("total", format!("sum(increase({total}[{window}ms]))")),
+                part("step", format!("sum(increase({total}[{elapsed_seconds}s]))")),
+                part("at", format!("max(timestamp({total}))")),
+            ]
+        }
+        Source::Histogram(histogram) => {
+            let buckets = scope.apply(&histogram.selector);
+            vec![
+                part("bucket", format!("sum by (le) (increase({buckets}[{window}ms]))")),
+                part("step", format!("sum(increase({}[{elapsed_seconds}s]))", with_all(&buckets))),
+                part("at", format!("max(timestamp({buckets}))")),
+            ]
+        }
+    };
+    parts.join(" or ")
+}
+
+/// The scoped selector, of the bucket that counts everything.
+fn with_all(scoped: &str) -> String {
+    format!("{},le=\"+Inf\"}}", scoped.trim_end_matches('}'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matchers_are_added_to_any_form_of_selector() {
+        let scope = Scope { version_label: "version", version: "v20261121.1", namespace: "team-a" };
+        let added = "version=\"v20261121.1\",namespace=\"team-a\"";
+        assert_eq!(scope.apply("requests"), format!("requests{{{added}}}"));
+        assert_eq!(scope.apply("requests{}"), format!("requests{{{added}}}"));
+        assert_eq!(scope.apply("requests{code=~\"5..\"}"), format!("requests{{code=~\"5..\",{added}}}"));
+        assert_eq!(scope.apply("requests{code=~\"5..\", }"), format!("requests{{code=~\"5..\",{added}}}"));
+        assert_eq!(with_all(&scope.apply("b")), format!("b{{{added},le=\"+Inf\"}}"));
+    }
+}

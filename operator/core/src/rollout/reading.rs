@@ -1,0 +1,295 @@
+//! Readings: what Prometheus answered, and what that means for one metric.
+//!
+//! Anything but fresh, finite numbers is no reading, and no reading is ever a pass.
+
+use std::collections::BTreeMap;
+
+use anneal_crds::{
+    Span,
+    metric::{Histogram, Metric, Ratio, Source},
+    model_rollout::RecordedReading,
+};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::query::PART;
+
+/// One sample of an instant vector.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Series {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its value.
+    pub value: f64,
+}
+
+/// What came back for one query.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Answer {
+    /// An instant vector.
+    Vector(Vec<Series>),
+    /// No answer, and why.
+    Unreachable(String),
+}
+
+/// What one metric says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Reading {
+    /// A fresh, finite value, made of this many requests since the step began.
+    Value {
+        /// A share from 0 to 1, or seconds.
+        value: f64,
+        /// Requests since the step began.
+        step_requests: f64,
+    },
+    /// No such series, or no requests in the window.
+    Empty,
+    /// The newest sample is this old.
+    Stale(SignedDuration),
+    /// A number that is not finite or cannot be.
+    NotFinite,
+    /// The quantile lies above the histogram's highest bucket.
+    AboveBuckets,
+    /// Prometheus did not answer, and why.
+    Unreachable(String),
+}
+
+/// A reading compared with its bound.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Verdict {
+    /// Within bounds.
+    Pass { step_requests: f64 },
+    /// Out of bounds.
+    Breach,
+    /// Nothing to compare, and why.
+    Hold(String),
+}
+
+/// What `answer` says about `metric` at `now`.
+pub(super) fn read(metric: &Metric, answer: &Answer, stale_after: Span, now: Timestamp) -> Reading {
+    let vector = match answer {
+        Answer::Unreachable(why) => return Reading::Unreachable(why.clone()),
+        Answer::Vector(vector) => vector,
+    };
+    let (Some(sampled_at), Some(step_requests)) = (part(vector, "at"), part(vector, "step")) else {
+        return Reading::Empty;
+    };
+    let age = now.as_millisecond() as f64 / 1000.0 - sampled_at;
+    if !age.is_finite() || !step_requests.is_finite() || step_requests < 0.0 {
+        return Reading::NotFinite;
+    }
+    if age > stale_after.as_secs_f64() {
+        return Reading::Stale(SignedDuration::try_from_secs_f64(age).unwrap_or(SignedDuration::MAX));
+    }
+    let value = match &metric.source {
+        Source::Ratio(_) => share(vector),
+        Source::Histogram(histogram) => quantile(vector, histogram.quantile),
+    };
+    value.map_or_else(|reading| reading, |value| Reading::Value { value, step_requests })
+}
+
+fn part(vector: &[Series], name: &str) -> Option<f64> {
+    vector.iter().find(|series| series.labels.get(PART).is_some_and(|part| part == name)).map(|series| series.value)
+}
+
+fn share(vector: &[Series]) -> Result<f64, Reading> {
+    let (Some(bad), Some(total)) = (part(vector, "bad"), part(vector, "total")) else { return Err(Reading::Empty) };
+    if !bad.is_finite() || !total.is_finite() || bad < 0.0 || total < 0.0 {
+        return Err(Reading::NotFinite);
+    }
+    if total == 0.0 {
+        return Err(Reading::Empty);
+    }
+    // `increase` extrapolates, so the parts of one whole may disagree in the last digits.
+    Ok((bad / total).min(1.0))
+}
+
+/// The quantile of a classic histogram, linear within its bucket as `histogram_quantile` has it.
+fn quantile(vector: &[Series], quantile: f64) -> Result<f64, Reading> {
+    let mut buckets: Vec<(f64, f64)> = Vec::new();
+    for series in vector.iter().filter(|series| series.labels.get(PART).is_some_and(|part| part == "bucket")) {
+        let bound: f64 = series.labels.get("le").and_then(|le| le.parse().ok()).ok_or(Reading::NotFinite)?;
+        if !series.value.is_finite() || series.value < 0.0 || bound.is_nan() {
+            return Err(Reading::NotFinite);
+        }
+        buckets.push((bound, series.value));
+    }
+    buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let Some(&(last, count)) = buckets.last() else { return Err(Reading::Empty) };
+    if last != f64::INFINITY || count <= 0.0 {
+        return Err(Reading::Empty);
+    }
+    let rank = quantile * count;
+    let (mut below, mut lower) = (0.0, 0.0_f64);
+    for (bound, cumulative) in buckets {
+        if cumulative >= rank && bound == f64::INFINITY {
+            return Err(Reading::AboveBuckets);
+        }
+        if cumulative >= rank {
+            let within = cumulative - below;
+            let share = if within > 0.0 { (rank - below) / within } else { 1.0 };
+            return Ok(lower + (bound - lower) * share);
+        }
+        (below, lower) = (cumulative.max(below), bound);
+    }
+    Err(Reading::AboveBuckets)
+}
+
+/// The verdict on a reading, and the record of it.
+pub(super) fn judge(metric: &Metric, reading: &Reading, query: &str) -> (Verdict, RecordedReading) {
+    let (bound, within): (String, fn(&Source, f64) -> bool) = (bound(&metric.source), within);
+    let (verdict, shown) = match reading {
+        Reading::Value { value, step_requests } if within(&metric.source, *value) => {
+            (Verdict::Pass { step_requests: *step_requests }, show(&metric.source, *value))
+        }
+        Reading::Value { value, .. } => (Verdict::Breach, show(&metric.source, *value)),
+        Reading::AboveBuckets => (Verdict::Breach, "above the highest bucket".to_owned()),
+        Reading::Empty => (Verdict::Hold("no data for the candidate".into()), "no data".to_owned()),
+        Reading::Stale(age) => (Verdict::Hold("the newest sample is too old".into()), format!("newest sample is {}s old", age.as_secs())),
+        Reading::NotFinite => (Verdict::Hold("not a finite number".into()), "not a finite number".to_owned()),
+        Reading::Unreachable(why) => {
+            (Verdict::Hold(format!("Prometheus did not answer: {why}")), "no answer".to_owned())
+        }
+    };
+    let name = match &verdict {
+        Verdict::Pass { .. } => "Pass",
+        Verdict::Breach => "Breach",
+        Verdict::Hold(_) => "NoData",
+    };
+    let record = RecordedReading {
+        metric: metric.name.clone(),
+        verdict: name.to_owned(),
+        value: shown,
+        bound,
+        query: query.to_owned(),
+    };
+    (verdict, record)
+}
+
+fn within(source: &Source, value: f64) -> bool {
+    match source {
+        Source::Ratio(Ratio { min, max, .. }) => min.is_none_or(|min| value >= min) && max.is_none_or(|max| value <= max),
+        Source::Histogram(Histogram { max, .. }) => value <= max.as_secs_f64(),
+    }
+}
+
+fn bound(source: &Source) -> String {
+    match source {
+        Source::Ratio(Ratio { min: Some(min), max: Some(max), .. }) => format!(">= {min} and <= {max}"),
+        Source::Ratio(Ratio { min: Some(min), max: None, .. }) => format!(">= {min}"),
+        Source::Ratio(Ratio { min: None, max: Some(max), .. }) => format!("<= {max}"),
+        Source::Ratio(Ratio { min: None, max: None, .. }) => "no bound".to_owned(),
+        Source::Histogram(Histogram { max, .. }) => format!("<= {max}"),
+    }
+}
+
+fn show(source: &Source, value: f64) -> String {
+    match source {
+        Source::Ratio(_) => format!("{value:.4}"),
+        Source::Histogram(_) => format!("{:.1}ms", value * 1000.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn series(part: &str, le: Option<&str>, value: f64) -> Series {
+        let mut labels = BTreeMap::from([(PART.to_owned(), part.to_owned())]);
+        labels.extend(le.map(|le| ("le".to_owned(), le.to_owned())));
+        Series { labels, value }
+    }
+
+    fn error_rate() -> Metric {
+        Metric {
+            name: "error_rate".into(),
+            window: Span::from_secs(60),
+            interval: None,
+            source: Source::Ratio(Ratio { bad: "b".into(), total: "t".into(), max: Some(0.01), min: None }),
+        }
+    }
+
+    fn latency() -> Metric {
+        let histogram = Histogram { selector: "h".into(), quantile: 0.95, max: Span::from_secs(1) };
+        Metric { name: "latency".into(), window: Span::from_secs(60), interval: None, source: Source::Histogram(histogram) }
+    }
+
+    fn verdict(metric: &Metric, vector: Vec<Series>) -> Verdict {
+        let now = Timestamp::from_second(NOW).unwrap();
+        judge(metric, &read(metric, &Answer::Vector(vector), Span::from_secs(30), now), "q").0
+    }
+
+    fn ratio_vector(bad: f64, total: f64, age: f64) -> Vec<Series> {
+        vec![
+            series("bad", None, bad),
+            series("total", None, total),
+            series("step", None, total),
+            series("at", None, NOW as f64 - age),
+        ]
+    }
+
+    #[test]
+    fn a_share_is_compared_with_its_bound_inclusively() {
+        assert_eq!(verdict(&error_rate(), ratio_vector(1.0, 100.0, 1.0)), Verdict::Pass { step_requests: 100.0 });
+        assert_eq!(verdict(&error_rate(), ratio_vector(2.0, 100.0, 1.0)), Verdict::Breach);
+    }
+
+    #[test]
+    fn missing_parts_no_requests_and_old_samples_are_no_reading() {
+        for gone in 0..4 {
+            let mut vector = ratio_vector(0.0, 100.0, 1.0);
+            vector.remove(gone);
+            assert!(matches!(verdict(&error_rate(), vector), Verdict::Hold(_)), "part {gone}");
+        }
+        assert!(matches!(verdict(&error_rate(), ratio_vector(0.0, 0.0, 1.0)), Verdict::Hold(_)));
+        assert!(matches!(verdict(&error_rate(), ratio_vector(0.0, 100.0, 31.0)), Verdict::Hold(_)));
+        assert!(matches!(verdict(&error_rate(), vec![]), Verdict::Hold(_)));
+        assert!(matches!(verdict(&latency(), vec![]), Verdict::Hold(_)));
+    }
+
+    #[test]
+    fn a_quantile_above_every_bucket_is_a_breach_however_high_the_bound() {
+        let vector = |fast: f64| {
+            vec![
+                series("bucket", Some("0.1"), fast),
+                series("bucket", Some("+Inf"), 100.0),
+                series("step", None, 100.0),
+                series("at", None, NOW as f64),
+            ]
+        };
+        assert_eq!(verdict(&latency(), vector(96.0)), Verdict::Pass { step_requests: 100.0 });
+        assert_eq!(verdict(&latency(), vector(90.0)), Verdict::Breach);
+    }
+
+    proptest! {
+        #[test]
+        fn only_finite_and_sensible_numbers_can_pass(
+            bad in any::<f64>(), total in any::<f64>(), step in any::<f64>(), at in any::<f64>(),
+        ) {
+            let vector = vec![
+                series("bad", None, bad), series("total", None, total), series("step", None, step), series("at", None, at),
+            ];
+            if let Verdict::Pass { step_requests } = verdict(&error_rate(), vector) {
+                prop_assert!(bad >= 0.0 && total > 0.0 && bad / total <= 0.01 && step_requests >= 0.0);
+                prop_assert!(step_requests.is_finite() && (NOW as f64 - at) <= 30.0);
+            }
+        }
+
+        #[test]
+        fn any_histogram_gives_some_verdict(
+            counts in proptest::collection::vec(any::<f64>(), 0..6), bounds in proptest::collection::vec(any::<f64>(), 0..6),
+        ) {
+            let mut vector = vec![series("step", None, 1.0), series("at", None, NOW as f64)];
+            for (bound, count) in bounds.iter().zip(&counts) {
+                vector.push(series("bucket", Some(&bound.to_string()), *count));
+            }
+            if matches!(verdict(&latency(), vector), Verdict::Pass { .. }) {
+                prop_assert!(counts.iter().zip(&bounds).all(|(count, _)| count.is_finite()));
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Why a pod does not run, in words that tell what to do next.
+//!
+//! Used by both plans, so that a missing volume, Secret, image or GPU reads the same everywhere.
+
+use k8s_openapi::api::core::v1::Pod;
+
+/// Something that keeps a pod from running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// CamelCase.
+    pub reason: String,
+    /// What Kubernetes says, and what to do.
+    pub message: String,
+}
+
+/// The first trouble among `pods`, by name.
+pub fn find(pods: &[Pod]) -> Option<Trouble> {
+    let mut pods: Vec<&Pod> = pods.iter().collect();
+    pods.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    pods.into_iter().find_map(|pod| waiting(pod).or_else(|| unscheduled(pod)))
+}
+
+fn unscheduled(pod: &Pod) -> Option<Trouble> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let condition = conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+    let said = condition.message.clone().unwrap_or_default();
+    let advice = if said.contains("persistentvolumeclaim") {
+        "Create the PersistentVolumeClaim that spec.storage names."
+    } else if said.contains("Insufficient") {
+        "Free the resource, add a node that has it, or ask for less."
+    } else {
+        "Make a node available that fits the pod."
+    };
+    let reason = condition.reason.clone().unwrap_or_else(|| "Unschedulable".into());
+    Some(Trouble { reason, message: format!("{said} {advice}") })
+}
+
+fn waiting(pod: &Pod) -> Option<Trouble> {
+    let status = pod.status.as_ref()?;
+    let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref()).find_map(|waiting| {
+        let reason = waiting.reason.as_deref()?;
+        let advice = match reason {
+            "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => {
+                "Check the image's name and the node's access to its registry."
+            }
+            "CreateContainerConfigError" => "Create the Secret or ConfigMap that is missing.",
+            "CreateContainerError" | "RunContainerError" => "Check the image's entry point and the pod's security settings.",
+            "CrashLoopBackOff" => "Read the container's log with kubectl logs.",
+            _ => return None,
+        };
+        let said = waiting.message.clone().unwrap_or_else(|| reason.to_owned());
+        Some(Trouble { reason: reason.to_owned(), message: format!("{said}. {advice}") })
+    })
+}
