@@ -6,6 +6,7 @@
 
 mod cargo;
 mod checkout;
+mod image;
 mod libtorch;
 mod target;
 mod test;
@@ -33,6 +34,11 @@ struct Args {
 enum Command {
     /// Checks everything: format, lints, licences, tests
     Test,
+    /// Builds a container image and prints where its archive is
+    Image {
+        /// Which image
+        which: image::Which,
+    },
     /// Prepares libtorch and prints the shell line that cargo needs: eval "$(cargo xtask libtorch)"
     Libtorch,
 }
@@ -60,6 +66,7 @@ fn run(args: &Args) -> Result<()> {
     let context = Context { checkout: Checkout::find()?, cache: Cache::open()?, progress: Progress::new() };
     match args.command {
         Command::Test => test::run(&context),
+        Command::Image { which } => print(&image::build(&context, which)?.display().to_string()),
         Command::Libtorch => print(&format!("export LIBTORCH='{}'", libtorch::prepare(&context)?.display())),
     }
 }
