@@ -87,4 +87,3 @@ pub struct Origin {
     /// Its uid.
     pub uid: String,
 }
-

@@ -19,13 +19,19 @@ const PATTERN: &str = "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$";
 
 /// Why a text is not a [`Span`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a length of time: write for example 7d, 1h30m, 90s or 250ms, above zero and up to 10 years")]
+#[error(
+    "`{0}` is not a length of time: write for example 7d, 1h30m, 90s or 250ms, above zero and up to 10 years"
+)]
 pub struct InvalidSpan(String);
 
 impl Span {
     /// A span of whole seconds; the smallest span if `seconds` is zero.
     pub const fn from_secs(seconds: u32) -> Self {
-        if seconds == 0 { Self(SignedDuration::from_millis(1)) } else { Self(SignedDuration::from_secs(seconds as i64)) }
+        if seconds == 0 {
+            Self(SignedDuration::from_millis(1))
+        } else {
+            Self(SignedDuration::from_secs(seconds as i64))
+        }
     }
 
     /// The span as jiff's duration; always positive.
@@ -113,9 +119,13 @@ mod tests {
 
     #[test]
     fn the_guides_durations_are_read_and_printed_as_written() {
-        for (text, millis) in
-            [("7d", 604_800_000), ("1h30m", 5_400_000), ("10m", 600_000), ("300ms", 300), ("1d12h", 129_600_000)]
-        {
+        for (text, millis) in [
+            ("7d", 604_800_000),
+            ("1h30m", 5_400_000),
+            ("10m", 600_000),
+            ("300ms", 300),
+            ("1d12h", 129_600_000),
+        ] {
             let span: Span = text.parse().unwrap();
             assert_eq!(span.as_millis(), millis);
             assert_eq!(span.to_string(), text);
@@ -124,7 +134,9 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for text in ["", "0s", "5", "m", "1m1h", "1m1m", "-1s", "1.5h", "4000d", "99999999999999999999s", "1 h", "1w"] {
+        for text in
+            ["", "0s", "5", "m", "1m1h", "1m1m", "-1s", "1.5h", "4000d", "99999999999999999999s", "1 h", "1w"]
+        {
             assert!(text.parse::<Span>().is_err(), "{text} was accepted");
         }
     }

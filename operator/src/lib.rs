@@ -1,1 +1,21 @@
-//! The operator's shell: watch, observe, record, perform.
+//! The operator's shell: everything that touches the world, and no decision.
+//!
+//! ```text
+//! CR -> watch -> observe -> Snapshot -> core::plan -> Plan -> record status -> perform -> API server -> watch
+//! ```
+//!
+//! `run` watches and calls [`reconcile`], which is the whole walk on one screen: [`observe`] reads the cluster through
+//! the ports and calls the core's plan, `reconcile` records its status, [`perform`] does what follows. [`ports`] are the
+//! only ways out; `kube_cluster`, `prometheus_api` and `clock` are the real ones, the simulation has others.
+
+pub mod clock;
+pub mod http;
+pub mod kube_cluster;
+mod lease;
+pub mod metrics;
+pub mod observe;
+pub mod perform;
+pub mod ports;
+pub mod prometheus_api;
+pub mod reconcile;
+pub mod run;

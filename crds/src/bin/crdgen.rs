@@ -18,11 +18,14 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    for (name, crd) in
-        [("retrainjobs", RetrainJob::crd()), ("modelversions", ModelVersion::crd()), ("modelrollouts", ModelRollout::crd())]
-    {
+    for (name, crd) in [
+        ("retrainjobs", RetrainJob::crd()),
+        ("modelversions", ModelVersion::crd()),
+        ("modelrollouts", ModelRollout::crd()),
+    ] {
         let path = folder.join(format!("{name}.yaml"));
-        let result = render(&crd).and_then(|text| if check { compare(&path, &text) } else { fs::write(&path, text) });
+        let result =
+            render(&crd).and_then(|text| if check { compare(&path, &text) } else { fs::write(&path, text) });
         if let Err(error) = result {
             eprintln!("{}: {error}", path.display());
             return ExitCode::FAILURE;
@@ -38,7 +41,9 @@ fn render(crd: &CustomResourceDefinition) -> io::Result<String> {
     let yaml = serde_saphyr::to_string(&crd).map_err(io::Error::other)?;
     // Descriptions may contain braces, which Helm would take for its own.
     let yaml = yaml.replace("{{", "{{ \"{{\" }}");
-    Ok(format!("{{{{- if .Values.crds.enabled }}}}\n# Made by `cargo xtask crds` from crds/src; do not edit.\n{yaml}{{{{- end }}}}\n"))
+    Ok(format!(
+        "{{{{- if .Values.crds.enabled }}}}\n# Made by `cargo xtask crds` from crds/src; do not edit.\n{yaml}{{{{- end }}}}\n"
+    ))
 }
 
 fn compare(path: &Path, text: &str) -> io::Result<()> {

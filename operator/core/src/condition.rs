@@ -42,14 +42,16 @@ impl Writer<'_> {
     /// Sets a condition. Its time of transition changes only with its value.
     pub fn set(&mut self, type_: &str, truth: Truth, reason: &str, message: &str) {
         let position = self.conditions.iter().position(|condition| condition.type_ == type_);
-        let unchanged = position.map(|at| &self.conditions[at]).filter(|condition| condition.status == truth.name());
+        let unchanged =
+            position.map(|at| &self.conditions[at]).filter(|condition| condition.status == truth.name());
         let condition = Condition {
             type_: type_.to_owned(),
             status: truth.name().to_owned(),
             reason: reason.to_owned(),
             message: message.to_owned(),
             observed_generation: self.generation,
-            last_transition_time: unchanged.map_or(Time(self.now), |condition| condition.last_transition_time.clone()),
+            last_transition_time: unchanged
+                .map_or(Time(self.now), |condition| condition.last_transition_time.clone()),
         };
         match position {
             Some(at) => self.conditions[at] = condition,

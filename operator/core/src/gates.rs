@@ -26,7 +26,8 @@ pub fn judge(gates: &[Gate], candidate: &Evaluation, comparison: Comparison<'_>)
 
 /// Whether every required gate lets the candidate through. False when no required gate spoke.
 pub fn passed(outcomes: &[GateOutcome]) -> bool {
-    let mut required = outcomes.iter().filter(|outcome| outcome.enforcement == Enforcement::Required).peekable();
+    let mut required =
+        outcomes.iter().filter(|outcome| outcome.enforcement == Enforcement::Required).peekable();
     required.peek().is_some() && required.all(|outcome| lets_through(outcome.verdict))
 }
 
@@ -40,7 +41,9 @@ const fn lets_through(verdict: GateVerdict) -> bool {
 fn judge_one(gate: &Gate, candidate: &Evaluation, comparison: Comparison<'_>) -> GateOutcome {
     let (name, enforcement, (verdict, message)) = match gate {
         Gate::IronLaw(_) => ("ironLaw".to_owned(), Enforcement::Required, iron_law(candidate, comparison)),
-        Gate::Value(gate) => (format!("value/{}", gate.metric.name()), gate.enforcement, value(gate, candidate)),
+        Gate::Value(gate) => {
+            (format!("value/{}", gate.metric.name()), gate.enforcement, value(gate, candidate))
+        }
         Gate::Change(gate) => {
             (format!("change/{}", gate.metric.name()), gate.enforcement, change(gate, candidate, comparison))
         }
@@ -59,9 +62,10 @@ fn iron_law(candidate: &Evaluation, comparison: Comparison<'_>) -> Judgement {
         (Some(new), Some(base)) if new < base => {
             (GateVerdict::Pass, format!("validation loss {new} is below the baseline's {base}"))
         }
-        (Some(new), Some(base)) if new == base => {
-            (GateVerdict::Fail, format!("validation loss {new} ties with the baseline's {base}, and a tie is no improvement"))
-        }
+        (Some(new), Some(base)) if new == base => (
+            GateVerdict::Fail,
+            format!("validation loss {new} ties with the baseline's {base}, and a tie is no improvement"),
+        ),
         (Some(new), Some(base)) => {
             (GateVerdict::Fail, format!("validation loss {new} is not below the baseline's {base}"))
         }
@@ -102,11 +106,14 @@ fn change(gate: &ChangeGate, candidate: &Evaluation, comparison: Comparison<'_>)
     };
     let improvement = gain / base.abs();
     if !improvement.is_finite() {
-        return not_evaluable(&format!("the baseline's {name} is {base}, so a relative improvement does not exist"));
+        return not_evaluable(&format!(
+            "the baseline's {name} is {base}, so a relative improvement does not exist"
+        ));
     }
     match gate.evidence {
         GateEvidence::Point => {
-            let verdict = if improvement >= gate.min_improvement { GateVerdict::Pass } else { GateVerdict::Fail };
+            let verdict =
+                if improvement >= gate.min_improvement { GateVerdict::Pass } else { GateVerdict::Fail };
             let message = format!(
                 "{name} is {new} against the baseline's {base}, an improvement of {:.3} %, and at least {} % is asked for",
                 improvement * 100.0,
@@ -118,7 +125,10 @@ fn change(gate: &ChangeGate, candidate: &Evaluation, comparison: Comparison<'_>)
 }
 
 /// The baseline, if the two evaluations may be compared at all.
-fn comparable<'a>(candidate: &Evaluation, comparison: Comparison<'a>) -> Result<&'a BaselineEvaluation, Judgement> {
+fn comparable<'a>(
+    candidate: &Evaluation,
+    comparison: Comparison<'a>,
+) -> Result<&'a BaselineEvaluation, Judgement> {
     let baseline = match comparison {
         Comparison::Baseline(baseline) => baseline,
         Comparison::Bootstrap => {
@@ -131,7 +141,9 @@ fn comparable<'a>(candidate: &Evaluation, comparison: Comparison<'a>) -> Result<
     }
     if baseline.evaluation.rows != candidate.rows || candidate.rows == 0 {
         let (new, base) = (candidate.rows, baseline.evaluation.rows);
-        return Err(not_evaluable(&format!("the candidate saw {new} validation rows and the baseline {base}")));
+        return Err(not_evaluable(&format!(
+            "the candidate saw {new} validation rows and the baseline {base}"
+        )));
     }
     Ok(baseline)
 }
@@ -152,7 +164,11 @@ mod tests {
     }
 
     fn baseline(rows: u64, loss: f64) -> BaselineEvaluation {
-        BaselineEvaluation { digest: "sha256:0".into(), schema_difference: None, evaluation: evaluation(rows, loss) }
+        BaselineEvaluation {
+            digest: "sha256:0".into(),
+            schema_difference: None,
+            evaluation: evaluation(rows, loss),
+        }
     }
 
     fn iron(new: f64, base: f64) -> GateVerdict {
@@ -197,7 +213,8 @@ mod tests {
             evidence: GateEvidence::Point,
             enforcement: Enforcement::Required,
         };
-        let outcome = judge(&[Gate::Change(gate)], &evaluation(10, 0.0), Comparison::Baseline(&baseline(10, 0.0)));
+        let outcome =
+            judge(&[Gate::Change(gate)], &evaluation(10, 0.0), Comparison::Baseline(&baseline(10, 0.0)));
         assert_eq!(outcome[0].verdict, GateVerdict::NotEvaluable);
     }
 

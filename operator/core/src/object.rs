@@ -120,9 +120,9 @@ impl Owner<'_> {
 
     /// Whether `object` says that this is its controller.
     pub fn owns(&self, object: &Value) -> bool {
-        object["metadata"]["ownerReferences"]
-            .as_array()
-            .is_some_and(|owners| owners.iter().any(|owner| owner["uid"] == self.uid && owner["controller"] == true))
+        object["metadata"]["ownerReferences"].as_array().is_some_and(|owners| {
+            owners.iter().any(|owner| owner["uid"] == self.uid && owner["controller"] == true)
+        })
     }
 }
 
@@ -151,14 +151,21 @@ mod tests {
     #[test]
     fn defaults_of_the_server_do_not_ask_for_a_write() {
         let wanted = json!({"spec": {"ports": [{"port": 80}], "selector": {}}});
-        assert!(covers(&json!({"spec": {"ports": [{"port": 80, "protocol": "TCP"}], "type": "ClusterIP"}}), &wanted));
+        assert!(covers(
+            &json!({"spec": {"ports": [{"port": 80, "protocol": "TCP"}], "type": "ClusterIP"}}),
+            &wanted
+        ));
     }
 
     #[test]
     fn a_changed_added_or_removed_value_does() {
         let wanted = json!({"rules": [{"weight": 10}]});
-        for seen in [json!({"rules": [{"weight": 20}]}), json!({"rules": []}), json!({}), json!({"rules": [{"weight": 10}, {}]})]
-        {
+        for seen in [
+            json!({"rules": [{"weight": 20}]}),
+            json!({"rules": []}),
+            json!({}),
+            json!({"rules": [{"weight": 10}, {}]}),
+        ] {
             assert!(!covers(&seen, &wanted), "{seen}");
         }
     }

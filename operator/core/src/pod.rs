@@ -34,13 +34,13 @@ pub fn storage(storage: &Storage, access: Access) -> StorageParts {
                     "name": "storage",
                     "persistentVolumeClaim": {"claimName": claim.claim_name, "readOnly": read_only},
                 })],
-                mounts: vec![json!({"name": "storage", "mountPath": claim.mount_path, "readOnly": read_only})],
+                mounts: vec![
+                    json!({"name": "storage", "mountPath": claim.mount_path, "readOnly": read_only}),
+                ],
             }
         }
         Storage::S3(s3) => {
-            let secret = |key: &str| {
-                json!({"name": key, "valueFrom": {"secretKeyRef": {"name": s3.secret_name, "key": key}}})
-            };
+            let secret = |key: &str| json!({"name": key, "valueFrom": {"secretKeyRef": {"name": s3.secret_name, "key": key}}});
             let mut env = vec![
                 secret("AWS_ACCESS_KEY_ID"),
                 secret("AWS_SECRET_ACCESS_KEY"),

@@ -45,7 +45,9 @@ fn waiting(pod: &Pod) -> Option<Trouble> {
                 "Check the image's name and the node's access to its registry."
             }
             "CreateContainerConfigError" => "Create the Secret or ConfigMap that is missing.",
-            "CreateContainerError" | "RunContainerError" => "Check the image's entry point and the pod's security settings.",
+            "CreateContainerError" | "RunContainerError" => {
+                "Check the image's entry point and the pod's security settings."
+            }
             "CrashLoopBackOff" => "Read the container's log with kubectl logs.",
             _ => return None,
         };

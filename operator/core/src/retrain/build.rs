@@ -72,7 +72,10 @@ pub(super) fn job_file(run: Run<'_>, baseline: &ResolvedBaseline) -> Object {
     });
     let key = Key::new(Kind::ConfigMap, run.namespace, &child_name(run.name, run.attempt));
     // JSON is YAML, and the API server keeps it as it is.
-    Object::new(key, json!({"metadata": run.metadata(), "immutable": true, "data": {"job.yaml": format!("{manifest:#}")}}))
+    Object::new(
+        key,
+        json!({"metadata": run.metadata(), "immutable": true, "data": {"job.yaml": format!("{manifest:#}")}}),
+    )
 }
 
 /// The Job that trains. It is created once and never applied again, because queueing systems own parts of it.
@@ -131,7 +134,11 @@ pub(super) fn report_job(run: Run<'_>) -> Object {
     Object::new(Key::new(Kind::Job, run.namespace, &report_name(run.name, run.attempt)), body)
 }
 
-fn pod_template(run: Run<'_>, args: Value, resources: k8s_openapi::api::core::v1::ResourceRequirements) -> Value {
+fn pod_template(
+    run: Run<'_>,
+    args: Value,
+    resources: k8s_openapi::api::core::v1::ResourceRequirements,
+) -> Value {
     let spec = &run.job.spec;
     let storage = pod::storage(&spec.storage, Access::ReadWrite);
     let mut env = vec![
@@ -172,7 +179,12 @@ fn pod_template(run: Run<'_>, args: Value, resources: k8s_openapi::api::core::v1
 }
 
 /// The record of a version. It has no owner: a version outlives the run that made it.
-pub(super) fn model_version(run: Run<'_>, baseline: &ResolvedBaseline, result: &contract::RunResult, version: &str) -> Object {
+pub(super) fn model_version(
+    run: Run<'_>,
+    baseline: &ResolvedBaseline,
+    result: &contract::RunResult,
+    version: &str,
+) -> Object {
     let spec = ModelVersionSpec {
         model: run.job.spec.model.clone(),
         version: version.to_owned(),

@@ -43,7 +43,11 @@ pub(super) fn state(job: &Job) -> JobState {
 pub(super) fn pods_of<'a>(pods: &'a [Pod], job: &Job) -> Vec<&'a Pod> {
     let uid = job.metadata.uid.as_deref();
     let of_job = |pod: &&Pod| {
-        pod.metadata.owner_references.iter().flatten().any(|owner| Some(owner.uid.as_str()) == uid && uid.is_some())
+        pod.metadata
+            .owner_references
+            .iter()
+            .flatten()
+            .any(|owner| Some(owner.uid.as_str()) == uid && uid.is_some())
     };
     let mut pods: Vec<&Pod> = pods.iter().filter(of_job).collect();
     pods.sort_by_key(|pod| (pod.metadata.creation_timestamp.clone(), pod.metadata.name.clone()));
@@ -76,14 +80,22 @@ pub(super) fn failure(pods: &[&Pod], job: &JobState) -> (String, String) {
     if deadline {
         return (
             "DeadlineExceeded".into(),
-            "The run took longer than spec.failurePolicy.activeDeadline. Allow more time or train on less.".into(),
+            "The run took longer than spec.failurePolicy.activeDeadline. Allow more time or train on less."
+                .into(),
         );
     }
     let Some((pod, end)) = last else {
-        return ("ResultMissing".into(), "The Job ended and left neither a pod nor a result. Create the RetrainJob again.".into());
+        return (
+            "ResultMissing".into(),
+            "The Job ended and left neither a pod nor a result. Create the RetrainJob again.".into(),
+        );
     };
     let code = ExitCode::of(end.exit_code);
-    let reason = if end.reason.as_deref() == Some("OOMKilled") { ExitCode::OutOfMemory.reason() } else { code.reason() };
+    let reason = if end.reason.as_deref() == Some("OOMKilled") {
+        ExitCode::OutOfMemory.reason()
+    } else {
+        code.reason()
+    };
     let message = match notice(pod) {
         Some(Notice::Failure(failure)) => failure.message,
         Some(Notice::Result(_)) => "The trainer's result is not this run's. Create the RetrainJob again.".into(),
@@ -107,13 +119,21 @@ pub(super) fn judge(
     result: &RunResult,
 ) -> Result<Vec<GateOutcome>, String> {
     if result.schema != RESULT_SCHEMA {
-        return Err(format!("the result has schema {}, and only {RESULT_SCHEMA} is known: use a trainer image of this release", result.schema));
+        return Err(format!(
+            "the result has schema {}, and only {RESULT_SCHEMA} is known: use a trainer image of this release",
+            result.schema
+        ));
     }
     if result.run_uid != uid {
-        return Err(format!("the result belongs to run {}, not to {uid}: check that output folders are not shared", result.run_uid));
+        return Err(format!(
+            "the result belongs to run {}, not to {uid}: check that output folders are not shared",
+            result.run_uid
+        ));
     }
     let comparison = match (baseline, &result.baseline) {
-        (ResolvedBaseline::Version(wanted), Some(seen)) if seen.digest == wanted.version.digest => Comparison::Baseline(seen),
+        (ResolvedBaseline::Version(wanted), Some(seen)) if seen.digest == wanted.version.digest => {
+            Comparison::Baseline(seen)
+        }
         (ResolvedBaseline::Version(_), Some(_) | None) => Comparison::Missing,
         (ResolvedBaseline::Bootstrap(_), _) => Comparison::Bootstrap,
     };

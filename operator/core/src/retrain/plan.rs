@@ -133,7 +133,9 @@ impl<'a> Draft<'a> {
         };
         if !run.owner().owns(&metadata_of(child)) {
             let name = build::child_name(run.name, run.attempt);
-            let message = format!("A Job named {name} exists that is not this run's. Delete it, or rename the RetrainJob.");
+            let message = format!(
+                "A Job named {name} exists that is not this run's. Delete it, or rename the RetrainJob."
+            );
             self.kstatus(KState::Stalled, "NameConflict", &message);
             self.wake = Wake::after(self.snapshot.now, RECHECK);
             return;
@@ -142,8 +144,12 @@ impl<'a> Draft<'a> {
         let state = outcome::state(child);
         match (&state, outcome::reported_result(&pods)) {
             (JobState::Active, _) => self.progress(&pods),
-            (JobState::Complete | JobState::Failed { .. }, Some(result)) => self.conclude(run, &baseline, result),
-            (JobState::Complete | JobState::Failed { .. }, None) => self.without_notice(run, &baseline, &pods, &state),
+            (JobState::Complete | JobState::Failed { .. }, Some(result)) => {
+                self.conclude(run, &baseline, result)
+            }
+            (JobState::Complete | JobState::Failed { .. }, None) => {
+                self.without_notice(run, &baseline, &pods, &state)
+            }
         }
     }
 
@@ -158,13 +164,21 @@ impl<'a> Draft<'a> {
 
     /// The child ended and no notice arrived: a pod may have said why, or storage may hold the result.
     fn without_notice(&mut self, run: Run<'_>, baseline: &ResolvedBaseline, pods: &[&Pod], state: &JobState) {
-        let explained = pods.iter().rev().find_map(|pod| outcome::terminated(pod)).is_some_and(|end| !matches!(end.exit_code, 0 | 4));
+        let explained = pods
+            .iter()
+            .rev()
+            .find_map(|pod| outcome::terminated(pod))
+            .is_some_and(|end| !matches!(end.exit_code, 0 | 4));
         if explained {
             let (reason, message) = outcome::failure(pods, state);
             return self.fail(&reason, &message);
         }
         let Some(report) = self.snapshot.report else {
-            self.kstatus(KState::Reconciling, "ReadingResult", "The trainer ended and its notice was lost; result.json is being read.");
+            self.kstatus(
+                KState::Reconciling,
+                "ReadingResult",
+                "The trainer ended and its notice was lost; result.json is being read.",
+            );
             return self.actions.push(Action::Create(build::report_job(run)));
         };
         let report_pods = outcome::pods_of(self.snapshot.pods, report);
@@ -173,18 +187,30 @@ impl<'a> Draft<'a> {
                 let message = "The trainer ended and its notice was lost; result.json is being read.";
                 self.kstatus(KState::Reconciling, "ReadingResult", message);
             }
-            (JobState::Active | JobState::Complete | JobState::Failed { .. }, Some(result)) => self.conclude(run, baseline, result),
+            (JobState::Active | JobState::Complete | JobState::Failed { .. }, Some(result)) => {
+                self.conclude(run, baseline, result)
+            }
             (JobState::Complete | JobState::Failed { .. }, None) => {
-                self.fail("ResultMissing", "The trainer ended without a result. Read its log, then create the RetrainJob again.");
+                self.fail(
+                    "ResultMissing",
+                    "The trainer ended without a result. Read its log, then create the RetrainJob again.",
+                );
             }
         }
     }
 
     /// A result is there: its evidence decides, not its word.
-    fn conclude(&mut self, run: Run<'_>, baseline: &ResolvedBaseline, mut result: anneal_crds::contract::RunResult) {
+    fn conclude(
+        &mut self,
+        run: Run<'_>,
+        baseline: &ResolvedBaseline,
+        mut result: anneal_crds::contract::RunResult,
+    ) {
         let outcomes = match outcome::judge(&run.job.spec, run.uid, baseline, &result) {
             Ok(outcomes) => outcomes,
-            Err(why) => return self.fail("ResultInvalid", &format!("The trainer's result cannot be used: {why}.")),
+            Err(why) => {
+                return self.fail("ResultInvalid", &format!("The trainer's result cannot be used: {why}."));
+            }
         };
         let passed = gates::passed(&outcomes);
         self.status.gates = Some(tally(&outcomes));
@@ -263,7 +289,10 @@ impl<'a> Draft<'a> {
         self.kstatus(state, reason, message);
         let severity = match phase {
             RetrainPhase::Failed | RetrainPhase::Rejected => Severity::Warning,
-            RetrainPhase::Pending | RetrainPhase::Training | RetrainPhase::Registering | RetrainPhase::Succeeded => Severity::Normal,
+            RetrainPhase::Pending
+            | RetrainPhase::Training
+            | RetrainPhase::Registering
+            | RetrainPhase::Succeeded => Severity::Normal,
         };
         self.notes.push(Note { severity, reason: reason.to_owned(), message: message.to_owned() });
     }
@@ -290,7 +319,10 @@ fn metadata_of(job: &Job) -> Value {
 }
 
 fn tally(outcomes: &[GateOutcome]) -> String {
-    let passed = outcomes.iter().filter(|outcome| matches!(outcome.verdict, GateVerdict::Pass | GateVerdict::Bootstrap)).count();
+    let passed = outcomes
+        .iter()
+        .filter(|outcome| matches!(outcome.verdict, GateVerdict::Pass | GateVerdict::Bootstrap))
+        .count();
     format!("{passed}/{}", outcomes.len())
 }
 
@@ -301,5 +333,9 @@ fn sentence(outcomes: &[GateOutcome]) -> String {
         .filter(|outcome| outcome.enforcement == Enforcement::Required)
         .partition(|outcome| !gates::passed(std::slice::from_ref(outcome)));
     let decisive = if stopped.is_empty() { passed } else { stopped };
-    decisive.iter().map(|outcome| format!("{}: {}", outcome.gate, outcome.message)).collect::<Vec<_>>().join("; ")
+    decisive
+        .iter()
+        .map(|outcome| format!("{}: {}", outcome.gate, outcome.message))
+        .collect::<Vec<_>>()
+        .join("; ")
 }

@@ -149,7 +149,10 @@ pub(super) fn shares(rollout: &ModelRollout) -> Option<Shares<'_>> {
     let (canary, shadow) = match status.phase {
         RolloutPhase::Shadow => (None, candidate.map(|candidate| (candidate, shadow_percent))),
         RolloutPhase::Canary => (candidate.map(|candidate| (candidate, status.weight.clamp(0, 100))), None),
-        RolloutPhase::Pending | RolloutPhase::Preparing | RolloutPhase::Healthy | RolloutPhase::RolledBack => (None, None),
+        RolloutPhase::Pending
+        | RolloutPhase::Preparing
+        | RolloutPhase::Healthy
+        | RolloutPhase::RolledBack => (None, None),
     };
     Some(Shares { stable, canary, shadow })
 }
@@ -157,9 +160,7 @@ pub(super) fn shares(rollout: &ModelRollout) -> Option<Shares<'_>> {
 /// The HTTPRoute. The whole object is ours: its lists are atomic, so no one can own a weight alone.
 pub(super) fn route(home: Home<'_>, shares: &Shares<'_>) -> Object {
     let gateway = &home.rollout.spec.traffic.gateway;
-    let backend = |version: &VersionRef| {
-        json!({"group": "", "kind": "Service", "name": workload_name(home.name, &version.version), "port": 80})
-    };
+    let backend = |version: &VersionRef| json!({"group": "", "kind": "Service", "name": workload_name(home.name, &version.version), "port": 80});
     let weighted = |version: &VersionRef, weight: i32| {
         let mut backend = backend(version);
         backend["weight"] = weight.into();
@@ -168,7 +169,8 @@ pub(super) fn route(home: Home<'_>, shares: &Shares<'_>) -> Object {
     let canary_weight = shares.canary.map_or(0, |(_, weight)| weight);
     let mut backends = vec![weighted(shares.stable, 100 - canary_weight)];
     backends.extend(shares.canary.map(|(version, weight)| weighted(version, weight)));
-    let mut rule = json!({"backendRefs": backends, "matches": [{"path": {"type": "PathPrefix", "value": "/"}}]});
+    let mut rule =
+        json!({"backendRefs": backends, "matches": [{"path": {"type": "PathPrefix", "value": "/"}}]});
     if let Some((version, percent)) = shares.shadow {
         rule["filters"] = json!([{
             "type": "RequestMirror",
@@ -192,7 +194,11 @@ pub(super) fn route(home: Home<'_>, shares: &Shares<'_>) -> Object {
 
 /// The annotations of `version` as this rollout's status has them, if they are not so already. Other rollouts' marks
 /// stay: an apply that left them out would remove them.
-pub(super) fn marks(home: Home<'_>, version: &ModelVersion, wanted: BTreeMap<String, String>) -> Option<Object> {
+pub(super) fn marks(
+    home: Home<'_>,
+    version: &ModelVersion,
+    wanted: BTreeMap<String, String>,
+) -> Option<Object> {
     let is_mark = |key: &str| {
         [names::ANNOTATION_STABLE_IN, names::ANNOTATION_ROLLED_BACK_IN]
             .iter()

@@ -118,9 +118,12 @@ impl<'a> Draft<'a> {
         self.recover();
         let status = self.seen();
         let choice = select::choose(&self.rollout, self.snapshot.versions);
-        let in_progress = matches!(status.phase, RolloutPhase::Preparing | RolloutPhase::Shadow | RolloutPhase::Canary);
+        let in_progress =
+            matches!(status.phase, RolloutPhase::Preparing | RolloutPhase::Shadow | RolloutPhase::Canary);
         match (choice, status.candidate) {
-            (Choice::Candidate(wanted), Some(current)) if in_progress && wanted.digest == current.digest => self.advance(&current),
+            (Choice::Candidate(wanted), Some(current)) if in_progress && wanted.digest == current.digest => {
+                self.advance(&current)
+            }
             (Choice::Candidate(wanted), _) => self.prepare(wanted),
             (Choice::Stay(_), Some(current)) if in_progress => {
                 let message = format!("{} is no longer a version that may serve.", current.version);
@@ -135,10 +138,13 @@ impl<'a> Draft<'a> {
         let Some(name) = self.rollout.metadata.name.clone() else { return };
         let marked = |prefix: &str| {
             let key = format!("{prefix}/{name}");
-            let has = move |version: &&ModelVersion| version.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(&key));
+            let has = move |version: &&ModelVersion| {
+                version.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(&key))
+            };
             self.snapshot.versions.iter().filter(has).map(select::reference).collect::<Vec<_>>()
         };
-        let (stable, rejected) = (marked(names::ANNOTATION_STABLE_IN), marked(names::ANNOTATION_ROLLED_BACK_IN));
+        let (stable, rejected) =
+            (marked(names::ANNOTATION_STABLE_IN), marked(names::ANNOTATION_ROLLED_BACK_IN));
         let status = self.status();
         if status.stable.is_none() {
             status.stable = stable.into_iter().next_back();
@@ -173,14 +179,19 @@ impl<'a> Draft<'a> {
         }
         let deadline = self.rollout.spec.serving.progress_deadline;
         if self.step_age() > deadline.get() && self.seen().stable.is_some() {
-            let why = trouble::find(&self.candidate_pods(candidate)).map_or_else(String::new, |trouble| format!(" {}", trouble.message));
+            let why = trouble::find(&self.candidate_pods(candidate))
+                .map_or_else(String::new, |trouble| format!(" {}", trouble.message));
             let message = format!("{} was not ready after {deadline}.{why}", candidate.version);
             return self.roll_back(candidate, "ProgressDeadlineExceeded", &message, vec![]);
         }
         self.wake = Wake::after(self.now, RECHECK);
         match trouble::find(&self.candidate_pods(candidate)) {
             Some(trouble) => self.kstatus(KState::Stalled, &trouble.reason, &trouble.message),
-            None => self.kstatus(KState::Reconciling, "Preparing", "The candidate's pods start; it takes no traffic."),
+            None => self.kstatus(
+                KState::Reconciling,
+                "Preparing",
+                "The candidate's pods start; it takes no traffic.",
+            ),
         }
     }
 
@@ -193,7 +204,10 @@ impl<'a> Draft<'a> {
         let strategy = self.rollout.spec.strategy.clone();
         match strategy.shadow {
             Some(shadow) => {
-                let message = format!("{version} gets a copy of {} % of the requests for {}.", shadow.percent, shadow.duration);
+                let message = format!(
+                    "{version} gets a copy of {} % of the requests for {}.",
+                    shadow.percent, shadow.duration
+                );
                 self.enter(RolloutPhase::Shadow, 0, "Shadow", &message, vec![]);
             }
             None => self.canary_step(candidate, 0, vec![]),
@@ -204,7 +218,12 @@ impl<'a> Draft<'a> {
         let steps = weights::steps(&self.rollout.spec.strategy.canary);
         match steps.get(index).copied() {
             Some(weight) => {
-                let message = format!("{} takes {weight} % (step {} of {}).", candidate.version, index + 1, steps.len());
+                let message = format!(
+                    "{} takes {weight} % (step {} of {}).",
+                    candidate.version,
+                    index + 1,
+                    steps.len()
+                );
                 let status = self.status();
                 status.step_index = u32::try_from(index).unwrap_or(u32::MAX);
                 self.enter(RolloutPhase::Canary, weight, "StepStarted", &message, readings);
@@ -221,19 +240,29 @@ impl<'a> Draft<'a> {
         let judged = self.judge();
         let readings: Vec<RecordedReading> = judged.iter().map(|(_, record)| record.clone()).collect();
         if let Some((_, breach)) = judged.iter().find(|(verdict, _)| *verdict == Verdict::Breach) {
-            let message =
-                format!("{} of {} is {}, and {} is asked for.", breach.metric, candidate.version, breach.value, breach.bound);
+            let message = format!(
+                "{} of {} is {}, and {} is asked for.",
+                breach.metric, candidate.version, breach.value, breach.bound
+            );
             return self.roll_back(candidate, "ThresholdBreached", &message, readings);
         }
         let (duration, min_requests) = self.step_terms();
         let hold = self.hold(&judged, duration, min_requests);
         let max_hold = self.rollout.spec.judge.max_hold.get();
-        let blind_for = self.seen().holding_since.map_or(SignedDuration::ZERO, |since| self.now.duration_since(since.0));
+        let blind_for =
+            self.seen().holding_since.map_or(SignedDuration::ZERO, |since| self.now.duration_since(since.0));
         match hold {
-            None if self.accepted_age().is_some_and(|age| age >= duration.get()) => self.step_passed(candidate, readings),
+            None if self.accepted_age().is_some_and(|age| age >= duration.get()) => {
+                self.step_passed(candidate, readings)
+            }
             None => self.waiting("Judging", "Every trigger passes; the step goes on."),
-            Some(why) if self.step_age() > duration.get().saturating_add(max_hold) || blind_for > max_hold => {
-                let message = format!("{} could not be judged within {}: {why}.", candidate.version, self.rollout.spec.judge.max_hold);
+            Some(why)
+                if self.step_age() > duration.get().saturating_add(max_hold) || blind_for > max_hold =>
+            {
+                let message = format!(
+                    "{} could not be judged within {}: {why}.",
+                    candidate.version, self.rollout.spec.judge.max_hold
+                );
                 self.roll_back(candidate, "HeldTooLong", &message, readings);
             }
             Some(why) => self.waiting("Holding", &format!("The step waits: {why}.")),
@@ -243,7 +272,9 @@ impl<'a> Draft<'a> {
     fn step_passed(&mut self, candidate: &VersionRef, readings: Vec<RecordedReading>) {
         let status = self.seen();
         let next = match status.phase {
-            RolloutPhase::Canary => usize::try_from(status.step_index).unwrap_or(usize::MAX).saturating_add(1),
+            RolloutPhase::Canary => {
+                usize::try_from(status.step_index).unwrap_or(usize::MAX).saturating_add(1)
+            }
             RolloutPhase::Shadow
             | RolloutPhase::Pending
             | RolloutPhase::Preparing
@@ -261,7 +292,10 @@ impl<'a> Draft<'a> {
         let missing = Answer::Vector(vec![]);
         let one = |metric: &Metric| {
             let answer = self.snapshot.answers.get(&metric.name).unwrap_or(&missing);
-            let query = queries.iter().find(|query| query.metric == metric.name).map_or("", |query| &query.expression);
+            let query = queries
+                .iter()
+                .find(|query| query.metric == metric.name)
+                .map_or("", |query| &query.expression);
             let reading = reading::read(metric, answer, spec.prometheus.stale_after, self.now);
             reading::judge(metric, &reading, query)
         };
@@ -269,7 +303,12 @@ impl<'a> Draft<'a> {
     }
 
     /// Why the step may not end yet although nothing is wrong; keeps track of since when nothing can be read.
-    fn hold(&mut self, judged: &[(Verdict, RecordedReading)], duration: Span, min_requests: u32) -> Option<String> {
+    fn hold(
+        &mut self,
+        judged: &[(Verdict, RecordedReading)],
+        duration: Span,
+        min_requests: u32,
+    ) -> Option<String> {
         let blind = judged.iter().find_map(|(verdict, record)| match verdict {
             Verdict::Hold(why) => Some(format!("{}: {why}", record.metric)),
             Verdict::Pass { .. } | Verdict::Breach => None,
@@ -280,7 +319,8 @@ impl<'a> Draft<'a> {
         let since = self.seen().holding_since;
         self.status().holding_since = blind.as_ref().and(since.or(settled.then_some(now)));
         let truth = Truth::from(blind.is_none());
-        let (reason, message) = blind.as_ref().map_or(("Fresh", "Every trigger has a fresh reading."), |why| ("NoReading", why));
+        let (reason, message) =
+            blind.as_ref().map_or(("Fresh", "Every trigger has a fresh reading."), |why| ("NoReading", why));
         self.condition("MetricsAvailable", truth, reason, message);
         if blind.is_some() {
             return blind;
@@ -315,7 +355,13 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn promote(&mut self, candidate: &VersionRef, reason: &str, message: &str, readings: Vec<RecordedReading>) {
+    fn promote(
+        &mut self,
+        candidate: &VersionRef,
+        reason: &str,
+        message: &str,
+        readings: Vec<RecordedReading>,
+    ) {
         let status = self.status();
         status.stable = Some(candidate.clone());
         status.candidate = None;
@@ -324,7 +370,13 @@ impl<'a> Draft<'a> {
     }
 
     /// Has no precondition: not metrics, not replicas, not the route's status.
-    fn roll_back(&mut self, candidate: &VersionRef, reason: &str, message: &str, readings: Vec<RecordedReading>) {
+    fn roll_back(
+        &mut self,
+        candidate: &VersionRef,
+        reason: &str,
+        message: &str,
+        readings: Vec<RecordedReading>,
+    ) {
         let status = self.status();
         status.rejected.retain(|known| known.digest != candidate.digest);
         status.rejected.push(candidate.clone());
@@ -342,7 +394,10 @@ impl<'a> Draft<'a> {
         let Some(stable) = status.stable else {
             let obstacle = obstacle.unwrap_or_else(|| Obstacle {
                 reason: "NoVersion",
-                message: format!("Model {} has no version yet. Create a RetrainJob.", self.rollout.spec.model),
+                message: format!(
+                    "Model {} has no version yet. Create a RetrainJob.",
+                    self.rollout.spec.model
+                ),
             });
             self.status().phase = RolloutPhase::Pending;
             return self.kstatus(KState::Stalled, obstacle.reason, &obstacle.message);
@@ -355,15 +410,30 @@ impl<'a> Draft<'a> {
             self.wake = Wake::after(self.now, RECHECK);
         }
         let (state, reason, message) = match (self.snapshot.gateway, self.ready(&stable), obstacle) {
-            (GatewayState::Missing, _, _) => (KState::Stalled, "GatewayMissing", self.gateway_message("does not exist. Create it, or correct spec.traffic.gateway")),
-            (GatewayState::NotProgrammed, _, _) => (KState::Stalled, "GatewayNotProgrammed", self.gateway_message("is not programmed. See its status")),
+            (GatewayState::Missing, _, _) => (
+                KState::Stalled,
+                "GatewayMissing",
+                self.gateway_message("does not exist. Create it, or correct spec.traffic.gateway"),
+            ),
+            (GatewayState::NotProgrammed, _, _) => (
+                KState::Stalled,
+                "GatewayNotProgrammed",
+                self.gateway_message("is not programmed. See its status"),
+            ),
             (GatewayState::Programmed, false, _) => {
                 let trouble = trouble::find(&self.candidate_pods(&stable));
-                let message = trouble.map_or_else(|| "Some of its pods are not ready.".to_owned(), |trouble| trouble.message);
+                let message = trouble
+                    .map_or_else(|| "Some of its pods are not ready.".to_owned(), |trouble| trouble.message);
                 (KState::Reconciling, "StableNotReady", format!("{} serves. {message}", stable.version))
             }
-            (GatewayState::Programmed, true, Some(obstacle)) => (KState::Ready, obstacle.reason, format!("{} serves all requests. {}", stable.version, obstacle.message)),
-            (GatewayState::Programmed, true, None) => (KState::Ready, "Serving", format!("{} serves all requests.", stable.version)),
+            (GatewayState::Programmed, true, Some(obstacle)) => (
+                KState::Ready,
+                obstacle.reason,
+                format!("{} serves all requests. {}", stable.version, obstacle.message),
+            ),
+            (GatewayState::Programmed, true, None) => {
+                (KState::Ready, "Serving", format!("{} serves all requests.", stable.version))
+            }
         };
         self.kstatus(state, reason, &message);
     }
@@ -382,14 +452,22 @@ impl<'a> Draft<'a> {
         self.kstatus(KState::Reconciling, reason, message);
     }
 
-    fn enter(&mut self, phase: RolloutPhase, weight: i32, reason: &str, message: &str, readings: Vec<RecordedReading>) {
+    fn enter(
+        &mut self,
+        phase: RolloutPhase,
+        weight: i32,
+        reason: &str,
+        message: &str,
+        readings: Vec<RecordedReading>,
+    ) {
         let now = Time(self.now);
         let steps = weights::steps(&self.rollout.spec.strategy.canary).len();
         let verdict = if reason == "ThresholdBreached" { "Breach" } else { "Pass" };
         let status = self.status();
         status.phase = phase;
         status.weight = weight;
-        status.step_summary = (phase == RolloutPhase::Canary).then(|| format!("{}/{steps}", status.step_index + 1));
+        status.step_summary =
+            (phase == RolloutPhase::Canary).then(|| format!("{}/{steps}", status.step_index + 1));
         status.step_started_at = Some(now.clone());
         status.traffic_accepted_at = None;
         status.holding_since = None;
@@ -461,7 +539,9 @@ impl<'a> Draft<'a> {
 
     /// Whether the route asks for what the status says and its gateway's controller has accepted that.
     fn traffic_accepted(&self) -> bool {
-        let (Some(home), Some(shares)) = (Home::of(&self.rollout), build::shares(&self.rollout)) else { return false };
+        let (Some(home), Some(shares)) = (Home::of(&self.rollout), build::shares(&self.rollout)) else {
+            return false;
+        };
         let Some(route) = &self.snapshot.children.route else { return false };
         if !covers(route, &build::route(home, &shares).body) {
             return false;
@@ -490,7 +570,8 @@ impl<'a> Draft<'a> {
                 wanted.insert(format!("{}/{}", names::ANNOTATION_STABLE_IN, home.name), "true".to_owned());
             }
             if status.rejected.iter().any(is) {
-                wanted.insert(format!("{}/{}", names::ANNOTATION_ROLLED_BACK_IN, home.name), "true".to_owned());
+                wanted
+                    .insert(format!("{}/{}", names::ANNOTATION_ROLLED_BACK_IN, home.name), "true".to_owned());
             }
             self.actions.extend(build::marks(home, version, wanted).map(Action::Apply));
         }
@@ -498,7 +579,8 @@ impl<'a> Draft<'a> {
 
     /// Versions that left traffic go, once the data plane has had time to forget them.
     fn retire(&mut self, home: Home<'_>, wanted: &[VersionRef]) {
-        let names: Vec<String> = wanted.iter().map(|version| build::workload_name(home.name, &version.version)).collect();
+        let names: Vec<String> =
+            wanted.iter().map(|version| build::workload_name(home.name, &version.version)).collect();
         let children = self.snapshot.children;
         let kinds = [(Kind::Deployment, &children.deployments), (Kind::Service, &children.services)];
         let surplus: Vec<Action> = kinds
@@ -550,7 +632,8 @@ impl<'a> Draft<'a> {
 
     fn candidate_pods(&self, version: &VersionRef) -> Vec<Pod> {
         let of_version = |pod: &&Pod| {
-            pod.metadata.labels.as_ref().and_then(|labels| labels.get(names::LABEL_VERSION)) == Some(&version.version)
+            pod.metadata.labels.as_ref().and_then(|labels| labels.get(names::LABEL_VERSION))
+                == Some(&version.version)
         };
         self.snapshot.children.pods.iter().filter(of_version).cloned().collect()
     }
@@ -581,5 +664,8 @@ impl<'a> Draft<'a> {
 /// How often a metric is read.
 fn tick(metric: &Metric) -> SignedDuration {
     let (shortest, longest) = (SignedDuration::from_secs(1), SignedDuration::from_secs(60));
-    metric.interval.map_or_else(|| (metric.window.get() / 10).clamp(shortest, longest), |interval| interval.get().max(shortest))
+    metric.interval.map_or_else(
+        || (metric.window.get() / 10).clamp(shortest, longest),
+        |interval| interval.get().max(shortest),
+    )
 }

@@ -25,10 +25,14 @@ pub fn queries(rollout: &ModelRollout, now: Timestamp) -> Vec<Query> {
     let Some(status) = &rollout.status else { return vec![] };
     match status.phase {
         RolloutPhase::Shadow | RolloutPhase::Canary => {}
-        RolloutPhase::Pending | RolloutPhase::Preparing | RolloutPhase::Healthy | RolloutPhase::RolledBack => return vec![],
+        RolloutPhase::Pending
+        | RolloutPhase::Preparing
+        | RolloutPhase::Healthy
+        | RolloutPhase::RolledBack => return vec![],
     }
     let Some(candidate) = &status.candidate else { return vec![] };
-    let elapsed = status.traffic_accepted_at.as_ref().map_or(0, |at| now.duration_since(at.0).as_secs()).max(1);
+    let elapsed =
+        status.traffic_accepted_at.as_ref().map_or(0, |at| now.duration_since(at.0).as_secs()).max(1);
     let scope = Scope {
         version_label: &rollout.spec.prometheus.version_label,
         version: &candidate.version,
@@ -55,7 +59,8 @@ struct Scope<'a> {
 impl Scope<'_> {
     /// `selector` with the candidate's matchers added.
     fn apply(self, selector: &str) -> String {
-        let matchers = format!("{}=\"{}\",namespace=\"{}\"", self.version_label, self.version, self.namespace);
+        let matchers =
+            format!("{}=\"{}\",namespace=\"{}\"", self.version_label, self.version, self.namespace);
         match selector.trim_end().strip_suffix('}') {
             None => format!("{selector}{{{matchers}}}"),
             Some(open) => {
@@ -72,7 +77,8 @@ pub(super) const PART: &str = "anneal_part";
 
 fn expression(metric: &Metric, scope: Scope<'_>, elapsed_seconds: i64) -> String {
     let window = metric.window.as_millis();
-    let part = |name: &str, vector: String| format!("label_replace({vector}, \"{PART}\", \"{name}\", \"\", \"\")");
+    let part =
+        |name: &str, vector: String| format!("label_replace({vector}, \"{PART}\", \"{name}\", \"\", \"\")");
     let parts = match &metric.source {
         Source::Ratio(ratio) => {
             let (bad, total) = (scope.apply(&ratio.bad), scope.apply(&ratio.total));

@@ -89,11 +89,16 @@ pub(super) fn read(metric: &Metric, answer: &Answer, stale_after: Span, now: Tim
 }
 
 fn part(vector: &[Series], name: &str) -> Option<f64> {
-    vector.iter().find(|series| series.labels.get(PART).is_some_and(|part| part == name)).map(|series| series.value)
+    vector
+        .iter()
+        .find(|series| series.labels.get(PART).is_some_and(|part| part == name))
+        .map(|series| series.value)
 }
 
 fn share(vector: &[Series]) -> Result<f64, Reading> {
-    let (Some(bad), Some(total)) = (part(vector, "bad"), part(vector, "total")) else { return Err(Reading::Empty) };
+    let (Some(bad), Some(total)) = (part(vector, "bad"), part(vector, "total")) else {
+        return Err(Reading::Empty);
+    };
     if !bad.is_finite() || !total.is_finite() || bad < 0.0 || total < 0.0 {
         return Err(Reading::NotFinite);
     }
@@ -107,7 +112,8 @@ fn share(vector: &[Series]) -> Result<f64, Reading> {
 /// The quantile of a classic histogram, linear within its bucket as `histogram_quantile` has it.
 fn quantile(vector: &[Series], quantile: f64) -> Result<f64, Reading> {
     let mut buckets: Vec<(f64, f64)> = Vec::new();
-    for series in vector.iter().filter(|series| series.labels.get(PART).is_some_and(|part| part == "bucket")) {
+    for series in vector.iter().filter(|series| series.labels.get(PART).is_some_and(|part| part == "bucket"))
+    {
         let bound: f64 = series.labels.get("le").and_then(|le| le.parse().ok()).ok_or(Reading::NotFinite)?;
         if !series.value.is_finite() || series.value < 0.0 || bound.is_nan() {
             return Err(Reading::NotFinite);
@@ -145,7 +151,10 @@ pub(super) fn judge(metric: &Metric, reading: &Reading, query: &str) -> (Verdict
         Reading::Value { value, .. } => (Verdict::Breach, show(&metric.source, *value)),
         Reading::AboveBuckets => (Verdict::Breach, "above the highest bucket".to_owned()),
         Reading::Empty => (Verdict::Hold("no data for the candidate".into()), "no data".to_owned()),
-        Reading::Stale(age) => (Verdict::Hold("the newest sample is too old".into()), format!("newest sample is {}s old", age.as_secs())),
+        Reading::Stale(age) => (
+            Verdict::Hold("the newest sample is too old".into()),
+            format!("newest sample is {}s old", age.as_secs()),
+        ),
         Reading::NotFinite => (Verdict::Hold("not a finite number".into()), "not a finite number".to_owned()),
         Reading::Unreachable(why) => {
             (Verdict::Hold(format!("Prometheus did not answer: {why}")), "no answer".to_owned())
@@ -168,7 +177,9 @@ pub(super) fn judge(metric: &Metric, reading: &Reading, query: &str) -> (Verdict
 
 fn within(source: &Source, value: f64) -> bool {
     match source {
-        Source::Ratio(Ratio { min, max, .. }) => min.is_none_or(|min| value >= min) && max.is_none_or(|max| value <= max),
+        Source::Ratio(Ratio { min, max, .. }) => {
+            min.is_none_or(|min| value >= min) && max.is_none_or(|max| value <= max)
+        }
         Source::Histogram(Histogram { max, .. }) => value <= max.as_secs_f64(),
     }
 }
@@ -215,7 +226,12 @@ mod tests {
 
     fn latency() -> Metric {
         let histogram = Histogram { selector: "h".into(), quantile: 0.95, max: Span::from_secs(1) };
-        Metric { name: "latency".into(), window: Span::from_secs(60), interval: None, source: Source::Histogram(histogram) }
+        Metric {
+            name: "latency".into(),
+            window: Span::from_secs(60),
+            interval: None,
+            source: Source::Histogram(histogram),
+        }
     }
 
     fn verdict(metric: &Metric, vector: Vec<Series>) -> Verdict {
@@ -234,7 +250,10 @@ mod tests {
 
     #[test]
     fn a_share_is_compared_with_its_bound_inclusively() {
-        assert_eq!(verdict(&error_rate(), ratio_vector(1.0, 100.0, 1.0)), Verdict::Pass { step_requests: 100.0 });
+        assert_eq!(
+            verdict(&error_rate(), ratio_vector(1.0, 100.0, 1.0)),
+            Verdict::Pass { step_requests: 100.0 }
+        );
         assert_eq!(verdict(&error_rate(), ratio_vector(2.0, 100.0, 1.0)), Verdict::Breach);
     }
 

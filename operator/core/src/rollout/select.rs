@@ -44,7 +44,10 @@ pub(super) fn choose(rollout: &ModelRollout, versions: &[ModelVersion]) -> Choic
         CandidateSource::Version(wanted) => {
             let wanted: Vec<_> = of_model.filter(|version| version.spec.version == *wanted).collect();
             if wanted.is_empty() {
-                let message = format!("There is no ModelVersion of model {} with the version that spec.candidate.version names. Create it, or correct the name.", rollout.spec.model);
+                let message = format!(
+                    "There is no ModelVersion of model {} with the version that spec.candidate.version names. Create it, or correct the name.",
+                    rollout.spec.model
+                );
                 return Choice::Stay(Some(Obstacle { reason: "VersionMissing", message }));
             }
             wanted
@@ -65,40 +68,67 @@ pub(super) fn choose(rollout: &ModelRollout, versions: &[ModelVersion]) -> Choic
     Choice::Stay(obstacle)
 }
 
-fn may_serve(version: &ModelVersion, stable: Option<&VersionRef>, rejected: &[VersionRef]) -> Result<(), Obstacle> {
+fn may_serve(
+    version: &ModelVersion,
+    stable: Option<&VersionRef>,
+    rejected: &[VersionRef],
+) -> Result<(), Obstacle> {
     let name = &version.spec.version;
     let stop = |reason, message| Err(Obstacle { reason, message });
     if rejected.iter().any(|rejected| rejected.digest == version.spec.artifact.digest) {
-        return stop("VersionRejected", format!("{name} was rolled back here and does not come back. Retrain."));
+        return stop(
+            "VersionRejected",
+            format!("{name} was rolled back here and does not come back. Retrain."),
+        );
     }
     if !gates::passed(&version.spec.gates) {
         return stop("GatesNotPassed", format!("{name} did not pass its required gates. Retrain."));
     }
     match (version.spec.admission, &version.spec.baseline, stable) {
-        (Admission::Gates, ResolvedBaseline::Version(baseline), Some(stable)) if baseline.version.digest == stable.digest => Ok(()),
+        (Admission::Gates, ResolvedBaseline::Version(baseline), Some(stable))
+            if baseline.version.digest == stable.digest =>
+        {
+            Ok(())
+        }
         (Admission::Gates, ResolvedBaseline::Version(baseline), Some(stable)) => stop(
             "BaselineOutdated",
-            format!("{name} was compared with {}, but {} is in production. Retrain against it.", baseline.version.version, stable.version),
+            format!(
+                "{name} was compared with {}, but {} is in production. Retrain against it.",
+                baseline.version.version, stable.version
+            ),
         ),
         (Admission::Gates, ResolvedBaseline::Version(_), None) => Ok(()),
         (Admission::Bootstrap, ResolvedBaseline::Bootstrap(_), None) if approved(version) => Ok(()),
         (Admission::Bootstrap, ResolvedBaseline::Bootstrap(_), None) => stop(
             "ApprovalMissing",
-            format!("{name} had no version to be compared with, so a person must approve it: kubectl annotate modelversion {} {}=\"your name\"", version.metadata.name.as_deref().unwrap_or_default(), names::ANNOTATION_APPROVED_BY),
+            format!(
+                "{name} had no version to be compared with, so a person must approve it: kubectl annotate modelversion {} {}=\"your name\"",
+                version.metadata.name.as_deref().unwrap_or_default(),
+                names::ANNOTATION_APPROVED_BY
+            ),
         ),
         (Admission::Bootstrap, ResolvedBaseline::Bootstrap(_), Some(stable)) => stop(
             "NotCompared",
-            format!("{name} was never compared with {}, which is in production. Retrain against it.", stable.version),
+            format!(
+                "{name} was never compared with {}, which is in production. Retrain against it.",
+                stable.version
+            ),
         ),
-        (Admission::Gates, ResolvedBaseline::Bootstrap(_), _) | (Admission::Bootstrap, ResolvedBaseline::Version(_), _) => {
-            stop("RecordContradictory", format!("{name}'s admission and baseline contradict each other. Delete the ModelVersion and retrain."))
-        }
+        (Admission::Gates, ResolvedBaseline::Bootstrap(_), _)
+        | (Admission::Bootstrap, ResolvedBaseline::Version(_), _) => stop(
+            "RecordContradictory",
+            format!(
+                "{name}'s admission and baseline contradict each other. Delete the ModelVersion and retrain."
+            ),
+        ),
     }
 }
 
 fn approved(version: &ModelVersion) -> bool {
     let annotations = version.metadata.annotations.as_ref();
-    annotations.and_then(|all| all.get(names::ANNOTATION_APPROVED_BY)).is_some_and(|who| !who.trim().is_empty())
+    annotations
+        .and_then(|all| all.get(names::ANNOTATION_APPROVED_BY))
+        .is_some_and(|who| !who.trim().is_empty())
 }
 
 /// `vYYYYMMDD.n` as numbers; anything else comes first.

@@ -1,0 +1,81 @@
+//! `anneal-operator`: the process that runs in the cluster.
+
+use std::{net::SocketAddr, process::ExitCode};
+
+use anneal_operator::run::{self, Options};
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// Retrains models and puts them into production.
+#[derive(Parser)]
+#[command(version, about)]
+struct Args {
+    /// Where /livez, /readyz and /metrics are served.
+    #[arg(long, env = "ANNEAL_LISTEN", default_value = "0.0.0.0:8080")]
+    listen: SocketAddr,
+    /// Namespace of the operator's own Lease.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    namespace: String,
+    /// Name of this process in leases and events.
+    #[arg(long, env = "POD_NAME", default_value = "anneal-operator")]
+    identity: String,
+    /// Watch this namespace only.
+    #[arg(long, env = "ANNEAL_WATCH_NAMESPACE")]
+    watch_namespace: Option<String>,
+    /// What is logged, such as info or anneal_operator=debug.
+    #[arg(long, env = "ANNEAL_LOG", default_value = "info")]
+    log: String,
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt()
+        .json()
+        .with_env_filter(EnvFilter::new(&args.log))
+        .with_writer(std::io::stderr)
+        .init();
+    // The first provider wins; a second crate's default must not.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        tracing::warn!("a TLS provider was installed already");
+    }
+    let stop = CancellationToken::new();
+    stop_on_signal(&stop);
+    let options = Options {
+        listen: args.listen,
+        namespace: args.namespace,
+        identity: args.identity,
+        watch_namespace: args.watch_namespace,
+    };
+    match run::run(options, stop).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "the operator ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Kubernetes stops a pod with SIGTERM, a terminal with SIGINT.
+fn stop_on_signal(stop: &CancellationToken) {
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        match signal(kind) {
+            Ok(mut stream) => {
+                let stop = stop.clone();
+                tokio::spawn(async move {
+                    stream.recv().await;
+                    stop.cancel();
+                });
+            }
+            Err(error) => tracing::warn!(%error, "a signal cannot be handled"),
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

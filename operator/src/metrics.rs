@@ -1,0 +1,46 @@
+//! The operator's own metrics, `anneal_*`, on a registry of their own.
+
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+/// Counters of the shell; no label holds a name of an object.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Reconciles by kind and outcome.
+    pub reconciles: IntCounterVec,
+    /// Seconds from reading an object to the end of its reconcile.
+    pub reconcile_seconds: Histogram,
+    /// 1 while this process leads.
+    pub leading: IntGauge,
+}
+
+impl Metrics {
+    /// Metrics on a fresh registry.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let reconciles = IntCounterVec::new(
+            Opts::new(
+                "anneal_reconciles_total",
+                "Reconciles by kind and outcome (ok or the error's category).",
+            ),
+            &["kind", "outcome"],
+        )?;
+        let buckets = vec![0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+        let reconcile_seconds = Histogram::with_opts(
+            HistogramOpts::new("anneal_reconcile_seconds", "Seconds of one reconcile, API calls included.")
+                .buckets(buckets),
+        )?;
+        let leading = IntGauge::new("anneal_leading", "1 while this process holds the lease.")?;
+        registry.register(Box::new(reconciles.clone()))?;
+        registry.register(Box::new(reconcile_seconds.clone()))?;
+        registry.register(Box::new(leading.clone()))?;
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(Self { registry, reconciles, reconcile_seconds, leading })
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub fn text(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}

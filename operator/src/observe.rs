@@ -1,0 +1,142 @@
+//! Observe: reads everything that a plan may look at, and calls it.
+//!
+//! Called by [`crate::reconcile`] alone. Reads come straight from the API server, so no decision rests on a stale cache.
+
+use std::collections::BTreeMap;
+
+use anneal_core::{
+    object::{Key, Kind},
+    plan::Plan,
+    retrain, rollout,
+};
+use anneal_crds::{ModelRollout, ModelRolloutStatus, ModelVersion, RetrainJob, RetrainJobStatus, names};
+use futures::future::join_all;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{
+    ports::{Cluster, ClusterError, Prometheus},
+    reconcile::Ports,
+};
+
+/// Reads an object that must have the shape of `T`.
+pub(crate) fn parse<T: DeserializeOwned>(key: &Key, object: Value) -> Result<T, ClusterError> {
+    serde_json::from_value(object).map_err(|error| ClusterError::Refused {
+        verb: "read",
+        what: describe(key),
+        message: format!("its shape is not known to this release: {error}"),
+    })
+}
+
+pub(crate) fn describe(key: &Key) -> String {
+    format!("{} {}/{}", key.kind.resource().2, key.namespace, key.name)
+}
+
+async fn find<T: DeserializeOwned>(cluster: &dyn Cluster, key: Key) -> Result<Option<T>, ClusterError> {
+    cluster.get(&key).await?.map(|object| parse(&key, object)).transpose()
+}
+
+async fn find_all<T: DeserializeOwned>(
+    cluster: &dyn Cluster,
+    kind: Kind,
+    namespace: &str,
+    label: (&str, &str),
+) -> Result<Vec<T>, ClusterError> {
+    let key = Key::new(kind, namespace, "*");
+    cluster.list(kind, namespace, label).await?.into_iter().map(|object| parse(&key, object)).collect()
+}
+
+/// Observes a RetrainJob's world and decides.
+pub async fn retrain(ports: &Ports, job: &RetrainJob) -> Result<Plan<RetrainJobStatus>, ClusterError> {
+    let cluster = ports.cluster.as_ref();
+    let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
+    let name = job.metadata.name.as_deref().unwrap_or_default();
+    let key = |kind, name: &str| Key::new(kind, namespace, name);
+    let status = job.status.clone().unwrap_or_default();
+    let attempt = status.attempt.unwrap_or(1);
+
+    let baseline: Option<ModelRollout> =
+        find(cluster, key(Kind::ModelRollout, &job.spec.baseline.rollout)).await?;
+    let stable_name =
+        baseline.as_ref().and_then(|rollout| Some(rollout.status.as_ref()?.stable.as_ref()?.name.clone()));
+    let stable: Option<ModelVersion> = match stable_name {
+        Some(name) => find(cluster, key(Kind::ModelVersion, &name)).await?,
+        None => None,
+    };
+    let child = find(cluster, key(Kind::Job, &retrain::child_name(name, attempt))).await?;
+    let report = find(cluster, key(Kind::Job, &retrain::report_name(name, attempt))).await?;
+    let pods: Vec<_> = find_all(cluster, Kind::Pod, namespace, (names::LABEL_JOB, name)).await?;
+    let version: Option<ModelVersion> = match &status.version {
+        Some(version) => {
+            find(cluster, key(Kind::ModelVersion, &retrain::version_object_name(&job.spec.model, version)))
+                .await?
+        }
+        None => None,
+    };
+    Ok(retrain::plan(&retrain::Snapshot {
+        job,
+        rollout: baseline.as_ref(),
+        stable: stable.as_ref(),
+        child: child.as_ref(),
+        report: report.as_ref(),
+        pods: &pods,
+        version: version.as_ref(),
+        now: ports.clock.now(),
+    }))
+}
+
+/// Observes a ModelRollout's world and decides.
+pub async fn rollout(
+    ports: &Ports,
+    rollout: &ModelRollout,
+) -> Result<Plan<ModelRolloutStatus>, ClusterError> {
+    let cluster = ports.cluster.as_ref();
+    let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
+    let name = rollout.metadata.name.as_deref().unwrap_or_default();
+    let label = (names::LABEL_ROLLOUT, name);
+
+    let versions: Vec<ModelVersion> =
+        find_all(cluster, Kind::ModelVersion, namespace, (names::LABEL_MODEL, &rollout.spec.model)).await?;
+    let children = rollout::Children {
+        deployments: cluster.list(Kind::Deployment, namespace, label).await?,
+        services: cluster.list(Kind::Service, namespace, label).await?,
+        route: cluster.get(&Key::new(Kind::HttpRoute, namespace, name)).await?,
+        pods: find_all(cluster, Kind::Pod, namespace, label).await?,
+    };
+    let gateway = &rollout.spec.traffic.gateway;
+    let gateway_key =
+        Key::new(Kind::Gateway, gateway.namespace.as_deref().unwrap_or(namespace), &gateway.name);
+    let gateway = gateway_state(cluster.get(&gateway_key).await?.as_ref());
+    let now = ports.clock.now();
+    let answers = answers(ports.prometheus.as_ref(), rollout, now).await;
+    Ok(rollout::plan(&rollout::Snapshot {
+        rollout,
+        versions: &versions,
+        children: &children,
+        gateway,
+        answers: &answers,
+        now,
+    }))
+}
+
+async fn answers(
+    prometheus: &dyn Prometheus,
+    rollout: &ModelRollout,
+    now: jiff::Timestamp,
+) -> BTreeMap<String, rollout::Answer> {
+    let url = &rollout.spec.prometheus.url;
+    let queries = rollout::queries(rollout, now);
+    let asked = queries.into_iter().map(|query| async move {
+        let answer = prometheus.query(url, &query.expression, now).await;
+        (query.metric, answer)
+    });
+    join_all(asked).await.into_iter().collect()
+}
+
+fn gateway_state(gateway: Option<&Value>) -> rollout::GatewayState {
+    let Some(gateway) = gateway else { return rollout::GatewayState::Missing };
+    let programmed = gateway["status"]["conditions"].as_array().is_some_and(|conditions| {
+        conditions.iter().any(|condition| condition["type"] == "Programmed" && condition["status"] == "True")
+    });
+    if programmed { rollout::GatewayState::Programmed } else { rollout::GatewayState::NotProgrammed }
+}

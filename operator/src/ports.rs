@@ -1,0 +1,99 @@
+//! Ports: the cluster, Prometheus and the clock, as the shell sees them.
+//!
+//! Each has one real adapter and one in the simulation. No adapter decides anything.
+
+use anneal_core::{
+    object::{Key, Kind, Object},
+    plan::Note,
+    rollout::Answer,
+};
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde_json::Value;
+
+/// Why a call to the cluster did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// Someone wrote the object since it was read.
+    #[error("the object changed since it was read")]
+    Conflict,
+    /// The API server refuses the object, and will again.
+    #[error("{verb} {what} was refused: {message}")]
+    Refused {
+        /// What was tried.
+        verb: &'static str,
+        /// Which object.
+        what: String,
+        /// The API server's words.
+        message: String,
+    },
+    /// The operator lacks a right.
+    #[error("{verb} {what} is forbidden: {message}; grant it in the chart's ClusterRole")]
+    Forbidden {
+        /// What was tried.
+        verb: &'static str,
+        /// Which object.
+        what: String,
+        /// The API server's words.
+        message: String,
+    },
+    /// It may go through the next time.
+    #[error("{verb} {what} failed: {message}")]
+    Transient {
+        /// What was tried.
+        verb: &'static str,
+        /// Which object.
+        what: String,
+        /// What went wrong.
+        message: String,
+    },
+}
+
+impl ClusterError {
+    /// A short name for metrics.
+    pub const fn category(&self) -> &'static str {
+        match self {
+            Self::Conflict => "conflict",
+            Self::Refused { .. } => "refused",
+            Self::Forbidden { .. } => "forbidden",
+            Self::Transient { .. } => "transient",
+        }
+    }
+}
+
+/// The API server. Every call has a timeout.
+#[async_trait]
+pub trait Cluster: Send + Sync {
+    /// The object, straight from the API server; none if it or its kind does not exist.
+    async fn get(&self, key: &Key) -> Result<Option<Value>, ClusterError>;
+    /// All objects of a kind with a label; none if the kind does not exist.
+    async fn list(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        label: (&str, &str),
+    ) -> Result<Vec<Value>, ClusterError>;
+    /// Creates an object; one that exists already stays as it is and is no error.
+    async fn create(&self, object: &Object) -> Result<(), ClusterError>;
+    /// Makes the object's fields so, and creates it if it is absent.
+    async fn apply(&self, object: &Object) -> Result<(), ClusterError>;
+    /// Deletes the object with this uid; one that is gone already is no error.
+    async fn delete(&self, key: &Key, uid: &str) -> Result<(), ClusterError>;
+    /// Replaces the status of `object` as it was read; [`ClusterError::Conflict`] if it changed since.
+    async fn record_status(&self, key: &Key, object: &Value, status: Value) -> Result<(), ClusterError>;
+    /// Tells people about `object`. Failures are logged: an event is no part of a decision.
+    async fn publish(&self, object: &Value, note: &Note);
+}
+
+/// A Prometheus server.
+#[async_trait]
+pub trait Prometheus: Send + Sync {
+    /// The instant vector of `expression` at `at`, or why there is none.
+    async fn query(&self, base_url: &str, expression: &str, at: Timestamp) -> Answer;
+}
+
+/// The clock.
+pub trait Clock: Send + Sync {
+    /// Now, on the wall.
+    fn now(&self) -> Timestamp;
+}

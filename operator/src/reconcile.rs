@@ -1,0 +1,105 @@
+//! Reconcile: the whole walk from an object to the cluster, on one screen.
+//!
+//! Called by `run` for every change and every wake, and by the simulation. It keeps nothing between calls.
+
+use std::sync::Arc;
+
+use anneal_core::{
+    object::{Key, Kind},
+    plan::{Plan, Wake},
+};
+use anneal_crds::{ModelRollout, RetrainJob};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    observe, perform,
+    ports::{Clock, Cluster, ClusterError, Prometheus},
+};
+
+/// The ways out.
+#[derive(Clone)]
+pub struct Ports {
+    /// The API server.
+    pub cluster: Arc<dyn Cluster>,
+    /// The metrics.
+    pub prometheus: Arc<dyn Prometheus>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The kinds that are reconciled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Machine {
+    /// [`anneal_core::retrain`].
+    RetrainJob,
+    /// [`anneal_core::rollout`].
+    ModelRollout,
+}
+
+impl Machine {
+    /// The kind of its objects.
+    pub const fn kind(self) -> Kind {
+        match self {
+            Self::RetrainJob => Kind::RetrainJob,
+            Self::ModelRollout => Kind::ModelRollout,
+        }
+    }
+}
+
+/// How often a conflict is answered by deciding anew before others get their turn.
+const MAX_CONFLICTS: u32 = 5;
+
+/// Observes, decides, records and performs, for one object.
+pub async fn reconcile(
+    ports: &Ports,
+    machine: Machine,
+    namespace: &str,
+    name: &str,
+) -> Result<Wake, ClusterError> {
+    let key = Key::new(machine.kind(), namespace, name);
+    let mut conflicts = 0;
+    loop {
+        let Some(object) = ports.cluster.get(&key).await? else { return Ok(Wake::OnChange) };
+        let walked = match machine {
+            Machine::RetrainJob => {
+                let job: RetrainJob = observe::parse(&key, object.clone())?;
+                let plan = observe::retrain(ports, &job).await?;
+                walk(ports, &key, &object, job.status.as_ref(), plan).await
+            }
+            Machine::ModelRollout => {
+                let rollout: ModelRollout = observe::parse(&key, object.clone())?;
+                let plan = observe::rollout(ports, &rollout).await?;
+                walk(ports, &key, &object, rollout.status.as_ref(), plan).await
+            }
+        };
+        match walked {
+            Err(ClusterError::Conflict) if conflicts < MAX_CONFLICTS => conflicts += 1,
+            other => return other,
+        }
+    }
+}
+
+/// Records first; performs only what follows from a recorded status; tells people last.
+async fn walk<S: PartialEq + Serialize>(
+    ports: &Ports,
+    key: &Key,
+    object: &Value,
+    seen: Option<&S>,
+    plan: Plan<S>,
+) -> Result<Wake, ClusterError> {
+    let cluster = ports.cluster.as_ref();
+    if seen != Some(&plan.status) {
+        let status = serde_json::to_value(&plan.status).map_err(|error| ClusterError::Refused {
+            verb: "record",
+            what: observe::describe(key),
+            message: error.to_string(),
+        })?;
+        cluster.record_status(key, object, status).await?;
+    }
+    perform::perform(cluster, &plan.actions).await?;
+    for note in &plan.notes {
+        cluster.publish(object, note).await;
+    }
+    Ok(plan.wake)
+}

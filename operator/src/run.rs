@@ -1,0 +1,336 @@
+//! Run: watches, leads, reconciles and stops.
+//!
+//! Called by `main`. The only place that starts tasks. Controllers run only while this process holds the lease; a
+//! process that loses it ends, and its successor starts from the recorded status.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anneal_core::{lease, object::Kind, plan::Wake};
+use anneal_crds::names;
+use futures::StreamExt;
+use kube::{
+    Api, Client,
+    api::DynamicObject,
+    core::PartialObjectMeta,
+    runtime::{
+        Controller,
+        controller::{Action, Config},
+        reflector::ObjectRef,
+        watcher,
+    },
+};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::SystemClock,
+    http::{self, Readiness},
+    kube_cluster::{KubeCluster, api_resource},
+    lease::Candidate,
+    metrics::Metrics,
+    ports::{Clock, ClusterError},
+    prometheus_api::HttpPrometheus,
+    reconcile::{Machine, Ports, reconcile},
+};
+
+/// What an operator process is told at start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where `/livez`, `/readyz` and `/metrics` are served.
+    pub listen: SocketAddr,
+    /// Namespace of the Lease.
+    pub namespace: String,
+    /// Name of this process: the pod's.
+    pub identity: String,
+    /// Namespace to watch; none for all.
+    pub watch_namespace: Option<String>,
+}
+
+/// Why the operator ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No API server.
+    #[error("no Kubernetes API server could be configured; run inside a cluster or set KUBECONFIG")]
+    Configuration(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A client could not be made.
+    #[error("a client could not be made; this is a bug in the image")]
+    Client(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The address is taken.
+    #[error("{0} cannot be listened on; choose another address with --listen")]
+    Listen(SocketAddr, #[source] std::io::Error),
+    /// Another process leads now.
+    #[error("the lease was lost; the process ends so that it cannot act beside its successor")]
+    LeaseLost,
+}
+
+/// Objects are looked at again at least this often, so that a lost watch event costs no more.
+const RESYNC: Duration = Duration::from_secs(3600);
+/// Longest wait after an error.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// How many objects of one kind are reconciled at once.
+const CONCURRENCY: u16 = 8;
+/// How long reconciles may take to end at shutdown.
+const DRAIN: Duration = Duration::from_secs(10);
+
+type Meta = PartialObjectMeta<DynamicObject>;
+
+/// Runs until `stop`, or until the lease is lost.
+pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error> {
+    let mut config = kube::Config::infer().await.map_err(|error| Error::Configuration(error.into()))?;
+    // kube's own retry does not look at the verb.
+    config.default_retry = false;
+    let client = Client::try_from(config).map_err(|error| Error::Client(error.into()))?;
+    let metrics = Metrics::new().map_err(|error| Error::Client(error.into()))?;
+    let readiness = Readiness::default();
+    let ports = Ports {
+        cluster: Arc::new(KubeCluster::new(client.clone(), Some(options.identity.clone()))),
+        prometheus: Arc::new(HttpPrometheus::new().map_err(|error| Error::Client(error.into()))?),
+        clock: Arc::new(SystemClock),
+    };
+    let server_stop = CancellationToken::new();
+    let server =
+        tokio::spawn(http::serve(options.listen, readiness.clone(), metrics.clone(), server_stop.clone()));
+    let led = lead(&options, &client, &ports, &metrics, &readiness, &stop).await;
+    readiness.set(false);
+    metrics.leading.set(0);
+    server_stop.cancel();
+    match server.await {
+        Ok(Err(error)) => Err(Error::Listen(options.listen, error)),
+        Ok(Ok(())) | Err(_) => led,
+    }
+}
+
+/// Waits for the lease, then runs the controllers under it.
+async fn lead(
+    options: &Options,
+    client: &Client,
+    ports: &Ports,
+    metrics: &Metrics,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) -> Result<(), Error> {
+    let clock: &dyn Clock = &SystemClock;
+    let mut candidate =
+        Candidate::new(client.clone(), &options.namespace, "anneal-operator", &options.identity, clock);
+    let retry = period(lease::RETRY_PERIOD);
+    loop {
+        match candidate.try_lead().await {
+            Ok(true) => break,
+            Ok(false) => readiness.set(true),
+            Err(error) => {
+                readiness.set(false);
+                tracing::warn!(%error, "the lease could not be read or written");
+            }
+        }
+        tokio::select! {
+            () = sleep(retry) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+    tracing::info!("this process leads");
+    readiness.set(true);
+    metrics.leading.set(1);
+    let controllers_stop = stop.child_token();
+    let mut controllers = tokio::spawn(controllers(
+        options.clone(),
+        client.clone(),
+        ports.clone(),
+        metrics.clone(),
+        controllers_stop.clone(),
+    ));
+    let lost = tokio::select! {
+        () = keep(&mut candidate, retry) => true,
+        _ = &mut controllers => false,
+    };
+    controllers_stop.cancel();
+    if lost {
+        return Err(Error::LeaseLost);
+    }
+    if let Err(error) = candidate.release().await {
+        tracing::warn!(%error, "the lease could not be given back; it expires by itself");
+    }
+    Ok(())
+}
+
+/// Renews until that is no longer possible.
+async fn keep(candidate: &mut Candidate<'_>, retry: Duration) {
+    let mut renewed = Instant::now();
+    loop {
+        sleep(retry).await;
+        match candidate.try_lead().await {
+            Ok(true) => renewed = Instant::now(),
+            Ok(false) => return,
+            Err(error) => tracing::warn!(%error, "the lease could not be renewed"),
+        }
+        if renewed.elapsed() > period(lease::RENEW_DEADLINE) {
+            return;
+        }
+    }
+}
+
+fn period(span: jiff::SignedDuration) -> Duration {
+    span.unsigned_abs()
+}
+
+async fn controllers(
+    options: Options,
+    client: Client,
+    ports: Ports,
+    metrics: Metrics,
+    stop: CancellationToken,
+) {
+    let scope = Scope { client, namespace: options.watch_namespace };
+    let rollouts = scope.controller(Machine::ModelRollout);
+    let store = rollouts.store();
+    let rollouts = [Kind::Deployment, Kind::Service, Kind::HttpRoute]
+        .into_iter()
+        .fold(rollouts, |controller, kind| scope.owns(controller, kind))
+        .watches_with(
+            scope.api(Kind::Pod),
+            api_resource(Kind::Pod),
+            managed(),
+            by_label(names::LABEL_ROLLOUT, Kind::ModelRollout),
+        )
+        // Any version may be the next candidate of any rollout beside it.
+        .watches_with(
+            scope.api(Kind::ModelVersion),
+            api_resource(Kind::ModelVersion),
+            watcher::Config::default(),
+            move |version: Meta| {
+                let namespace = version.metadata.namespace;
+                store
+                    .state()
+                    .into_iter()
+                    .filter(move |rollout| rollout.metadata.namespace == namespace)
+                    .map(|rollout| reference(Kind::ModelRollout, &rollout))
+                    .collect::<Vec<_>>()
+            },
+        );
+    let retrains = scope.owns(scope.controller(Machine::RetrainJob), Kind::Job).watches_with(
+        scope.api(Kind::Pod),
+        api_resource(Kind::Pod),
+        managed(),
+        by_label(names::LABEL_JOB, Kind::RetrainJob),
+    );
+    let drained = async {
+        tokio::join!(
+            drive(rollouts, Machine::ModelRollout, &ports, &metrics, &stop),
+            drive(retrains, Machine::RetrainJob, &ports, &metrics, &stop),
+        )
+    };
+    tokio::select! {
+        _ = drained => {}
+        () = async { stop.cancelled().await; sleep(DRAIN).await } => tracing::warn!("reconciles did not end in time"),
+    }
+}
+
+/// Which namespaces are watched.
+struct Scope {
+    client: Client,
+    namespace: Option<String>,
+}
+
+impl Scope {
+    fn api(&self, kind: Kind) -> Api<Meta> {
+        let resource = api_resource(kind);
+        match &self.namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
+        }
+    }
+
+    fn controller(&self, machine: Machine) -> Controller<Meta> {
+        let kind = machine.kind();
+        Controller::new_with(self.api(kind), watcher::Config::default(), api_resource(kind))
+            .with_config(Config::default().concurrency(CONCURRENCY))
+    }
+
+    fn owns(&self, controller: Controller<Meta>, kind: Kind) -> Controller<Meta> {
+        controller.owns_with(self.api(kind), api_resource(kind), managed())
+    }
+}
+
+/// Only what the operator made is watched, and only its metadata.
+fn managed() -> watcher::Config {
+    watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY, names::MANAGER))
+}
+
+fn by_label(
+    label: &'static str,
+    kind: Kind,
+) -> impl Fn(Meta) -> Option<ObjectRef<Meta>> + Sync + Send + 'static {
+    move |object| {
+        let name = object.metadata.labels.as_ref()?.get(label)?;
+        let namespace = object.metadata.namespace.as_deref()?;
+        Some(ObjectRef::new_with(name, api_resource(kind)).within(namespace))
+    }
+}
+
+fn reference(kind: Kind, object: &Meta) -> ObjectRef<Meta> {
+    ObjectRef::from_obj_with(object, api_resource(kind))
+}
+
+/// Runs one controller until `stop`.
+async fn drive(
+    controller: Controller<Meta>,
+    machine: Machine,
+    ports: &Ports,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) {
+    let context = Arc::new((ports.clone(), metrics.clone()));
+    controller
+        .graceful_shutdown_on(stop.clone().cancelled_owned())
+        .run(
+            move |object, context| one(machine, object, context),
+            |_, error, _| Action::requeue(backoff(error)),
+            context,
+        )
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                tracing::debug!(?error, "a reconcile or a watch failed");
+            }
+        })
+        .await;
+}
+
+async fn one(
+    machine: Machine,
+    object: Arc<Meta>,
+    context: Arc<(Ports, Metrics)>,
+) -> Result<Action, ClusterError> {
+    let (ports, metrics) = context.as_ref();
+    let (Some(namespace), Some(name)) =
+        (object.metadata.namespace.as_deref(), object.metadata.name.as_deref())
+    else {
+        return Ok(Action::await_change());
+    };
+    let timer = metrics.reconcile_seconds.start_timer();
+    let result = reconcile(ports, machine, namespace, name).await;
+    timer.observe_duration();
+    let outcome = result.as_ref().map_or_else(ClusterError::category, |_| "ok");
+    metrics.reconciles.with_label_values(&[machine.kind().resource().2, outcome]).inc();
+    if let Err(error) = &result {
+        tracing::warn!(kind = machine.kind().resource().2, namespace, name, %error, "reconcile failed");
+    }
+    Ok(requeue(result?, ports.clock.now()))
+}
+
+fn requeue(wake: Wake, now: jiff::Timestamp) -> Action {
+    match wake {
+        Wake::OnChange => Action::requeue(RESYNC),
+        Wake::At(at) => {
+            let wait = at.duration_since(now).max(jiff::SignedDuration::ZERO).unsigned_abs();
+            Action::requeue(wait.clamp(Duration::from_millis(100), RESYNC))
+        }
+    }
+}
+
+/// A conflict is old news by now; what is refused will be refused again until someone changes something.
+const fn backoff(error: &ClusterError) -> Duration {
+    match error {
+        ClusterError::Conflict => Duration::from_millis(200),
+        ClusterError::Transient { .. } => Duration::from_secs(2),
+        ClusterError::Refused { .. } | ClusterError::Forbidden { .. } => MAX_BACKOFF,
+    }
+}
