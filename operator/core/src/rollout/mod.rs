@@ -12,10 +12,12 @@
 //! `query` and `reading` what the metrics say about it, `weights` which share it gets, `build` which objects follow.
 
 mod build;
+mod converge;
 mod plan;
 mod query;
 mod reading;
 mod select;
+mod step;
 mod weights;
 
 pub use build::workload_name;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anneal_crds::{
-    ModelRollout, ModelRolloutStatus, ModelVersion, Span, VersionRef,
+    ModelRollout, ModelRolloutStatus, ModelVersion, VersionRef,
     metric::Metric,
     model_rollout::{Decision, RecordedReading, RolloutPhase},
     names,
@@ -17,14 +17,12 @@ use serde_json::Value;
 
 use super::{
     build::{self, Home},
-    query,
-    reading::{self, Answer, Verdict},
+    reading::Answer,
     select::{self, Choice, Obstacle},
     weights,
 };
 use crate::{
     condition::{KState, Truth, Writer},
-    object::{Key, Kind, Object, covers},
     plan::{Action, Note, Plan, Severity, Wake},
     trouble,
 };
@@ -71,9 +69,7 @@ pub enum GatewayState {
 }
 
 /// How soon to look again at something that is watched anyway.
-const RECHECK: SignedDuration = SignedDuration::from_secs(5);
-/// How long a version that left traffic is kept, so that requests on their way still find it.
-const RETIRE_AFTER: SignedDuration = SignedDuration::from_secs(30);
+pub(super) const RECHECK: SignedDuration = SignedDuration::from_secs(5);
 /// How many rolled back versions are remembered in status; the annotations remember all.
 const MAX_REJECTED: usize = 64;
 
@@ -94,22 +90,23 @@ pub fn plan(snapshot: &Snapshot<'_>) -> Plan<ModelRolloutStatus> {
     Plan { status, actions: draft.actions, notes: draft.notes, wake: draft.wake }
 }
 
-struct Draft<'a> {
-    snapshot: &'a Snapshot<'a>,
+/// A plan in the making.
+pub(super) struct Draft<'a> {
+    pub(super) snapshot: &'a Snapshot<'a>,
     /// The object with the status as it is to be.
-    rollout: ModelRollout,
-    now: Timestamp,
-    actions: Vec<Action>,
+    pub(super) rollout: ModelRollout,
+    pub(super) now: Timestamp,
+    pub(super) actions: Vec<Action>,
     notes: Vec<Note>,
     wake: Wake,
 }
 
 impl<'a> Draft<'a> {
-    fn status(&mut self) -> &mut ModelRolloutStatus {
+    pub(super) fn status(&mut self) -> &mut ModelRolloutStatus {
         self.rollout.status.get_or_insert_default()
     }
 
-    fn seen(&self) -> ModelRolloutStatus {
+    pub(super) fn seen(&self) -> ModelRolloutStatus {
         self.rollout.status.clone().unwrap_or_default()
     }
 
@@ -214,7 +211,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn canary_step(&mut self, candidate: &VersionRef, index: usize, readings: Vec<RecordedReading>) {
+    pub(super) fn canary_step(&mut self, candidate: &VersionRef, index: usize, readings: Vec<RecordedReading>) {
         let steps = weights::steps(&self.rollout.spec.strategy.canary);
         match steps.get(index).copied() {
             Some(weight) => {
@@ -235,126 +232,6 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Shadow and canary: one breach rolls back; time, requests and fresh passes of every trigger go on.
-    fn judge_step(&mut self, candidate: &VersionRef) {
-        let judged = self.judge();
-        let readings: Vec<RecordedReading> = judged.iter().map(|(_, record)| record.clone()).collect();
-        if let Some((_, breach)) = judged.iter().find(|(verdict, _)| *verdict == Verdict::Breach) {
-            let message = format!(
-                "{} of {} is {}, and {} is asked for.",
-                breach.metric, candidate.version, breach.value, breach.bound
-            );
-            return self.roll_back(candidate, "ThresholdBreached", &message, readings);
-        }
-        let (duration, min_requests) = self.step_terms();
-        let hold = self.hold(&judged, duration, min_requests);
-        let max_hold = self.rollout.spec.judge.max_hold.get();
-        let blind_for =
-            self.seen().holding_since.map_or(SignedDuration::ZERO, |since| self.now.duration_since(since.0));
-        match hold {
-            None if self.accepted_age().is_some_and(|age| age >= duration.get()) => {
-                self.step_passed(candidate, readings)
-            }
-            None => self.waiting("Judging", "Every trigger passes; the step goes on."),
-            Some(why)
-                if self.step_age() > duration.get().saturating_add(max_hold) || blind_for > max_hold =>
-            {
-                let message = format!(
-                    "{} could not be judged within {}: {why}.",
-                    candidate.version, self.rollout.spec.judge.max_hold
-                );
-                self.roll_back(candidate, "HeldTooLong", &message, readings);
-            }
-            Some(why) => self.waiting("Holding", &format!("The step waits: {why}.")),
-        }
-    }
-
-    fn step_passed(&mut self, candidate: &VersionRef, readings: Vec<RecordedReading>) {
-        let status = self.seen();
-        let next = match status.phase {
-            RolloutPhase::Canary => {
-                usize::try_from(status.step_index).unwrap_or(usize::MAX).saturating_add(1)
-            }
-            RolloutPhase::Shadow
-            | RolloutPhase::Pending
-            | RolloutPhase::Preparing
-            | RolloutPhase::Healthy
-            | RolloutPhase::RolledBack => 0,
-        };
-        self.canary_step(candidate, next, readings);
-    }
-
-    /// The verdict of every trigger, in the spec's order.
-    fn judge(&self) -> Vec<(Verdict, RecordedReading)> {
-        let spec = &self.rollout.spec;
-        let queries = query::queries(self.snapshot.rollout, self.now);
-        let is_trigger = |metric: &&Metric| spec.strategy.rollback_triggers.contains(&metric.name);
-        let missing = Answer::Vector(vec![]);
-        let one = |metric: &Metric| {
-            let answer = self.snapshot.answers.get(&metric.name).unwrap_or(&missing);
-            let query = queries
-                .iter()
-                .find(|query| query.metric == metric.name)
-                .map_or("", |query| &query.expression);
-            let reading = reading::read(metric, answer, spec.prometheus.stale_after, self.now);
-            reading::judge(metric, &reading, query)
-        };
-        spec.metrics.iter().filter(is_trigger).map(one).collect()
-    }
-
-    /// Why the step may not end yet although nothing is wrong; keeps track of since when nothing can be read.
-    fn hold(
-        &mut self,
-        judged: &[(Verdict, RecordedReading)],
-        duration: Span,
-        min_requests: u32,
-    ) -> Option<String> {
-        let blind = judged.iter().find_map(|(verdict, record)| match verdict {
-            Verdict::Hold(why) => Some(format!("{}: {why}", record.metric)),
-            Verdict::Pass { .. } | Verdict::Breach => None,
-        });
-        // The first scrapes of a step take a moment; that is not blindness yet.
-        let settled = self.step_age() > self.rollout.spec.prometheus.stale_after.get();
-        let now = Time(self.now);
-        let since = self.seen().holding_since;
-        self.status().holding_since = blind.as_ref().and(since.or(settled.then_some(now)));
-        let truth = Truth::from(blind.is_none());
-        let (reason, message) =
-            blind.as_ref().map_or(("Fresh", "Every trigger has a fresh reading."), |why| ("NoReading", why));
-        self.condition("MetricsAvailable", truth, reason, message);
-        if blind.is_some() {
-            return blind;
-        }
-        if !self.traffic_accepted() {
-            return Some("the data plane has not taken the weights yet".into());
-        }
-        let answered = judged.iter().filter_map(|(verdict, _)| match verdict {
-            Verdict::Pass { step_requests } => Some(*step_requests),
-            Verdict::Breach | Verdict::Hold(_) => None,
-        });
-        let answered = answered.fold(f64::INFINITY, f64::min);
-        let waited = self.accepted_age().is_some_and(|age| age >= duration.get());
-        (waited && answered < f64::from(min_requests))
-            .then(|| format!("the candidate answered fewer than {min_requests} requests in this step"))
-    }
-
-    /// Shortest time and fewest requests of the current step.
-    fn step_terms(&self) -> (Span, u32) {
-        let strategy = &self.rollout.spec.strategy;
-        match (self.seen().phase, &strategy.shadow) {
-            (RolloutPhase::Shadow, Some(shadow)) => (shadow.duration, shadow.min_requests),
-            (
-                RolloutPhase::Shadow
-                | RolloutPhase::Canary
-                | RolloutPhase::Pending
-                | RolloutPhase::Preparing
-                | RolloutPhase::Healthy
-                | RolloutPhase::RolledBack,
-                _,
-            ) => (strategy.canary.interval, strategy.canary.min_requests),
-        }
-    }
-
     fn promote(
         &mut self,
         candidate: &VersionRef,
@@ -370,7 +247,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Has no precondition: not metrics, not replicas, not the route's status.
-    fn roll_back(
+    pub(super) fn roll_back(
         &mut self,
         candidate: &VersionRef,
         reason: &str,
@@ -442,7 +319,7 @@ impl<'a> Draft<'a> {
         format!("Gateway {} {what}.", self.rollout.spec.traffic.gateway.name)
     }
 
-    fn waiting(&mut self, reason: &str, message: &str) {
+    pub(super) fn waiting(&mut self, reason: &str, message: &str) {
         let interval = self.rollout.spec.metrics.iter().map(tick).min().unwrap_or(RECHECK);
         self.wake = Wake::after(self.now, interval);
         if self.snapshot.gateway == GatewayState::Missing {
@@ -484,127 +361,7 @@ impl<'a> Draft<'a> {
         self.wake = Wake::after(self.now, SignedDuration::from_secs(1));
     }
 
-    /// What makes the cluster follow the status.
-    fn converge(&mut self) {
-        let rollout = self.rollout.clone();
-        let Some(home) = Home::of(&rollout) else { return };
-        let wanted = self.wanted_versions();
-        for name in &wanted {
-            // Without its record a version's Deployment cannot be made again; the one that runs is left alone.
-            if let Some(version) = self.version(name) {
-                self.apply(&self.snapshot.children.deployments, build::deployment(home, version));
-                self.apply(&self.snapshot.children.services, build::service(home, &version.spec.version));
-            }
-        }
-        if let Some(shares) = build::shares(&rollout) {
-            self.apply(self.snapshot.children.route.as_slice(), build::route(home, &shares));
-        }
-        self.note_accepted_traffic();
-        self.mark(home);
-        self.retire(home, &wanted);
-    }
-
-    fn wanted_versions(&self) -> Vec<VersionRef> {
-        let status = self.seen();
-        let candidate = match status.phase {
-            RolloutPhase::Preparing | RolloutPhase::Shadow | RolloutPhase::Canary => status.candidate,
-            RolloutPhase::Pending | RolloutPhase::Healthy | RolloutPhase::RolledBack => None,
-        };
-        status.stable.into_iter().chain(candidate).collect()
-    }
-
-    fn apply(&mut self, seen: &[Value], wanted: Object) {
-        let current = seen.iter().find(|object| object["metadata"]["name"] == wanted.key.name.as_str());
-        if !current.is_some_and(|current| covers(current, &wanted.body)) {
-            self.actions.push(Action::Apply(wanted));
-        }
-    }
-
-    /// The step's clock starts when the data plane's controller has accepted the weights that were asked for.
-    fn note_accepted_traffic(&mut self) {
-        let accepted = self.traffic_accepted();
-        let (reason, message) = if accepted {
-            ("Accepted", "The route has the weights of this step.")
-        } else {
-            ("NotAccepted", "The route does not have the weights of this step yet.")
-        };
-        if self.seen().stable.is_some() {
-            self.condition("TrafficVerified", accepted.into(), reason, message);
-        }
-        let now = Time(self.now);
-        if accepted && self.status().traffic_accepted_at.is_none() {
-            self.status().traffic_accepted_at = Some(now);
-        }
-    }
-
-    /// Whether the route asks for what the status says and its gateway's controller has accepted that.
-    fn traffic_accepted(&self) -> bool {
-        let (Some(home), Some(shares)) = (Home::of(&self.rollout), build::shares(&self.rollout)) else {
-            return false;
-        };
-        let Some(route) = &self.snapshot.children.route else { return false };
-        if !covers(route, &build::route(home, &shares).body) {
-            return false;
-        }
-        let generation = route["metadata"]["generation"].as_i64().unwrap_or(i64::MAX);
-        let parents = route["status"]["parents"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let holds = |parent: &Value, type_: &str| {
-            parent["conditions"].as_array().is_some_and(|conditions| {
-                conditions.iter().any(|condition| {
-                    condition["type"] == type_
-                        && condition["status"] == "True"
-                        && condition["observedGeneration"].as_i64().is_some_and(|seen| seen >= generation)
-                })
-            })
-        };
-        parents.iter().any(|parent| holds(parent, "Accepted") && holds(parent, "ResolvedRefs"))
-    }
-
-    /// Stable and rejected versions are marked on their records too, where a lost status finds them.
-    fn mark(&mut self, home: Home<'_>) {
-        let status = self.seen();
-        for version in self.snapshot.versions {
-            let is = |other: &VersionRef| other.digest == version.spec.artifact.digest;
-            let mut wanted = BTreeMap::new();
-            if status.stable.as_ref().is_some_and(is) {
-                wanted.insert(format!("{}/{}", names::ANNOTATION_STABLE_IN, home.name), "true".to_owned());
-            }
-            if status.rejected.iter().any(is) {
-                wanted
-                    .insert(format!("{}/{}", names::ANNOTATION_ROLLED_BACK_IN, home.name), "true".to_owned());
-            }
-            self.actions.extend(build::marks(home, version, wanted).map(Action::Apply));
-        }
-    }
-
-    /// Versions that left traffic go, once the data plane has had time to forget them.
-    fn retire(&mut self, home: Home<'_>, wanted: &[VersionRef]) {
-        let names: Vec<String> =
-            wanted.iter().map(|version| build::workload_name(home.name, &version.version)).collect();
-        let children = self.snapshot.children;
-        let kinds = [(Kind::Deployment, &children.deployments), (Kind::Service, &children.services)];
-        let surplus: Vec<Action> = kinds
-            .into_iter()
-            .flat_map(|(kind, objects)| objects.iter().map(move |object| (kind, object)))
-            .filter(|(_, object)| home.owner().owns(object))
-            .filter_map(|(kind, object)| {
-                let name = object["metadata"]["name"].as_str()?;
-                let uid = object["metadata"]["uid"].as_str()?.to_owned();
-                (!names.iter().any(|wanted| wanted == name))
-                    .then(|| Action::Delete { key: Key::new(kind, home.namespace, name), uid })
-            })
-            .collect();
-        if surplus.is_empty() || self.seen().stable.is_none() {
-            return;
-        }
-        match self.accepted_age() {
-            Some(age) if age >= RETIRE_AFTER && self.traffic_accepted() => self.actions.extend(surplus),
-            Some(age) => self.wake_by(RETIRE_AFTER.saturating_sub(age).max(SignedDuration::from_secs(1))),
-            None => self.wake_by(RECHECK),
-        }
-    }
-
-    fn wake_by(&mut self, span: SignedDuration) {
+    pub(super) fn wake_by(&mut self, span: SignedDuration) {
         let Wake::At(mine) = Wake::after(self.now, span) else { return };
         self.wake = match self.wake {
             Wake::OnChange => Wake::At(mine),
@@ -612,7 +369,7 @@ impl<'a> Draft<'a> {
         };
     }
 
-    fn version(&self, reference: &VersionRef) -> Option<&'a ModelVersion> {
+    pub(super) fn version(&self, reference: &VersionRef) -> Option<&'a ModelVersion> {
         self.snapshot.versions.iter().find(|version| version.spec.artifact.digest == reference.digest)
     }
 
@@ -638,11 +395,11 @@ impl<'a> Draft<'a> {
         self.snapshot.children.pods.iter().filter(of_version).cloned().collect()
     }
 
-    fn step_age(&self) -> SignedDuration {
+    pub(super) fn step_age(&self) -> SignedDuration {
         self.seen().step_started_at.map_or(SignedDuration::ZERO, |started| self.now.duration_since(started.0))
     }
 
-    fn accepted_age(&self) -> Option<SignedDuration> {
+    pub(super) fn accepted_age(&self) -> Option<SignedDuration> {
         self.seen().traffic_accepted_at.map(|accepted| self.now.duration_since(accepted.0))
     }
 
@@ -650,7 +407,7 @@ impl<'a> Draft<'a> {
         self.writer().set_kstatus(state, reason, message);
     }
 
-    fn condition(&mut self, type_: &str, truth: Truth, reason: &str, message: &str) {
+    pub(super) fn condition(&mut self, type_: &str, truth: Truth, reason: &str, message: &str) {
         self.writer().set(type_, truth, reason, message);
     }
 

@@ -1,0 +1,141 @@
+//! One step of shadow or canary: may it end, must it go on, or does it roll back?
+//!
+//! Called by [`super::plan`] on every tick of a step. A breach comes first and has no precondition; a step ends only with
+//! a fresh pass of every trigger, enough time and enough requests; a step that cannot be judged is rolled back in time.
+
+use anneal_crds::{
+    Span, VersionRef,
+    metric::Metric,
+    model_rollout::{RecordedReading, RolloutPhase},
+};
+use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{
+    plan::Draft,
+    query,
+    reading::{self, Answer, Verdict},
+};
+use crate::condition::Truth;
+
+impl Draft<'_> {
+    /// Shadow and canary: one breach rolls back; time, requests and fresh passes of every trigger go on.
+    pub(super) fn judge_step(&mut self, candidate: &VersionRef) {
+        let judged = self.judge();
+        let readings: Vec<RecordedReading> = judged.iter().map(|(_, record)| record.clone()).collect();
+        if let Some((_, breach)) = judged.iter().find(|(verdict, _)| *verdict == Verdict::Breach) {
+            let message = format!(
+                "{} of {} is {}, and {} is asked for.",
+                breach.metric, candidate.version, breach.value, breach.bound
+            );
+            return self.roll_back(candidate, "ThresholdBreached", &message, readings);
+        }
+        let (duration, min_requests) = self.step_terms();
+        let hold = self.hold(&judged, duration, min_requests);
+        let max_hold = self.rollout.spec.judge.max_hold.get();
+        let blind_for =
+            self.seen().holding_since.map_or(SignedDuration::ZERO, |since| self.now.duration_since(since.0));
+        match hold {
+            None if self.accepted_age().is_some_and(|age| age >= duration.get()) => {
+                self.step_passed(candidate, readings)
+            }
+            None => self.waiting("Judging", "Every trigger passes; the step goes on."),
+            Some(why)
+                if self.step_age() > duration.get().saturating_add(max_hold) || blind_for > max_hold =>
+            {
+                let message = format!(
+                    "{} could not be judged within {}: {why}.",
+                    candidate.version, self.rollout.spec.judge.max_hold
+                );
+                self.roll_back(candidate, "HeldTooLong", &message, readings);
+            }
+            Some(why) => self.waiting("Holding", &format!("The step waits: {why}.")),
+        }
+    }
+
+    fn step_passed(&mut self, candidate: &VersionRef, readings: Vec<RecordedReading>) {
+        let status = self.seen();
+        let next = match status.phase {
+            RolloutPhase::Canary => {
+                usize::try_from(status.step_index).unwrap_or(usize::MAX).saturating_add(1)
+            }
+            RolloutPhase::Shadow
+            | RolloutPhase::Pending
+            | RolloutPhase::Preparing
+            | RolloutPhase::Healthy
+            | RolloutPhase::RolledBack => 0,
+        };
+        self.canary_step(candidate, next, readings);
+    }
+
+    /// The verdict of every trigger, in the spec's order.
+    fn judge(&self) -> Vec<(Verdict, RecordedReading)> {
+        let spec = &self.rollout.spec;
+        let queries = query::queries(self.snapshot.rollout, self.now);
+        let is_trigger = |metric: &&Metric| spec.strategy.rollback_triggers.contains(&metric.name);
+        let missing = Answer::Vector(vec![]);
+        let one = |metric: &Metric| {
+            let answer = self.snapshot.answers.get(&metric.name).unwrap_or(&missing);
+            let query = queries
+                .iter()
+                .find(|query| query.metric == metric.name)
+                .map_or("", |query| &query.expression);
+            let reading = reading::read(metric, answer, spec.prometheus.stale_after, self.now);
+            reading::judge(metric, &reading, query)
+        };
+        spec.metrics.iter().filter(is_trigger).map(one).collect()
+    }
+
+    /// Why the step may not end yet although nothing is wrong; keeps track of since when nothing can be read.
+    fn hold(
+        &mut self,
+        judged: &[(Verdict, RecordedReading)],
+        duration: Span,
+        min_requests: u32,
+    ) -> Option<String> {
+        let blind = judged.iter().find_map(|(verdict, record)| match verdict {
+            Verdict::Hold(why) => Some(format!("{}: {why}", record.metric)),
+            Verdict::Pass { .. } | Verdict::Breach => None,
+        });
+        // The first scrapes of a step take a moment; that is not blindness yet.
+        let settled = self.step_age() > self.rollout.spec.prometheus.stale_after.get();
+        let now = Time(self.now);
+        let since = self.seen().holding_since;
+        self.status().holding_since = blind.as_ref().and(since.or(settled.then_some(now)));
+        let truth = Truth::from(blind.is_none());
+        let (reason, message) =
+            blind.as_ref().map_or(("Fresh", "Every trigger has a fresh reading."), |why| ("NoReading", why));
+        self.condition("MetricsAvailable", truth, reason, message);
+        if blind.is_some() {
+            return blind;
+        }
+        if !self.traffic_accepted() {
+            return Some("the data plane has not taken the weights yet".into());
+        }
+        let answered = judged.iter().filter_map(|(verdict, _)| match verdict {
+            Verdict::Pass { step_requests } => Some(*step_requests),
+            Verdict::Breach | Verdict::Hold(_) => None,
+        });
+        let answered = answered.fold(f64::INFINITY, f64::min);
+        let waited = self.accepted_age().is_some_and(|age| age >= duration.get());
+        (waited && answered < f64::from(min_requests))
+            .then(|| format!("the candidate answered fewer than {min_requests} requests in this step"))
+    }
+
+    /// Shortest time and fewest requests of the current step.
+    fn step_terms(&self) -> (Span, u32) {
+        let strategy = &self.rollout.spec.strategy;
+        match (self.seen().phase, &strategy.shadow) {
+            (RolloutPhase::Shadow, Some(shadow)) => (shadow.duration, shadow.min_requests),
+            (
+                RolloutPhase::Shadow
+                | RolloutPhase::Canary
+                | RolloutPhase::Pending
+                | RolloutPhase::Preparing
+                | RolloutPhase::Healthy
+                | RolloutPhase::RolledBack,
+                _,
+            ) => (strategy.canary.interval, strategy.canary.min_requests),
+        }
+    }
+}
