@@ -9,6 +9,7 @@ mod store;
 use std::path::{Path, PathBuf};
 
 use anneal_cluster::cache::{make_dir, remove_dir};
+use anneal_cluster::tools::apt;
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
@@ -67,6 +68,7 @@ pub(crate) fn build(context: &Context, which: Which) -> Result<PathBuf> {
     inputs.extend(which.bases().iter().map(|base| base.recipe().into_bytes()));
     let prefix = format!("image-{}", which.target());
     let folder = context.cache.entry(&prefix, &inputs).get_or_build(|folder| {
+        apt(&context.cache, &context.progress, &["buildah", "mmdebstrap"])?;
         let store = Store::open(context)?;
         for base in which.bases() {
             base::prepare(context, &store, base)?;

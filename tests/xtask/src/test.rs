@@ -18,7 +18,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
         step.done();
         Ok(())
     };
-    step("Check the format", &["fmt", "--all", "--check"])?;
+    step("Check the format", &["fmt", "--all", "--check", "--", "--color", "never"])?;
     licences(context)?;
     step("Lint", &["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
     step("Test", &["test", "--locked", "--workspace"])
@@ -28,7 +28,8 @@ fn licences(context: &Context) -> Result<()> {
     let deny = tools::cargo_deny(context)?;
     let step = context.progress.step("Check licences and sources of dependencies");
     Cmd::new(deny)
-        .args(["check", "--hide-inclusion-graph", "bans", "licenses", "sources"])
+        // Warnings are for whoever asks `cargo deny check`; here they would bury the error.
+        .args(["--log-level", "error", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"])
         .cwd(context.checkout.root())
         .run(&context.cache.log("test"))?;
     step.done();
