@@ -1,0 +1,110 @@
+//! The commands: from arguments to the library and back to an exit code.
+
+use std::{
+    io::{Write, stdout},
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use anneal_crds::contract::{ExitCode, RunResult, Task};
+use anneal_trainer::{
+    artifact::Model,
+    data::{self, Selection},
+    error::Failure,
+    evaluate, host,
+    job::Job,
+    nn::{Compute, set_threads},
+    notice,
+    run::{self, Folders, Request},
+    schema::TargetKind,
+    serve,
+    storage::Location,
+    train::{self, Bar, Observer, Stop},
+};
+use tokio::runtime::Handle;
+
+use crate::cli::{EvaluateArgs, RunArgs, ServeArgs, TrainArgs};
+
+/// `train`.
+pub fn train(runtime: &Handle, args: &TrainArgs) -> Result<ExitCode, Failure> {
+    let (job, folders) = open(runtime, &args.run)?;
+    let observer = Observer::new(Bar::InTerminals)?;
+    if let Some(address) = args.listen {
+        train::listen(runtime, address, observer.registry())?;
+    }
+    let stop = Stop::on_signal(runtime)?;
+    let threads = args.threads.unwrap_or_else(host::processors);
+    observer.say(&format!(
+        "run {} of model {}, attempt {}, {threads} threads",
+        job.run.as_str(),
+        job.spec.model,
+        args.run.attempt
+    ));
+    let request = Request { job, folders, device: args.device, threads };
+    let result = run::run(runtime, &request, &observer, &stop)?;
+    for outcome in &result.gates {
+        observer.say(&format!("gate {}: {:?}, {}", outcome.gate, outcome.verdict, outcome.message));
+    }
+    match &result.version {
+        Some(version) => observer.say(&format!("version {version}, artifact {}", result.artifact.digest)),
+        None => observer.say("no version: a required gate did not pass, and production is unchanged"),
+    }
+    report_result(&result, &args.run)
+}
+
+/// `report`.
+pub fn report(runtime: &Handle, args: &RunArgs) -> Result<ExitCode, Failure> {
+    let (_, folders) = open(runtime, args)?;
+    let result = folders.result()?.ok_or_else(|| Failure::NoResult { uri: folders.result.uri() })?;
+    report_result(&result, args)
+}
+
+fn open(runtime: &Handle, args: &RunArgs) -> Result<(Job, Folders), Failure> {
+    let job = Job::read(&args.file, args.run_uid.as_deref())?;
+    let folders = Folders::open(runtime, &job, args.output_uri.as_deref(), args.checkpoint_uri.as_deref())?;
+    Ok((job, folders))
+}
+
+fn report_result(result: &RunResult, args: &RunArgs) -> Result<ExitCode, Failure> {
+    notice::write(&args.termination_log, &notice::of_result(result)?)?;
+    Ok(run::exit_code(result))
+}
+
+/// `evaluate`.
+pub fn evaluate(runtime: &Handle, args: &EvaluateArgs) -> Result<ExitCode, Failure> {
+    set_threads(host::processors());
+    let folder = Location::open(runtime, &args.artifact)?;
+    let model = Model::load(&folder, args.digest.as_deref(), Compute::CPU)?;
+    if model.schema.target.name != args.target {
+        let (target, own) = (&args.target, &model.schema.target.name);
+        return Err(Failure::Usage(format!("the artifact predicts `{own}` and not `{target}`: give --target {own}")));
+    }
+    let features = model.schema.columns();
+    let task = match model.schema.target.kind {
+        TargetKind::Classes { .. } => Task::Classification,
+        TargetKind::Number { .. } => Task::Regression,
+    };
+    let selection = Selection { target: &args.target, task, key: None, features: data::Features::Only(&features) };
+    let rows = data::read(runtime, &args.data, selection)?;
+    let evaluation = evaluate::evaluate(&model, &rows)?;
+    let text = serde_json::to_string_pretty(&evaluation)
+        .map_err(|source| Failure::Encoding { what: "the metrics", source })?;
+    writeln!(stdout(), "{text}")
+        .map_err(|source| Failure::System { action: "write to standard output".to_owned(), source })?;
+    Ok(ExitCode::Done)
+}
+
+/// `serve`.
+pub fn serve(runtime: &Handle, args: ServeArgs) -> Result<ExitCode, Failure> {
+    let options = serve::Options {
+        artifact: args.artifact,
+        digest: args.digest,
+        model: args.model,
+        version: args.model_version,
+        listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, args.port)),
+        drain: Duration::from_millis(u64::try_from(args.drain.as_millis()).unwrap_or(0)),
+        fault: args.fault,
+    };
+    serve::serve(runtime, options)?;
+    Ok(ExitCode::Done)
+}

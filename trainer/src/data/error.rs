@@ -1,0 +1,155 @@
+//! What can be wrong with data, always with the column and the file that are to blame.
+
+use super::table::ColumnKind;
+use crate::storage::StorageError;
+
+/// Why rows cannot be used. Every message names what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// A file or folder is missing.
+    #[error("{uri}: there is no such Parquet file: check data.train.uri and data.validation.uri")]
+    Missing {
+        /// The URI or pattern.
+        uri: String,
+    },
+    /// The storage did not answer; not a fault of the data.
+    #[error(transparent)]
+    Storage(StorageError),
+    /// A file is not Parquet or is damaged.
+    #[error("{file}: this is no readable Parquet file ({cause}): write it again")]
+    Corrupt {
+        /// Which file.
+        file: String,
+        /// Why.
+        cause: String,
+    },
+    /// A column is missing.
+    #[error("{file}: column `{column}` is missing: add it, or correct data.target, data.split.key or data.exclude")]
+    NoColumn {
+        /// Which column.
+        column: String,
+        /// Which file.
+        file: String,
+    },
+    /// There are columns that the first file, or the training rows, lack.
+    #[error("{file}: column `{column}` is not among the other rows' columns: list it under data.exclude or add it to all files")]
+    ExtraColumn {
+        /// Which column.
+        column: String,
+        /// Which file.
+        file: String,
+    },
+    /// A column is a number in one file and a category in another.
+    #[error("{file}: column `{column}` is a {found} here and a {expected} elsewhere: write it with one type")]
+    KindDiffers {
+        /// Which column.
+        column: String,
+        /// Which file.
+        file: String,
+        /// What it is here.
+        found: ColumnKind,
+        /// What it is elsewhere.
+        expected: ColumnKind,
+    },
+    /// A column's type cannot be used.
+    #[error("{file}: column `{column}` has type {kind}, which {problem}")]
+    Type {
+        /// Which column.
+        column: String,
+        /// Which file.
+        file: String,
+        /// Arrow's name of the type.
+        kind: String,
+        /// What is wrong and what to do.
+        problem: &'static str,
+    },
+    /// Empty values where none may be.
+    #[error("{file}: column `{column}` is empty in {count} rows: fill them, or list the column under data.exclude")]
+    Empty {
+        /// Which column.
+        column: String,
+        /// Which file.
+        file: String,
+        /// How many rows.
+        count: usize,
+    },
+    /// NaN or infinite numbers.
+    #[error("{file}: column `{column}` is NaN or infinite in {count} rows, first in row {row}: correct or remove these rows")]
+    NotFinite {
+        /// Which column.
+        column: String,
+        /// Which file.
+        file: String,
+        /// How many rows.
+        count: usize,
+        /// The first such row of the file, from 0.
+        row: usize,
+    },
+    /// Numbers too large to be standardised.
+    #[error("column `{column}` has numbers too large to be standardised: scale it, or list it under data.exclude")]
+    TooLarge {
+        /// Which column.
+        column: String,
+    },
+    /// A class target that is a fraction.
+    #[error("{file}: the target `{column}` holds the fraction {value}: classes must be whole numbers or texts, or use task: regression")]
+    FractionalClass {
+        /// The target.
+        column: String,
+        /// Which file.
+        file: String,
+        /// The first fraction.
+        value: f64,
+    },
+    /// Only one class.
+    #[error("the target `{column}` has only the class `{class}` in the training rows: at least two are needed")]
+    OneClass {
+        /// The target.
+        column: String,
+        /// The class.
+        class: String,
+    },
+    /// A class that training never saw.
+    #[error("the target `{column}` has the class `{class}` in the validation rows and not in the training rows: add training rows of it")]
+    NewClass {
+        /// The target.
+        column: String,
+        /// The class.
+        class: String,
+    },
+    /// So many different texts that the column is rather an identifier.
+    #[error("column `{column}` has {count} different values, more than {limit}: list it under data.exclude if it is an identifier")]
+    TooManyValues {
+        /// Which column.
+        column: String,
+        /// How many.
+        count: usize,
+        /// How many are allowed.
+        limit: usize,
+    },
+    /// No column is left to learn from.
+    #[error("{file}: no feature column is left beside the target: shorten data.exclude")]
+    NoFeatures {
+        /// Which file.
+        file: String,
+    },
+    /// Too few rows.
+    #[error("{set} has {rows} rows and {wanted} are needed: add rows, or lower data.minRows")]
+    TooFew {
+        /// Which rows.
+        set: &'static str,
+        /// How many there are.
+        rows: usize,
+        /// How many are needed.
+        wanted: usize,
+    },
+}
+
+impl From<StorageError> for DataError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::NotFound { uri } => Self::Missing { uri },
+            other => Self::Storage(other),
+        }
+    }
+}

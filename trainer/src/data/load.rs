@@ -1,0 +1,78 @@
+//! The training and the validation rows of a run, with every check that needs no model.
+
+use std::collections::BTreeSet;
+
+use anneal_crds::retrain_job::Data;
+use tokio::runtime::Handle;
+
+use super::{
+    error::DataError,
+    read::{Features, Selection, read},
+    split::split,
+    table::{Column, Rows, Values},
+};
+
+/// The two sets of rows, with the same columns.
+#[derive(Clone, Debug)]
+pub struct Sets {
+    /// Rows to learn from.
+    pub train: Rows,
+    /// Rows to compare models on.
+    pub validation: Rows,
+}
+
+/// Reads, splits and checks the rows of a run.
+///
+/// # Errors
+/// When the rows cannot be read, are too few, or hold only one class.
+pub fn load(runtime: &Handle, data: &Data) -> Result<Sets, DataError> {
+    let key = data.split.as_ref().map(|split| split.key.as_str());
+    let exclude = data.exclude.as_slice();
+    let selection = Selection { target: &data.target, task: data.task, key, features: Features::AllBut(exclude) };
+    let all = read(runtime, &data.train.uri, selection)?;
+    let sets = match (&data.validation, &data.split, &all.key) {
+        (Some(source), ..) => {
+            enough("data.train", &all, data.min_rows as usize)?;
+            let columns = all.features.iter().map(|column| (column.name.clone(), column.values.kind())).collect();
+            let features = Features::Exactly { columns: &columns, exclude };
+            let validation = read(runtime, &source.uri, Selection { key: None, features, ..selection })?;
+            Sets { train: all, validation }
+        }
+        (None, Some(how), Some(key)) => {
+            let (train, validation) = split(key, how.seed, how.validation_fraction);
+            Sets { train: all.take(&train), validation: all.take(&validation) }
+        }
+        // `job` refuses a spec with neither.
+        (None, ..) => Sets { train: all, validation: Rows::default() },
+    };
+    enough("data.train", &sets.train, data.min_rows as usize)?;
+    enough("the validation set", &sets.validation, (data.min_rows as usize).div_ceil(10))?;
+    check_classes(&sets)?;
+    Ok(sets)
+}
+
+fn enough(set: &'static str, rows: &Rows, wanted: usize) -> Result<(), DataError> {
+    let wanted = wanted.max(1);
+    if rows.count < wanted { Err(DataError::TooFew { set, rows: rows.count, wanted }) } else { Ok(()) }
+}
+
+fn check_classes(sets: &Sets) -> Result<(), DataError> {
+    let (Some(train), Some(validation)) = (classes(&sets.train), classes(&sets.validation)) else {
+        return Ok(());
+    };
+    let column = sets.train.target.as_ref().map(|target| target.name.clone()).unwrap_or_default();
+    if let Some(class) = validation.difference(&train).next() {
+        return Err(DataError::NewClass { column, class: (*class).to_owned() });
+    }
+    match (train.first(), train.len()) {
+        (Some(class), 1) => Err(DataError::OneClass { column, class: (*class).to_owned() }),
+        _ => Ok(()),
+    }
+}
+
+fn classes(rows: &Rows) -> Option<BTreeSet<&str>> {
+    match rows.target.as_ref()? {
+        Column { values: Values::Category(values), .. } => Some(values.names().iter().map(String::as_str).collect()),
+        Column { values: Values::Number(_), .. } => None,
+    }
+}

@@ -1,0 +1,162 @@
+//! The job file: a RetrainJob manifest, as the operator mounts it or as a user writes it on a laptop.
+//!
+//! Parsed once at the start; nothing later looks at the file. A [`Job`] has no unknown key and obeys every rule that
+//! the API server would have checked and that the trainer relies on.
+
+mod rules;
+mod strict;
+
+use anneal_crds::retrain_job::{ResolvedBaseline, RetrainJobSpec};
+use serde::Deserialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// Why a job file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// The file cannot be read.
+    #[error("cannot read the job file {path} ({source}): give the path of a RetrainJob manifest with -f")]
+    Unreadable {
+        /// Which file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not YAML.
+    #[error("the job file is not YAML ({0}): correct it there")]
+    Yaml(Box<serde_saphyr::Error>),
+    /// The file is another kind of object.
+    #[error("the job file is a {found}: a RetrainJob of anneal.dev/v1alpha1 is needed")]
+    OtherKind {
+        /// apiVersion and kind.
+        found: String,
+    },
+    /// A key that nothing reads.
+    #[error("{path} is unknown{hint}: remove or correct it")]
+    UnknownKey {
+        /// Path of the key.
+        path: String,
+        /// The nearest known name, in words.
+        hint: String,
+    },
+    /// A value of the wrong shape.
+    #[error("the job file does not have the shape of a RetrainJob ({0}): correct it there")]
+    Shape(#[source] serde_json::Error),
+    /// A value outside its range.
+    #[error("{path} {problem}")]
+    Value {
+        /// Path of the value.
+        path: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+}
+
+/// A run to be done.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Name of the RetrainJob.
+    pub name: String,
+    /// Names the run's folder.
+    pub run: RunUid,
+    /// What to do.
+    pub spec: RetrainJobSpec,
+    /// What the candidate is compared with, if it was resolved.
+    pub baseline: Option<ResolvedBaseline>,
+}
+
+/// Name of a run's folder: letters, digits, `-`, `_` and `.`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunUid(String);
+
+impl RunUid {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn new(text: &str) -> Result<Self, JobError> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if text.is_empty() || text.len() > 128 || text.starts_with('.') || !text.chars().all(allowed) {
+            let problem = format!("`{text}` names no folder: use letters, digits, - and _");
+            return Err(JobError::Value { path: "the run's uid".into(), problem });
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest {
+    metadata: Metadata,
+    spec: RetrainJobSpec,
+    #[serde(default)]
+    status: Option<Status>,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    uid: Option<String>,
+}
+
+/// Only what the trainer reads; the operator owns the rest.
+#[derive(Default, Deserialize)]
+struct Status {
+    #[serde(default)]
+    baseline: Option<ResolvedBaseline>,
+}
+
+impl Job {
+    /// Reads a job file; `uid` stands before the manifest's own.
+    ///
+    /// # Errors
+    /// When the file is missing or is no valid RetrainJob.
+    pub fn read(path: &str, uid: Option<&str>) -> Result<Self, JobError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| JobError::Unreadable { path: path.to_owned(), source })?;
+        Self::parse(&text, uid)
+    }
+
+    /// Parses a manifest; without `uid` or `metadata.uid`, the run is named by a digest of its spec.
+    ///
+    /// # Errors
+    /// When it is no valid RetrainJob.
+    pub fn parse(text: &str, uid: Option<&str>) -> Result<Self, JobError> {
+        let value: Value = serde_saphyr::from_str(text).map_err(|error| JobError::Yaml(Box::new(error)))?;
+        let word = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or("nothing").to_owned();
+        if (word("apiVersion").as_str(), word("kind").as_str()) != ("anneal.dev/v1alpha1", "RetrainJob") {
+            return Err(JobError::OtherKind { found: format!("{} of {}", word("kind"), word("apiVersion")) });
+        }
+        strict::check(&value)?;
+        let manifest: Manifest = serde_json::from_value(value).map_err(JobError::Shape)?;
+        rules::check(&manifest.spec)?;
+        let uid = uid.map(str::to_owned).or(manifest.metadata.uid);
+        let uid = uid.unwrap_or_else(|| digest_of(&manifest.spec));
+        Ok(Self {
+            name: manifest.metadata.name,
+            run: RunUid::new(&uid)?,
+            spec: manifest.spec,
+            baseline: manifest.status.and_then(|status| status.baseline),
+        })
+    }
+
+    /// Whether the trainer's resources ask for a GPU of any vendor.
+    pub fn asks_for_gpu(&self) -> bool {
+        let resources = &self.spec.trainer.resources;
+        let lists = [&resources.limits, &resources.requests];
+        lists.into_iter().flatten().flatten().any(|(name, amount)| name.contains("gpu") && amount.0 != "0")
+    }
+}
+
+fn digest_of(spec: &RetrainJobSpec) -> String {
+    let text = serde_json::to_vec(spec).unwrap_or_default();
+    let digest = format!("{:x}", Sha256::digest(text));
+    format!("spec-{}", &digest[..16])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,66 @@
+//! Where a run reads and writes: `<output>/<model>/{runs/<uid>, blobs, versions}`.
+
+use anneal_crds::contract::RunResult;
+use tokio::runtime::Handle;
+
+use super::Fence;
+use crate::{
+    error::Failure,
+    job::Job,
+    storage::{Creation, Location},
+};
+
+/// The folders of a run.
+#[derive(Clone, Debug)]
+pub struct Folders {
+    /// `<output>/<model>`.
+    pub model: Location,
+    /// `…/runs/<uid>/executions`.
+    pub executions: Location,
+    /// `…/runs/<uid>/checkpoints`, or where the operator says.
+    pub checkpoints: Location,
+    /// `…/runs/<uid>/result.json`.
+    pub result: Location,
+}
+
+impl Folders {
+    /// The folders of a job's run; `output` and `checkpoints` stand before the job's own.
+    ///
+    /// # Errors
+    /// When a URI names no place.
+    pub fn open(runtime: &Handle, job: &Job, output: Option<&str>, checkpoints: Option<&str>) -> Result<Self, Failure> {
+        let output = Location::open(runtime, output.unwrap_or(&job.spec.output.uri))?;
+        let model = output.join(&job.spec.model);
+        let run = model.join("runs").join(job.run.as_str());
+        let checkpoints = match checkpoints {
+            Some(uri) => Location::open(runtime, uri)?,
+            None => run.join("checkpoints"),
+        };
+        Ok(Self { model, executions: run.join("executions"), checkpoints, result: run.join("result.json") })
+    }
+
+    /// The run's result, if it was published.
+    ///
+    /// # Errors
+    /// When it cannot be read or understood.
+    pub fn result(&self) -> Result<Option<RunResult>, Failure> {
+        let Some(bytes) = self.result.read_if_exists()? else { return Ok(None) };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| Failure::Unreadable { uri: self.result.uri(), cause: error.to_string() })
+    }
+
+    /// Publishes the result, last and once. If there is one already, that is the run's result.
+    ///
+    /// # Errors
+    /// When the storage fails or a newer execution has started.
+    pub fn publish(&self, result: RunResult, fence: &Fence) -> Result<RunResult, Failure> {
+        let text = serde_json::to_vec_pretty(&result)
+            .map_err(|source| Failure::Encoding { what: "result.json", source })?;
+        fence.check()?;
+        match self.result.create(text)? {
+            Creation::Created => Ok(result),
+            Creation::Existed => Ok(self.result()?.unwrap_or(result)),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Routes and answers. Every answer carries `x-anneal-version`; a user's mistake is a 400 that names it.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Path, Request, State, rejection::BytesRejection},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use prometheus::{Encoder, Registry, TextEncoder};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{
+    Options,
+    fault::{Fault, Sequence},
+    metrics::{Arm, Metrics},
+    protocol::{self, BadRequest, InferResponse},
+    worker::{Refusal, Workers},
+};
+use crate::{
+    host::Stopwatch,
+    schema::{Schema, encode_features},
+};
+
+/// Largest body of a request, in bytes.
+const MAX_BODY: usize = 16 << 20;
+const VERSION_HEADER: HeaderName = HeaderName::from_static("x-anneal-version");
+
+/// Everything that an answer may depend on.
+#[derive(Debug)]
+pub(super) struct App {
+    model: String,
+    version: String,
+    schema: Schema,
+    workers: Workers,
+    metrics: Metrics,
+    fault: Fault,
+    faults: Mutex<Sequence>,
+    ready: AtomicBool,
+}
+
+impl App {
+    pub(super) fn new(options: &Options, schema: Schema, workers: Workers, metrics: Metrics) -> Self {
+        Self {
+            model: options.model.clone(),
+            version: options.version.clone(),
+            schema,
+            workers,
+            metrics,
+            fault: options.fault,
+            faults: Mutex::new(Sequence::new()),
+            ready: AtomicBool::new(true),
+        }
+    }
+
+    /// From here on the server is not ready, but still answers.
+    pub(super) fn begin_drain(&self) {
+        self.ready.store(false, Ordering::Relaxed);
+    }
+
+    fn next_fails(&self) -> bool {
+        self.faults.lock().is_ok_and(|mut sequence| sequence.next_fails(self.fault.error))
+    }
+}
+
+pub(super) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/v2", get(server))
+        .route("/v2/health/live", get(|| async { Json(json!({"live": true})) }))
+        .route("/v2/health/ready", get(ready))
+        .route("/v2/models/{model}", get(metadata))
+        .route("/v2/models/{model}/ready", get(model_ready))
+        .route("/v2/models/{model}/infer", post(infer))
+        .route("/metrics", get(|State(app): State<Arc<App>>| async move { metrics_page(&app.metrics.registry) }))
+        .fallback(|| async { answer_error(StatusCode::NOT_FOUND, "path", "there is nothing here: see GET /v2") })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(app.clone(), add_version))
+        .with_state(app)
+}
+
+async fn add_version(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if let Ok(version) = HeaderValue::from_str(&app.version) {
+        response.headers_mut().insert(VERSION_HEADER, version);
+    }
+    response
+}
+
+async fn server() -> Response {
+    Json(json!({"name": "anneal-trainer", "version": env!("CARGO_PKG_VERSION"), "extensions": []})).into_response()
+}
+
+async fn ready(State(app): State<Arc<App>>) -> Response {
+    let ready = app.ready.load(Ordering::Relaxed);
+    let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(json!({"ready": ready}))).into_response()
+}
+
+async fn model_ready(State(app): State<Arc<App>>, Path(model): Path<String>) -> Response {
+    if model == app.model { ready(State(app)).await } else { no_model(&app) }
+}
+
+async fn metadata(State(app): State<Arc<App>>, Path(model): Path<String>) -> Response {
+    if model == app.model {
+        Json(protocol::metadata(&app.schema, &app.model, &app.version)).into_response()
+    } else {
+        no_model(&app)
+    }
+}
+
+async fn infer(
+    State(app): State<Arc<App>>,
+    Path(model): Path<String>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let watch = Stopwatch::start();
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let response = match body {
+        _ if model != app.model => no_model(&app),
+        Ok(body) => answer(&app, &body).await,
+        Err(rejection) => answer_error(rejection.status(), "body", &format!("{rejection}: send at most {MAX_BODY} bytes")),
+    };
+    app.metrics.record(Arm::of_host(host), response.status().as_u16(), watch.elapsed());
+    response
+}
+
+async fn answer(app: &App, body: &[u8]) -> Response {
+    if app.fault.latency > Duration::ZERO {
+        tokio::time::sleep(app.fault.latency).await;
+    }
+    if app.next_fails() {
+        return answer_error(StatusCode::INTERNAL_SERVER_ERROR, "fault", "injected by --fault: start without it");
+    }
+    match predict(app, body).await {
+        Ok(response) => Json(response).into_response(),
+        Err(Problem::Request(BadRequest { field, reason })) => answer_error(StatusCode::BAD_REQUEST, &field, &reason),
+        Err(Problem::Refused(Refusal::Busy)) => {
+            answer_error(StatusCode::SERVICE_UNAVAILABLE, "queue", "is full: try again or add replicas")
+        }
+        Err(Problem::Refused(Refusal::Failed(why))) => answer_error(StatusCode::INTERNAL_SERVER_ERROR, "model", &why),
+    }
+}
+
+enum Problem {
+    Request(BadRequest),
+    Refused(Refusal),
+}
+
+async fn predict<'a>(app: &'a App, body: &[u8]) -> Result<InferResponse<'a>, Problem> {
+    let request = protocol::parse(body).map_err(Problem::Request)?;
+    let id = request.id.clone();
+    let rows = protocol::rows(request, &app.schema).map_err(Problem::Request)?;
+    let inputs = encode_features(&app.schema, &rows)
+        .map_err(|error| Problem::Request(BadRequest { field: "inputs".to_owned(), reason: error.to_string() }))?;
+    let outputs = app.workers.infer(inputs).await.map_err(Problem::Refused)?;
+    let prediction = Uuid::new_v4().to_string();
+    Ok(InferResponse {
+        model_name: &app.model,
+        model_version: &app.version,
+        parameters: json!({"prediction_id": prediction}),
+        id: id.unwrap_or(prediction),
+        outputs: protocol::outputs(&app.schema, &outputs),
+    })
+}
+
+fn no_model(app: &App) -> Response {
+    answer_error(StatusCode::NOT_FOUND, "model", &format!("is not served here: ask for {}", app.model))
+}
+
+fn answer_error(code: StatusCode, field: &str, reason: &str) -> Response {
+    (code, Json(json!({"error": format!("{field}: {reason}"), "field": field, "reason": reason}))).into_response()
+}
+
+/// A page of metrics in Prometheus' text format.
+pub(crate) fn metrics_page(registry: &Registry) -> Response {
+    let encoder = TextEncoder::new();
+    let mut page = Vec::new();
+    match encoder.encode(&registry.gather(), &mut page) {
+        Ok(()) => ([(header::CONTENT_TYPE, encoder.format_type().to_owned())], page).into_response(),
+        Err(error) => answer_error(StatusCode::INTERNAL_SERVER_ERROR, "metrics", &error.to_string()),
+    }
+}

@@ -1,0 +1,99 @@
+//! Counters and latencies of inference requests, by arm and code.
+//!
+//! The series that a rollout reads exist from the start with 0, so that a missing series means a missing server.
+
+use std::time::Duration;
+
+use prometheus::{CounterVec, HistogramOpts, HistogramVec, Opts, Registry};
+
+use crate::error::Failure;
+
+/// Bounds of the latency histogram, in seconds; the thresholds of the rollout guides (300 ms, 500 ms) are among them.
+const BUCKETS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.5, 5.0];
+const CODES: [u16; 4] = [200, 400, 500, 503];
+
+/// Whether an answer reaches a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arm {
+    /// It does.
+    Live,
+    /// The gateway sent a copy of a request and drops the answer.
+    Shadow,
+}
+
+impl Arm {
+    const ALL: [Self; 2] = [Self::Live, Self::Shadow];
+
+    /// Envoy marks a copy by adding `-shadow` to the host, before a port if there is one.
+    pub(super) fn of_host(host: &str) -> Self {
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+            Some(_) | None => host,
+        };
+        if name.ends_with("-shadow") { Self::Shadow } else { Self::Live }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Shadow => "shadow",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Metrics {
+    pub(super) registry: Registry,
+    requests: CounterVec,
+    duration: HistogramVec,
+    model: String,
+    version: String,
+}
+
+impl Metrics {
+    pub(super) fn new(model: &str, version: &str) -> Result<Self, Failure> {
+        let bug = |error: prometheus::Error| Failure::Panic(format!("metrics: {error}"));
+        let requests = Opts::new("anneal_serve_requests_total", "Inference requests that were answered.");
+        let requests = CounterVec::new(requests, &["model", "version", "arm", "code"]).map_err(bug)?;
+        let duration = HistogramOpts::new(
+            "anneal_serve_request_duration_seconds",
+            "Time from an inference request's body to its answer.",
+        );
+        let duration = HistogramVec::new(duration.buckets(BUCKETS.to_vec()), &["model", "version", "arm"]).map_err(bug)?;
+        let registry = Registry::new();
+        registry.register(Box::new(requests.clone())).map_err(bug)?;
+        registry.register(Box::new(duration.clone())).map_err(bug)?;
+        for arm in Arm::ALL {
+            duration.with_label_values(&[model, version, arm.name()]);
+            for code in CODES {
+                requests.with_label_values(&[model, version, arm.name(), &code.to_string()]);
+            }
+        }
+        Ok(Self { registry, requests, duration, model: model.to_owned(), version: version.to_owned() })
+    }
+
+    pub(super) fn record(&self, arm: Arm, code: u16, took: Duration) {
+        let (model, version, arm) = (self.model.as_str(), self.version.as_str(), arm.name());
+        self.requests.with_label_values(&[model, version, arm, &code.to_string()]).inc();
+        self.duration.with_label_values(&[model, version, arm]).observe(took.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_known_by_its_host() {
+        for (host, arm) in [
+            ("cars.example.com", Arm::Live),
+            ("cars.example.com:8080", Arm::Live),
+            ("cars.example.com-shadow", Arm::Shadow),
+            ("cars.example.com-shadow:8080", Arm::Shadow),
+            ("[::1]:80", Arm::Live),
+            ("", Arm::Live),
+        ] {
+            assert_eq!(Arm::of_host(host), arm, "{host}");
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Files in `file://` and `s3://` folders, read and written whole.
+//!
+//! Called by everything that touches data, checkpoints, artifacts and results; nothing else opens files of a run.
+//! Every write is atomic: a reader sees the whole file or none. [`Location::create`] succeeds for one writer only.
+//! The methods block; async code calls them through `spawn_blocking` or before it starts.
+
+use std::{fmt, path, sync::Arc};
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::{
+    Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, aws::AmazonS3Builder,
+    local::LocalFileSystem, path::Path,
+};
+use tokio::runtime::Handle;
+
+/// Why a file could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The URI names no place.
+    #[error("`{0}` is not a place for files: write file:///absolute/path or s3://bucket/key")]
+    Uri(String),
+    /// There is no such file.
+    #[error("{uri} does not exist: check the URI and that whatever writes it has finished")]
+    NotFound {
+        /// Which file.
+        uri: String,
+    },
+    /// The storage service or the file system failed.
+    #[error("cannot {action} {uri} ({source}): check that the storage is reachable and lets this pod in")]
+    Failed {
+        /// What was tried.
+        action: &'static str,
+        /// Which file.
+        uri: String,
+        /// Why.
+        #[source]
+        source: Box<StoreError>,
+    },
+}
+
+impl StorageError {
+    /// Whether the file is simply not there.
+    pub const fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound { .. })
+    }
+}
+
+/// Whether [`Location::create`] wrote the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Creation {
+    /// This call wrote it.
+    Created,
+    /// It existed and is unchanged.
+    Existed,
+}
+
+/// A file or folder.
+#[derive(Clone)]
+pub struct Location {
+    runtime: Handle,
+    store: Arc<dyn ObjectStore>,
+    root: String,
+    path: Path,
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.uri())
+    }
+}
+
+impl Location {
+    /// The place that a `file://` or `s3://` URI, or a path on this machine, names.
+    ///
+    /// # Errors
+    /// When it is neither, or when the environment lacks what S3 needs.
+    pub fn open(runtime: &Handle, uri: &str) -> Result<Self, StorageError> {
+        let invalid = || StorageError::Uri(uri.to_owned());
+        let (store, root, path): (Arc<dyn ObjectStore>, String, String) = if let Some(rest) = uri.strip_prefix("s3://") {
+            let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+            if bucket.is_empty() {
+                return Err(invalid());
+            }
+            let store = AmazonS3Builder::from_env().with_bucket_name(bucket).build();
+            let store = store.map_err(|source| failed("open", uri, source))?;
+            (Arc::new(store), format!("s3://{bucket}/"), key.to_owned())
+        } else {
+            let path = match uri.strip_prefix("file://") {
+                Some(path) => path::PathBuf::from(path),
+                None if uri.contains("://") => return Err(invalid()),
+                None => path::absolute(uri).map_err(|_| invalid())?,
+            };
+            let path = path.to_str().and_then(|path| path.strip_prefix('/')).ok_or_else(invalid)?.to_owned();
+            (Arc::new(LocalFileSystem::new().with_fsync(true)), "file:///".to_owned(), path)
+        };
+        let path = Path::parse(path.trim_end_matches('/')).map_err(|_| invalid())?;
+        Ok(Self { runtime: runtime.clone(), store, root, path })
+    }
+
+    /// A file or folder below this one; `name` may contain `/`.
+    pub fn join(&self, name: &str) -> Self {
+        // Names from a listing are taken as they are; only what no store allows is escaped.
+        let path = Path::parse(format!("{}/{name}", self.path)).unwrap_or_else(|_| {
+            name.split('/').filter(|part| !part.is_empty()).fold(self.path.clone(), |path, part| path.join(part))
+        });
+        Self { path, ..self.clone() }
+    }
+
+    /// The folder that holds this one, and this one's name; none at the top.
+    pub fn split(&self) -> Option<(Self, String)> {
+        let mut parts: Vec<_> = self.path.parts().collect();
+        let name = parts.pop()?.as_ref().to_owned();
+        Some((Self { path: Path::from_iter(parts), ..self.clone() }, name))
+    }
+
+    /// The URI of this place.
+    pub fn uri(&self) -> String {
+        format!("{}{}", self.root, self.path)
+    }
+
+    /// The whole file.
+    ///
+    /// # Errors
+    /// When it is missing or cannot be read.
+    pub fn read(&self) -> Result<Bytes, StorageError> {
+        self.runtime
+            .block_on(async { self.store.get(&self.path).await?.bytes().await })
+            .map_err(|source| self.failed("read", source))
+    }
+
+    /// The whole file, or none if there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read_if_exists(&self) -> Result<Option<Bytes>, StorageError> {
+        match self.read() {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes the whole file, replacing an older one.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, bytes: impl Into<PutPayload>) -> Result<(), StorageError> {
+        let payload = bytes.into();
+        self.runtime
+            .block_on(self.store.put(&self.path, payload))
+            .map(|_| ())
+            .map_err(|source| self.failed("write", source))
+    }
+
+    /// Writes the whole file if there is none: of several writers one succeeds.
+    ///
+    /// # Errors
+    /// When it cannot be written for another reason than that it exists.
+    pub fn create(&self, bytes: impl Into<PutPayload>) -> Result<Creation, StorageError> {
+        let options = PutOptions::from(PutMode::Create);
+        match self.runtime.block_on(self.store.put_opts(&self.path, bytes.into(), options)) {
+            Ok(_) => Ok(Creation::Created),
+            Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }) => Ok(Creation::Existed),
+            Err(source) => Err(self.failed("create", source)),
+        }
+    }
+
+    /// Removes the file; a missing one is no error.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove(&self) -> Result<(), StorageError> {
+        match self.runtime.block_on(self.store.delete(&self.path)) {
+            Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
+            Err(source) => Err(self.failed("remove", source)),
+        }
+    }
+
+    /// Names of the files and of the folders directly in this folder, each sorted; both empty if there is no folder.
+    ///
+    /// # Errors
+    /// When the storage cannot be listed.
+    pub fn list(&self) -> Result<Listing, StorageError> {
+        let result = match self.runtime.block_on(self.store.list_with_delimiter(Some(&self.path))) {
+            Ok(result) => result,
+            Err(StoreError::NotFound { .. }) => return Ok(Listing::default()),
+            Err(source) => return Err(self.failed("list", source)),
+        };
+        let last = |path: &Path| path.filename().map(str::to_owned);
+        let mut files: Vec<_> = result.objects.iter().filter_map(|object| last(&object.location)).collect();
+        let mut folders: Vec<_> = result.common_prefixes.iter().filter_map(last).collect();
+        files.sort();
+        folders.sort();
+        Ok(Listing { files, folders })
+    }
+
+    /// Removes every file below this folder.
+    ///
+    /// # Errors
+    /// When something cannot be listed or removed.
+    pub fn remove_all(&self) -> Result<(), StorageError> {
+        let locations = self.runtime.block_on(
+            self.store.list(Some(&self.path)).map_ok(|object| object.location).try_collect::<Vec<_>>(),
+        );
+        for path in locations.map_err(|source| self.failed("list", source))? {
+            Self { path, ..self.clone() }.remove()?;
+        }
+        Ok(())
+    }
+
+    fn failed(&self, action: &'static str, source: StoreError) -> StorageError {
+        failed(action, &self.uri(), source)
+    }
+}
+
+/// What lies directly in a folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Names of the files.
+    pub files: Vec<String>,
+    /// Names of the folders.
+    pub folders: Vec<String>,
+}
+
+fn failed(action: &'static str, uri: &str, source: StoreError) -> StorageError {
+    match source {
+        StoreError::NotFound { .. } => StorageError::NotFound { uri: uri.to_owned() },
+        other => StorageError::Failed { action, uri: uri.to_owned(), source: Box::new(other) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, tokio::runtime::Runtime, Location) {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let location = Location::open(runtime.handle(), &format!("file://{}", dir.path().display())).unwrap();
+        (dir, runtime, location)
+    }
+
+    #[test]
+    fn a_created_file_is_never_created_again() {
+        let (_dir, _runtime, folder) = folder();
+        let file = folder.join("a/b.json");
+        assert_eq!(file.create("one").unwrap(), Creation::Created);
+        assert_eq!(file.create("two").unwrap(), Creation::Existed);
+        assert_eq!(file.read().unwrap(), "one");
+        assert_eq!(folder.list().unwrap().folders, ["a"]);
+        assert_eq!(folder.join("a").list().unwrap().files, ["b.json"]);
+        folder.remove_all().unwrap();
+        assert!(file.read_if_exists().unwrap().is_none());
+    }
+
+    #[test]
+    fn places_are_named_as_they_were_given() {
+        let (dir, runtime, folder) = folder();
+        assert_eq!(folder.join("x").uri(), format!("file://{}/x", dir.path().display()));
+        let (parent, name) = folder.join("x/y*.parquet").split().unwrap();
+        assert_eq!((parent.uri(), name.as_str()), (folder.join("x").uri(), "y*.parquet"));
+        for bad in ["http://x/y", "s3://", "gs://b/k"] {
+            assert!(Location::open(runtime.handle(), bad).is_err(), "{bad}");
+        }
+    }
+}
