@@ -1,0 +1,84 @@
+//! The main job from end to end: train, prove, shadow, canary, production; and what must not get there.
+//!
+//! Called by `cargo xtask demo`, which builds what it needs, and by `cargo xtask test`. Prints a story on stderr and
+//! one JSON line on stdout, and fails unless every field of that line is as promised.
+
+mod checks;
+mod kubectl;
+mod load;
+mod scenario;
+mod story;
+
+use std::{io::Write, path::PathBuf, process::ExitCode};
+
+use anneal_cluster::progress::Progress;
+use clap::Parser;
+
+use crate::{kubectl::Kubectl, scenario::Scenario};
+
+/// Runs the main job from end to end on a cluster.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Folder with the chart and the examples.
+    #[arg(long)]
+    repository: PathBuf,
+    /// The kubectl program.
+    #[arg(long, default_value = "kubectl")]
+    kubectl: PathBuf,
+    /// The helm program.
+    #[arg(long, default_value = "helm")]
+    helm: PathBuf,
+    /// Kubeconfig file.
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
+    /// Context in the kubeconfig.
+    #[arg(long)]
+    context: Option<String>,
+    /// The PyPI wheel of nannyml, which holds the data.
+    #[arg(long)]
+    wheel: PathBuf,
+    /// Folder on the node for a hostPath volume; without it the cluster's default storage class is used.
+    #[arg(long)]
+    host_path: Option<PathBuf>,
+    /// GatewayClass for the demo's gateway.
+    #[arg(long, default_value = "anneal-demo")]
+    gateway_class: String,
+    /// Image of the operator, with tag.
+    #[arg(long, default_value = "anneal/operator:0.1.0")]
+    operator_image: String,
+    /// Image of the trainer, with tag.
+    #[arg(long, default_value = "anneal/trainer:0.1.0")]
+    trainer_image: String,
+    /// Requests a second.
+    #[arg(long, default_value_t = 60)]
+    rate: u32,
+    /// Fewest requests in all.
+    #[arg(long, default_value_t = 10_000)]
+    requests: usize,
+    /// Moments at which the operator pod is killed, such as `rollout:Shadow:0` or `car-loan-recent:Training`.
+    #[arg(long, value_delimiter = ',')]
+    kill_operator_at: Vec<String>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    // Only an error if a provider is there already, which is as good.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let kubectl = Kubectl {
+        kubectl: args.kubectl.clone(),
+        helm: args.helm.clone(),
+        kubeconfig: args.kubeconfig.clone(),
+        context: args.context.clone(),
+    };
+    match Scenario::new(args, kubectl, Progress::new()).run().await {
+        Ok(report) => {
+            let printed = writeln!(std::io::stdout(), "{}", report.line());
+            if printed.is_ok() && report.is_as_promised() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "the demo failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
