@@ -1,6 +1,6 @@
 //! What a bare cluster lacks: DNS, Prometheus, Envoy Gateway, and GPUs that exist on paper.
 //!
-//! Called by `up`. `install` only asks for them; `wait` returns when they serve.
+//! Called by `up`. `install_…` only ask for them; `wait` returns when they serve.
 
 use anyhow::Result;
 
@@ -15,8 +15,8 @@ use crate::up::eventually;
 const GPUS: &str = r#"{"status":{"capacity":{"nvidia.com/gpu":"4"},"allocatable":{"nvidia.com/gpu":"4"}}}"#;
 const GATEWAY_NAMESPACE: &str = "envoy-gateway-system";
 
-/// Applies manifests and charts.
-pub(crate) fn install(cluster: &Cluster, tools: &Tools, progress: &Progress) -> Result<()> {
+/// Asks for DNS and Prometheus, and gives the node its GPUs.
+pub(crate) fn install_basics(cluster: &Cluster, progress: &Progress) -> Result<()> {
     let step = progress.step("Install DNS and Prometheus");
     cluster.apply(&render(COREDNS, &cluster.plan))?;
     cluster.apply(&render(PROMETHEUS, &cluster.plan))?;
@@ -28,6 +28,11 @@ pub(crate) fn install(cluster: &Cluster, tools: &Tools, progress: &Progress) -> 
     })?;
     cluster.kubectl(["patch", "node", NODE, "--subresource=status", "--type=merge", "-p", GPUS])?;
     step.done();
+    Ok(())
+}
+
+/// Asks for Envoy Gateway. Its chart runs a job first, so its image has to be there.
+pub(crate) fn install_gateway(cluster: &Cluster, tools: &Tools, progress: &Progress) -> Result<()> {
     let step = progress.step("Install Envoy Gateway");
     let chart = tools.gateway.join("chart").display().to_string();
     let envoy = format!("global.images.envoyProxy.image={}", images::ENVOY);
@@ -43,6 +48,8 @@ pub(crate) fn install(cluster: &Cluster, tools: &Tools, progress: &Progress) -> 
         &envoy,
         "--set",
         "global.images.envoyProxy.pullPolicy=IfNotPresent",
+        "--timeout",
+        "120s",
         // It only matters with several zones.
         "--set",
         "topologyInjector.enabled=false",

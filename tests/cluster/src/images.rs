@@ -20,8 +20,8 @@ pub const COREDNS: &str = "anneal.test/coredns:1.15.0";
 pub const ENVOY_GATEWAY: &str = "anneal.test/gateway:1.9.1";
 /// Envoy.
 pub const ENVOY: &str = "anneal.test/envoy:1.40.0";
-/// Prometheus, from Debian.
-pub const PROMETHEUS: &str = "anneal.test/prometheus:debian";
+/// Prometheus.
+pub const PROMETHEUS: &str = "anneal.test/prometheus:3.15.0";
 
 /// The archives of all images, the pause image first: nothing runs without it.
 pub(crate) fn prepare(cache: &Cache, progress: &Progress, tools: &Tools) -> Result<Vec<PathBuf>> {
@@ -33,7 +33,7 @@ pub(crate) fn prepare(cache: &Cache, progress: &Progress, tools: &Tools) -> Resu
         (COREDNS, tools.coredns.join("coredns")),
         (ENVOY_GATEWAY, tools.gateway.join("envoy-gateway")),
         (ENVOY, tools.envoy.clone()),
-        (PROMETHEUS, PathBuf::from("/usr/bin/prometheus")),
+        (PROMETHEUS, tools.prometheus.join("prometheus")),
     ];
     let mut archives = vec![shell.archive(cache, progress)?];
     for (name, program) in &others {

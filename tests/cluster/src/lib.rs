@@ -135,17 +135,13 @@ impl Cluster {
 
     /// Loads an image from a docker-archive or OCI archive; pods then find it under the name it has in there.
     pub fn load_image(&self, archive: &Path) -> Result<()> {
-        let import = Cmd::new("ctr")
-            .args([
-                "--address",
-                &self.plan.text("containerd.sock"),
-                "--namespace",
-                "k8s.io",
-                "images",
-                "import",
-            ])
-            .arg(archive);
-        cgroup::joined(&self.plan.cgroup(), import)?.capture().map(drop)
+        self.containerd([OsStr::new("images"), OsStr::new("import"), archive.as_os_str()]).map(drop)
+    }
+
+    fn containerd<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Result<String> {
+        let socket = self.plan.text("containerd.sock");
+        let command = Cmd::new("ctr").args(["--address", &socket, "--namespace", "k8s.io"]).args(args);
+        cgroup::joined(&self.plan.cgroup(), command)?.capture()
     }
 
     fn client(&self, program: &str) -> Result<Cmd> {

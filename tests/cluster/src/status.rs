@@ -7,13 +7,14 @@ use std::fmt;
 use crate::Cluster;
 use crate::daemons;
 use crate::plan::NODE;
-use crate::{cgroup, down};
+use crate::{cgroup, down, up};
 
 /// What was found. Its text tells a person what runs and how to use it.
 #[derive(Debug, Clone)]
 pub struct Status {
     cluster: Cluster,
     exists: bool,
+    complete: bool,
     daemons: Vec<(&'static str, Option<u32>)>,
     node: Option<Node>,
 }
@@ -34,12 +35,20 @@ impl Status {
             daemons::NAMES.iter().map(|name| (*name, daemons::running(plan, name, &processes))).collect();
         let api = daemons.iter().any(|(name, pid)| *name == "kube-apiserver" && pid.is_some());
         let node = if api { node(cluster) } else { None };
-        Self { cluster: cluster.clone(), exists: down::leftovers(plan), daemons, node }
+        Self {
+            cluster: cluster.clone(),
+            exists: down::leftovers(plan),
+            complete: up::is_complete(plan),
+            daemons,
+            node,
+        }
     }
 
-    /// Whether every part runs and the node is ready.
+    /// Whether every part runs, the node is ready, and `up` came to its end.
     pub fn is_up(&self) -> bool {
-        self.daemons.iter().all(|(_, pid)| pid.is_some()) && self.node.as_ref().is_some_and(|node| node.ready)
+        self.complete
+            && self.daemons.iter().all(|(_, pid)| pid.is_some())
+            && self.node.as_ref().is_some_and(|node| node.ready)
     }
 
     /// Whether there is anything at all to take down.

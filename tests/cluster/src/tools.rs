@@ -20,6 +20,7 @@ pub struct GoPart {
     // Each program is the last element of its package's path, unless there is only one.
     packages: &'static [&'static str],
     ldflags: &'static str,
+    tags: &'static str,
     cgo: &'static str,
 }
 
@@ -44,6 +45,7 @@ pub const KUBERNETES: GoPart = GoPart {
         "k8s.io/kubernetes/cmd/kubectl",
     ],
     ldflags: "-s -w -X k8s.io/component-base/version.gitVersion=v1.34.4",
+    tags: "",
     cgo: "1",
 };
 
@@ -53,6 +55,7 @@ pub const ETCD: GoPart = GoPart {
     files: files!("etcd", "go.mod", "go.sum"),
     packages: &["go.etcd.io/etcd/server/v3"],
     ldflags: STRIPPED,
+    tags: "",
     cgo: "0",
 };
 
@@ -62,6 +65,7 @@ pub const COREDNS: GoPart = GoPart {
     files: files!("coredns", "go.mod", "go.sum", "main.go"),
     packages: &["."],
     ldflags: STRIPPED,
+    tags: "",
     cgo: "0",
 };
 
@@ -71,6 +75,7 @@ pub const HELM: GoPart = GoPart {
     files: files!("helm", "go.mod", "go.sum"),
     packages: &["helm.sh/helm/v4/cmd/helm"],
     ldflags: STRIPPED,
+    tags: "",
     cgo: "0",
 };
 
@@ -80,6 +85,17 @@ pub const ENVOY_GATEWAY: GoPart = GoPart {
     files: files!("envoy-gateway", "go.mod", "go.sum"),
     packages: &["github.com/envoyproxy/gateway/cmd/envoy-gateway"],
     ldflags: STRIPPED,
+    tags: "",
+    cgo: "0",
+};
+
+/// Prometheus without its web pages. Debian's cannot watch Kubernetes.
+pub const PROMETHEUS: GoPart = GoPart {
+    name: "prometheus",
+    files: files!("prometheus", "go.mod", "go.sum"),
+    packages: &["github.com/prometheus/prometheus/cmd/prometheus"],
+    ldflags: STRIPPED,
+    tags: "remove_all_sd,enable_kubernetes_sd",
     cgo: "0",
 };
 
@@ -89,6 +105,7 @@ pub const RCLONE: GoPart = GoPart {
     files: files!("rclone", "go.mod", "go.sum", "main.go"),
     packages: &["."],
     ldflags: STRIPPED,
+    tags: "",
     cgo: "0",
 };
 
@@ -98,9 +115,9 @@ pub fn go_part(cache: &Cache, progress: &Progress, part: &GoPart) -> Result<Path
         Cmd::new("go").args(["env", "GOVERSION", "GOARCH"]).env("GOTOOLCHAIN", "local").capture()?;
     let mut inputs: Vec<&str> = part.files.iter().flat_map(|(name, text)| [*name, *text]).collect();
     inputs.extend(part.packages);
-    inputs.extend([part.ldflags, part.cgo, &compiler]);
+    inputs.extend([part.ldflags, part.tags, part.cgo, &compiler]);
     cache.entry(part.name, &inputs).get_or_build(|folder| {
-        let step = progress.step(format!("Build {} (once, takes up to five minutes)", part.name));
+        let step = progress.step(format!("Build {} (once; takes minutes)", part.name));
         let source = folder.join("source");
         for (name, text) in part.files {
             write_file(&source.join(name), text)?;
@@ -110,7 +127,7 @@ pub fn go_part(cache: &Cache, progress: &Progress, part: &GoPart) -> Result<Path
             _ => format!("{}/", folder.display()),
         };
         go(&source)
-            .args(["build", "-trimpath", "-ldflags", part.ldflags, "-o", &out])
+            .args(["build", "-trimpath", "-ldflags", part.ldflags, "-tags", part.tags, "-o", &out])
             .args(part.packages)
             .env("CGO_ENABLED", part.cgo)
             .run(&cache.log(part.name))?;
@@ -155,7 +172,6 @@ pub const PACKAGES: &[&str] = &[
     "iproute2",
     "iptables",
     "openssl",
-    "prometheus",
     "runc",
     "unzip",
     "util-linux",
@@ -267,6 +283,8 @@ pub struct Tools {
     pub coredns: PathBuf,
     /// The folder with Envoy Gateway and its chart.
     pub gateway: PathBuf,
+    /// The folder with Prometheus.
+    pub prometheus: PathBuf,
     /// The Envoy program.
     pub envoy: PathBuf,
 }
@@ -281,6 +299,7 @@ impl Tools {
             helm: go_part(cache, progress, &HELM)?,
             coredns: go_part(cache, progress, &COREDNS)?,
             gateway: go_part(cache, progress, &ENVOY_GATEWAY)?,
+            prometheus: go_part(cache, progress, &PROMETHEUS)?,
             kubernetes: go_part(cache, progress, &KUBERNETES)?,
         })
     }

@@ -10,11 +10,14 @@ use anyhow::{Context, Result, bail};
 
 use crate::Cluster;
 use crate::cache::{Cache, make_dir, write_file};
+use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::render::render;
 use crate::sh::tail;
 use crate::tools::Tools;
 use crate::{addons, cgroup, daemons, images, kernel, net, pki, render};
+
+const COMPLETE: &str = "complete";
 
 /// Everything from an empty state folder to a cluster that serves.
 pub(crate) fn up(cluster: &Cluster, cache: &Cache, progress: &Progress) -> Result<()> {
@@ -28,14 +31,23 @@ pub(crate) fn up(cluster: &Cluster, cache: &Cache, progress: &Progress) -> Resul
     daemons::start(&cluster.plan, &tools, "containerd")?;
     daemons::start(&cluster.plan, &tools, "kube-apiserver")?;
     std::thread::scope(|scope| {
-        // The API server starts in the meantime, and what needs an image waits for it.
         let loading = scope.spawn(|| load(cluster, &archives));
         start(cluster, &tools)?;
         step.done();
-        addons::install(cluster, &tools, progress)?;
-        loading.join().unwrap_or_else(|_| bail!("the thread that loads images died; try again"))
+        addons::install_basics(cluster, progress)?;
+        let step = progress.step("Load images");
+        loading.join().unwrap_or_else(|_| bail!("the thread that loads images died; try again"))?;
+        step.done();
+        anyhow::Ok(())
     })?;
-    addons::wait(cluster, progress)
+    addons::install_gateway(cluster, &tools, progress)?;
+    addons::wait(cluster, progress)?;
+    write_file(&cluster.plan.path(COMPLETE), "")
+}
+
+/// Whether `up` came to its end.
+pub(crate) fn is_complete(plan: &Plan) -> bool {
+    plan.path(COMPLETE).exists()
 }
 
 fn prepare(cluster: &Cluster, tools: &Tools) -> Result<()> {
@@ -76,8 +88,7 @@ fn start(cluster: &Cluster, tools: &Tools) -> Result<()> {
 }
 
 fn load(cluster: &Cluster, archives: &[PathBuf]) -> Result<()> {
-    let socket = cluster.plan.path("containerd.sock");
-    eventually(cluster, "containerd", 300, || socket.exists())?;
+    eventually(cluster, "containerd", 300, || cluster.containerd(["version"]).is_ok())?;
     archives.iter().try_for_each(|archive| cluster.load_image(archive))
 }
 
