@@ -34,6 +34,7 @@ pub(crate) fn render(template: &str, plan: &Plan) -> String {
         ("prometheus-service", plan.prometheus_service()),
         ("image.busybox", images::BUSYBOX.to_owned()),
         ("image.coredns", images::COREDNS.to_owned()),
+        ("image.envoy", images::ENVOY.to_owned()),
         ("image.prometheus", images::PROMETHEUS.to_owned()),
     ];
     values
