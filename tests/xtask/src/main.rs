@@ -6,6 +6,7 @@
 
 mod cargo;
 mod checkout;
+mod cluster;
 mod image;
 mod libtorch;
 mod target;
@@ -39,6 +40,12 @@ enum Command {
         /// Which image
         which: image::Which,
     },
+    /// Brings a throwaway Kubernetes up on this machine, or down
+    Cluster {
+        /// What to do
+        #[command(subcommand)]
+        action: cluster::Action,
+    },
     /// Prepares libtorch and prints the shell line that cargo needs: eval "$(cargo xtask libtorch)"
     Libtorch,
 }
@@ -64,9 +71,10 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<()> {
     let context = Context { checkout: Checkout::find()?, cache: Cache::open()?, progress: Progress::new() };
-    match args.command {
+    match &args.command {
         Command::Test => test::run(&context),
-        Command::Image { which } => print(&image::build(&context, which)?.display().to_string()),
+        Command::Image { which } => print(&image::build(&context, *which)?.display().to_string()),
+        Command::Cluster { action } => cluster::run(&context, action),
         Command::Libtorch => print(&format!("export LIBTORCH='{}'", libtorch::prepare(&context)?.display())),
     }
 }
