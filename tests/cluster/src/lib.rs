@@ -103,6 +103,11 @@ impl Cluster {
         self.plan.host_address()
     }
 
+    /// A client program of the cluster's own version: `kubectl` or `helm`.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.plan.path("bin").join(name)
+    }
+
     /// The network namespace, for `nsenter --net=`. [`Cluster::inside`] is the better way in.
     pub fn netns(&self) -> PathBuf {
         self.plan.netns()

@@ -34,9 +34,12 @@ struct Args {
     /// Context in the kubeconfig.
     #[arg(long)]
     context: Option<String>,
-    /// The PyPI wheel of nannyml, which holds the data.
+    /// Folder with the Parquet files.
     #[arg(long)]
-    wheel: PathBuf,
+    data: PathBuf,
+    /// Image with tar, to copy the data with.
+    #[arg(long)]
+    copy_image: String,
     /// Folder on the node for a hostPath volume; without it the cluster's default storage class is used.
     #[arg(long)]
     host_path: Option<PathBuf>,

@@ -8,7 +8,10 @@ use anneal_crds::{
 };
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    process::Command,
+    time::{Instant, sleep},
+};
 
 use crate::{
     Args,
@@ -45,7 +48,7 @@ impl Scenario {
     pub(crate) async fn run(mut self) -> Result<Report> {
         let started = Instant::now();
         self.install().await?;
-        self.prepare_data().await?;
+        self.copy_data().await?;
         self.first_version().await?;
         let load = Load::start(self.address().await?, self.request()?, self.args.rate)?;
         let (main, healthy) = self.next_version().await?;
@@ -135,19 +138,30 @@ impl Scenario {
         Ok(())
     }
 
-    /// nannyml's car loans as Parquet, converted in the cluster by the trainer.
-    async fn prepare_data(&self) -> Result<()> {
-        let step = self.progress.step("Convert the car-loan data set to Parquet");
-        let wheel = fs::read(&self.args.wheel)
-            .with_context(|| format!("{} cannot be read", self.args.wheel.display()))?;
-        let overrides = data_pod(&self.args.trainer_image).to_string();
+    /// The Parquet files, onto the volume, as anyone could copy them: tar through a pod's standard input.
+    async fn copy_data(&self) -> Result<()> {
+        let step = self.progress.step("Copy the car-loan data set to the volume");
+        let archive = Command::new("tar")
+            .arg("-cC")
+            .arg(&self.args.data)
+            .arg(".")
+            .output()
+            .await
+            .context("tar cannot be started; install it")?;
+        ensure!(
+            archive.status.success(),
+            "{} cannot be packed: {}",
+            self.args.data.display(),
+            String::from_utf8_lossy(&archive.stderr)
+        );
+        let overrides = copy_pod(&self.args.copy_image).to_string();
         // A run that was cut short may have left its pod.
-        self.kubectl.run(&["delete", "pod", "data", "-n", HOME, "--ignore-not-found"]).await?;
+        self.kubectl.run(&["delete", "pod", "copy", "-n", HOME, "--ignore-not-found"]).await?;
         self.kubectl
             .run_with(
                 &[
                     "run",
-                    "data",
+                    "copy",
                     "-n",
                     HOME,
                     "--rm",
@@ -155,10 +169,10 @@ impl Scenario {
                     "--stdin",
                     "--restart=Never",
                     "--pod-running-timeout=5m",
-                    &format!("--image={}", self.args.trainer_image),
+                    &format!("--image={}", self.args.copy_image),
                     &format!("--overrides={overrides}"),
                 ],
-                &wheel,
+                &archive.stdout,
             )
             .await?;
         step.done();
@@ -428,8 +442,9 @@ fn local_volume(path: &str) -> String {
     .to_string()
 }
 
-/// A pod that converts what it gets on standard input.
-fn data_pod(image: &str) -> Value {
+/// A pod that unpacks what it gets on standard input.
+fn copy_pod(image: &str) -> Value {
+    let folder = "/var/lib/anneal/data/car-loan";
     serde_json::json!({
         "spec": {
             "automountServiceAccountToken": false,
@@ -438,19 +453,16 @@ fn data_pod(image: &str) -> Value {
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             "containers": [{
-                "name": "data",
+                "name": "copy",
                 "image": image,
                 "imagePullPolicy": "IfNotPresent",
-                "args": ["data", "nannyml-car-loan", "--source=-", "--out=/var/lib/anneal/data/car-loan"],
+                "command": ["sh", "-c", format!("mkdir -p {folder} && tar -xC {folder}")],
                 "stdin": true,
                 "stdinOnce": true,
                 "securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}},
-                "volumeMounts": [{"name": "storage", "mountPath": "/var/lib/anneal"}, {"name": "tmp", "mountPath": "/tmp"}],
+                "volumeMounts": [{"name": "storage", "mountPath": "/var/lib/anneal"}],
             }],
-            "volumes": [
-                {"name": "storage", "persistentVolumeClaim": {"claimName": "models"}},
-                {"name": "tmp", "emptyDir": {}},
-            ],
+            "volumes": [{"name": "storage", "persistentVolumeClaim": {"claimName": "models"}}],
         },
     })
 }

@@ -3,7 +3,7 @@
 //! Called by every command that builds or tests crates. A child gets libtorch and this checkout's build folder in the
 //! cache, so it neither waits for the build lock of the `cargo xtask` around it nor starts cold in a fresh clone.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anneal_cluster::sh::Cmd;
 use anyhow::Result;
@@ -24,6 +24,11 @@ impl Cargo {
         let libtorch = libtorch::prepare(context)?;
         let target = target::prepare(context)?;
         Ok(Self { root: context.checkout.root().to_owned(), libtorch, target })
+    }
+
+    /// The build folder.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
     }
 
     /// A cargo command in the checkout's root.

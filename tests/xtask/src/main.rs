@@ -7,6 +7,8 @@
 mod cargo;
 mod checkout;
 mod cluster;
+mod data;
+mod demo;
 mod image;
 mod libtorch;
 mod target;
@@ -33,6 +35,10 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Runs the main job from end to end on a throwaway Kubernetes, and tells how it goes
+    Demo(demo::Options),
+    /// Makes the demo's data set and prints its folder
+    Data,
     /// Checks everything: format, lints, licences, tests
     Test,
     /// Builds a container image and prints where its archive is
@@ -72,6 +78,8 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<()> {
     let context = Context { checkout: Checkout::find()?, cache: Cache::open()?, progress: Progress::new() };
     match &args.command {
+        Command::Demo(options) => demo::run(&context, options),
+        Command::Data => print(&data::prepare(&context)?.display().to_string()),
         Command::Test => test::run(&context),
         Command::Image { which } => print(&image::build(&context, *which)?.display().to_string()),
         Command::Cluster { action } => cluster::run(&context, action),
