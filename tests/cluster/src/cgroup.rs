@@ -79,34 +79,28 @@ pub(crate) fn processes(name: &str) -> Vec<u32> {
     found
 }
 
-/// Kills every process in it and waits until none is left.
-pub(crate) fn kill(name: &str) -> Result<()> {
+/// Kills every process in it and removes it from every tree.
+pub(crate) fn remove(name: &str) -> Result<()> {
     for _ in 0..300 {
         let left = processes(name);
-        if left.is_empty() {
+        if !left.is_empty() {
+            // Some end on their own in between, and kill then complains.
+            let _ = Cmd::new("kill").arg("-KILL").args(left.iter().map(u32::to_string)).capture();
+        }
+        // A program that was just being started may join after the last look. Once the cgroup is gone it cannot,
+        // and then it does not start at all; so it has to go before anything else does.
+        for group in trees().iter().flat_map(|tree| groups(&tree.join(name))) {
+            let _ = fs::remove_dir(group);
+        }
+        if !exists(name) {
             return Ok(());
         }
-        // Some end on their own in between, and kill then complains.
-        let _ = Cmd::new("kill").arg("-KILL").args(left.iter().map(u32::to_string)).capture();
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(30));
     }
-    bail!("processes {:?} do not end; look at them with ps and try again", processes(name))
-}
-
-/// Removes it from every tree; it must be empty of processes.
-pub(crate) fn remove(name: &str) -> Result<()> {
-    for group in trees().iter().flat_map(|tree| groups(&tree.join(name))) {
-        let gone = (0..100).any(|_| {
-            let gone = fs::remove_dir(&group).is_ok() || !group.exists();
-            // The kernel lets go of a process a moment after its end.
-            std::thread::sleep(Duration::from_millis(if gone { 0 } else { 20 }));
-            gone
-        });
-        if !gone {
-            bail!("cannot remove the cgroup {}; end the processes in it and try again", group.display());
-        }
-    }
-    Ok(())
+    bail!(
+        "processes {:?} in the cgroup {name} do not end; look at them with ps and try again",
+        processes(name)
+    )
 }
 
 /// Whether any tree has it.

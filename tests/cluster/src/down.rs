@@ -16,11 +16,10 @@ use crate::{cgroup, kernel, net};
 /// Removes all of it.
 pub(crate) fn down(plan: &Plan) -> Result<()> {
     // Daemons, shims and pods die together, so none can bring another back.
-    cgroup::kill(&plan.cgroup())?;
-    remove_outside(plan);
-    unmount(plan.state())?;
-    net::remove_link(plan)?;
     cgroup::remove(&plan.cgroup())?;
+    remove_outside(plan);
+    net::remove_link(plan)?;
+    unmount(plan.state())?;
     kernel::restore_settings(plan);
     remove_dir(plan.state())
 }
@@ -55,9 +54,10 @@ fn remove_outside(plan: &Plan) {
     for socket in shim_sockets(&plan.path("containerd/run")) {
         let _ = fs::remove_file(socket);
     }
-    let network = format!("{}-", plan.pod_network());
+    let state = plan.text("");
     for path in entries(Path::new("/var/lib/cni/results")) {
-        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&network)) {
+        // It names the pod's network namespace, which is in the state folder.
+        if fs::read_to_string(&path).is_ok_and(|text| text.contains(&state)) {
             let _ = fs::remove_file(path);
         }
     }

@@ -24,8 +24,9 @@ mod up;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::cache::{Cache, make_dir};
 use crate::plan::Plan;
@@ -179,9 +180,13 @@ impl Cluster {
         }
         let file = File::create(&path)
             .with_context(|| format!("cannot create {}; run as root, or set ANNEAL_STATE", path.display()))?;
-        file.try_lock().with_context(|| {
-            format!("another command brings the cluster {} up or down; wait for it", self.plan.name())
-        })?;
-        Ok(file)
+        // A command that was just killed lets go a moment later.
+        for _ in 0..20 {
+            if file.try_lock().is_ok() {
+                return Ok(file);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        bail!("another command brings the cluster {} up or down; wait for it and try again", self.plan.name())
     }
 }

@@ -38,10 +38,14 @@ pub(crate) fn create(plan: &Plan) -> Result<()> {
 
 /// Removes the pair; its routes go with it.
 pub(crate) fn remove_link(plan: &Plan) -> Result<()> {
-    if link_exists(plan) {
-        ip(&["link", "delete", &plan.link()])?;
+    if !link_exists(plan) {
+        return Ok(());
     }
-    Ok(())
+    match ip(&["link", "delete", &plan.link()]) {
+        // The kernel removes it too, when the last process in the namespace is gone.
+        Err(error) if link_exists(plan) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Whether the host's end is there.
