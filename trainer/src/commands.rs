@@ -19,7 +19,7 @@ use anneal_trainer::{
     schema::TargetKind,
     serve,
     storage::Location,
-    train::{self, Bar, Observer, Stop},
+    train::{self, Observer, Show, Stop},
 };
 use tokio::runtime::Handle;
 
@@ -28,7 +28,7 @@ use crate::cli::{EvaluateArgs, RunArgs, ServeArgs, TrainArgs};
 /// `train`.
 pub fn train(runtime: &Handle, args: &TrainArgs) -> Result<ExitCode, Failure> {
     let (job, folders) = open(runtime, &args.run)?;
-    let observer = Observer::new(Bar::InTerminals)?;
+    let observer = Observer::new(Show::Progress)?;
     if let Some(address) = args.listen {
         train::listen(runtime, address, observer.registry())?;
     }
@@ -77,14 +77,17 @@ pub fn evaluate(runtime: &Handle, args: &EvaluateArgs) -> Result<ExitCode, Failu
     let model = Model::load(&folder, args.digest.as_deref(), Compute::CPU)?;
     if model.schema.target.name != args.target {
         let (target, own) = (&args.target, &model.schema.target.name);
-        return Err(Failure::Usage(format!("the artifact predicts `{own}` and not `{target}`: give --target {own}")));
+        return Err(Failure::Usage(format!(
+            "the artifact predicts `{own}` and not `{target}`: give --target {own}"
+        )));
     }
     let features = model.schema.columns();
     let task = match model.schema.target.kind {
         TargetKind::Classes { .. } => Task::Classification,
         TargetKind::Number { .. } => Task::Regression,
     };
-    let selection = Selection { target: &args.target, task, key: None, features: data::Features::Only(&features) };
+    let selection =
+        Selection { target: &args.target, task, key: None, features: data::Features::Only(&features) };
     let rows = data::read(runtime, &args.data, selection)?;
     let evaluation = evaluate::evaluate(&model, &rows)?;
     let text = serde_json::to_string_pretty(&evaluation)

@@ -3,8 +3,8 @@
 use anneal_crds::contract::ExitCode;
 
 use crate::{
-    artifact::ArtifactError, data::DataError, job::JobError, nn::DeviceError, nn::NnError, schema::EncodeError,
-    storage::StorageError,
+    artifact::ArtifactError, data::DataError, job::JobError, nn::DeviceError, nn::NnError,
+    schema::EncodeError, storage::StorageError,
 };
 
 /// A failed command. Every message is one sentence that ends with what to do.
@@ -32,7 +32,9 @@ pub enum Failure {
     #[error(transparent)]
     Nn(#[from] NnError),
     /// The loss is not finite.
-    #[error("the {set} loss is {value} after step {step}: lower training.optimizer.learningRate or check the data for extreme values")]
+    #[error(
+        "the {set} loss is {value} after step {step}: lower training.optimizer.learningRate or check the data for extreme values"
+    )]
     Diverged {
         /// `training` or `validation`.
         set: &'static str,
@@ -42,7 +44,9 @@ pub enum Failure {
         step: u64,
     },
     /// Another execution of the same run has started.
-    #[error("execution {own} of this run was superseded by execution {newest}: nothing needs to be done, the newer one goes on")]
+    #[error(
+        "execution {own} of this run was superseded by execution {newest}: nothing needs to be done, the newer one goes on"
+    )]
     Superseded {
         /// This execution.
         own: u64,
@@ -50,7 +54,9 @@ pub enum Failure {
         newest: u64,
     },
     /// Too many executions.
-    #[error("this run was started {started} times and failurePolicy allows {allowed}: find out what interrupts it, then create a new RetrainJob")]
+    #[error(
+        "this run was started {started} times and failurePolicy allows {allowed}: find out what interrupts it, then create a new RetrainJob"
+    )]
     TooManyExecutions {
         /// Executions with this one.
         started: u64,
@@ -109,7 +115,9 @@ impl Failure {
         match self {
             Self::Job(_) | Self::TooManyExecutions { .. } | Self::Usage(_) => ExitCode::BadConfiguration,
             Self::Data(DataError::Storage(_)) | Self::Storage(_) => ExitCode::Storage,
-            Self::Data(_) | Self::Encode(_) | Self::NoResult { .. } | Self::Unreadable { .. } => ExitCode::BadData,
+            Self::Data(_) | Self::Encode(_) | Self::NoResult { .. } | Self::Unreadable { .. } => {
+                ExitCode::BadData
+            }
             Self::Artifact(error) => error.exit_code(),
             Self::Device(_) => ExitCode::Device,
             Self::Nn(NnError::OutOfMemory(_)) => ExitCode::OutOfMemory,

@@ -29,7 +29,9 @@ pub fn evaluate(model: &Model, rows: &Rows) -> Result<Evaluation, Failure> {
 pub fn score(schema: &Schema, outputs: &[f32], targets: &Targets) -> Evaluation {
     let metrics = match (targets, &schema.target.kind) {
         (Targets::Classes(classes), _) => classification(outputs, classes, schema.outputs()),
-        (Targets::Numbers(numbers), TargetKind::Number { mean, sd }) => regression(outputs, numbers, *mean, *sd),
+        (Targets::Numbers(numbers), TargetKind::Number { mean, sd }) => {
+            regression(outputs, numbers, *mean, *sd)
+        }
         // Targets were encoded by this schema, so this cannot be; no metric is the answer that passes no gate.
         (Targets::Numbers(_), TargetKind::Classes { .. }) => Vec::new(),
     };
@@ -69,7 +71,8 @@ pub fn most_probable(logits: &[f32]) -> usize {
 
 fn regression(outputs: &[f32], targets: &[f64], mean: f64, sd: f64) -> Vec<(EvalMetric, f64)> {
     let count = targets.len() as f64;
-    let errors = || outputs.iter().zip(targets).map(|(&output, target)| f64::from(output) * sd + mean - target);
+    let errors =
+        || outputs.iter().zip(targets).map(|(&output, target)| f64::from(output) * sd + mean - target);
     let squares: f64 = errors().map(|error| error * error).sum();
     let mae = errors().map(f64::abs).sum::<f64>() / count;
     let own_mean = targets.iter().sum::<f64>() / count;
@@ -77,7 +80,12 @@ fn regression(outputs: &[f32], targets: &[f64], mean: f64, sd: f64) -> Vec<(Eval
     let mse = squares / count;
     // A constant target gives 0/0 or a division by zero, neither of which is finite.
     let r2 = if spread > 0.0 { 1.0 - squares / spread } else { f64::NAN };
-    vec![(EvalMetric::Loss, mse), (EvalMetric::Rmse, mse.sqrt()), (EvalMetric::Mae, mae), (EvalMetric::R2, r2)]
+    vec![
+        (EvalMetric::Loss, mse),
+        (EvalMetric::Rmse, mse.sqrt()),
+        (EvalMetric::Mae, mae),
+        (EvalMetric::R2, r2),
+    ]
 }
 
 #[cfg(test)]

@@ -21,7 +21,8 @@ pub fn of_result(result: &RunResult) -> Result<String, Failure> {
         }
         let mut short = result.clone();
         for outcome in &mut short.gates {
-            outcome.message = if limit == 0 { String::new() } else { shorten(&outcome.message, limit).into_owned() };
+            outcome.message =
+                if limit == 0 { String::new() } else { shorten(&outcome.message, limit).into_owned() };
         }
         text = encode(&Notice::Result(Box::new(short)))?;
     }
@@ -62,7 +63,8 @@ pub fn write(path: &Path, text: &str) -> Result<(), Failure> {
 }
 
 fn encode(notice: &Notice) -> Result<String, Failure> {
-    serde_json::to_string(notice).map_err(|source| Failure::Encoding { what: "the termination message", source })
+    serde_json::to_string(notice)
+        .map_err(|source| Failure::Encoding { what: "the termination message", source })
 }
 
 #[cfg(test)]

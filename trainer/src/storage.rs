@@ -77,7 +77,9 @@ impl Location {
     /// When it is neither, or when the environment lacks what S3 needs.
     pub fn open(runtime: &Handle, uri: &str) -> Result<Self, StorageError> {
         let invalid = || StorageError::Uri(uri.to_owned());
-        let (store, root, path): (Arc<dyn ObjectStore>, String, String) = if let Some(rest) = uri.strip_prefix("s3://") {
+        let (store, root, path): (Arc<dyn ObjectStore>, String, String) = if let Some(rest) =
+            uri.strip_prefix("s3://")
+        {
             let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
             if bucket.is_empty() {
                 return Err(invalid());
@@ -102,7 +104,9 @@ impl Location {
     pub fn join(&self, name: &str) -> Self {
         // Names from a listing are taken as they are; only what no store allows is escaped.
         let path = Path::parse(format!("{}/{name}", self.path)).unwrap_or_else(|_| {
-            name.split('/').filter(|part| !part.is_empty()).fold(self.path.clone(), |path, part| path.join(part))
+            name.split('/')
+                .filter(|part| !part.is_empty())
+                .fold(self.path.clone(), |path, part| path.join(part))
         });
         Self { path, ..self.clone() }
     }
@@ -224,9 +228,11 @@ pub struct Listing {
 }
 
 fn failed(action: &'static str, uri: &str, source: StoreError) -> StorageError {
-    match source {
-        StoreError::NotFound { .. } => StorageError::NotFound { uri: uri.to_owned() },
-        other => StorageError::Failed { action, uri: uri.to_owned(), source: Box::new(other) },
+    let uri = uri.to_owned();
+    if matches!(source, StoreError::NotFound { .. }) {
+        StorageError::NotFound { uri }
+    } else {
+        StorageError::Failed { action, uri, source: Box::new(source) }
     }
 }
 

@@ -21,10 +21,10 @@ pub use loan::Loan;
 
 /// The files, and which loans each has. No training file shares a loan with the validation file.
 pub const FILES: [(&str, Range<usize>); 4] = [
-    ("older.parquet", 0..3_000),
-    ("recent.parquet", 82_000..88_000),
-    ("full.parquet", 70_000..90_000),
-    ("validation.parquet", 92_000..100_000),
+    ("older.parquet", 0..1_500),
+    ("recent.parquet", 85_500..88_000),
+    ("full.parquet", 78_000..90_000),
+    ("validation.parquet", 96_000..100_000),
 ];
 
 /// Like the recent loans, but a share of them with the wrong answer: a model that must not pass.
@@ -61,6 +61,7 @@ pub fn car_loan(source: &Path, out: &Path) -> Result<Vec<Written>> {
 
 fn flip(loans: &[Loan]) -> Vec<Loan> {
     let mut random = ChaCha8Rng::seed_from_u64(FLIPPED_SEED);
-    let flipped = |loan: &Loan| Loan { repaid: loan.repaid != random.random_bool(FLIPPED_SHARE), ..loan.clone() };
+    let flipped =
+        |loan: &Loan| Loan { repaid: loan.repaid != random.random_bool(FLIPPED_SHARE), ..loan.clone() };
     loans.iter().map(flipped).collect()
 }

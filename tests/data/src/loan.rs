@@ -42,7 +42,10 @@ pub(crate) fn read(source: &Path) -> Result<Vec<Loan>> {
     let later = records(source, "synthetic_car_loan_analysis.csv")?;
     let answers = records(source, "synthetic_car_loan_analysis_target.csv")?;
     for (record, answer) in later.iter().zip(&answers) {
-        ensure!(record.text("id")? == answer.text("id")?, "the target file is for other loans: unpack the wheel again");
+        ensure!(
+            record.text("id")? == answer.text("id")?,
+            "the target file is for other loans: unpack the wheel again"
+        );
         loans.push(record.loan(answer.text("repaid")?)?);
     }
     ensure!(loans.len() == COUNT, "{} loans instead of {COUNT}: unpack the wheel again", loans.len());
@@ -52,7 +55,12 @@ pub(crate) fn read(source: &Path) -> Result<Vec<Loan>> {
 fn records(source: &Path, name: &str) -> Result<Vec<Record>> {
     let inside = source.join(FOLDER).join(name);
     let path: PathBuf = if inside.exists() { inside } else { source.join(name) };
-    let hint = || format!("cannot read {}: give the folder into which the wheel of nannyml was unpacked", path.display());
+    let hint = || {
+        format!(
+            "cannot read {}: give the folder into which the wheel of nannyml was unpacked",
+            path.display()
+        )
+    };
     let mut reader = Reader::from_path(&path).with_context(hint)?;
     let names = reader.headers().with_context(hint)?.clone();
     let record = |values: csv::Result<StringRecord>| Ok(Record { names: names.clone(), values: values? });

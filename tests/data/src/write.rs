@@ -4,7 +4,9 @@ use std::{fs::File, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 use arrow::{
-    array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray},
+    array::{
+        ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
+    },
     compute::cast,
     datatypes::{DataType, TimeUnit},
 };
@@ -23,9 +25,15 @@ pub(crate) fn write(path: &Path, loans: &[Loan]) -> Result<()> {
 }
 
 fn batch(loans: &[Loan]) -> Result<RecordBatch> {
-    let numbers = |get: fn(&Loan) -> f64| -> ArrayRef { Arc::new(loans.iter().map(|l| Some(get(l))).collect::<Float64Array>()) };
-    let texts = |get: fn(&Loan) -> &str| -> ArrayRef { Arc::new(loans.iter().map(|l| Some(get(l))).collect::<StringArray>()) };
-    let truths = |get: fn(&Loan) -> bool| -> ArrayRef { Arc::new(loans.iter().map(|l| Some(get(l))).collect::<BooleanArray>()) };
+    let numbers = |get: fn(&Loan) -> f64| -> ArrayRef {
+        Arc::new(loans.iter().map(|l| Some(get(l))).collect::<Float64Array>())
+    };
+    let texts = |get: fn(&Loan) -> &str| -> ArrayRef {
+        Arc::new(loans.iter().map(|l| Some(get(l))).collect::<StringArray>())
+    };
+    let truths = |get: fn(&Loan) -> bool| -> ArrayRef {
+        Arc::new(loans.iter().map(|l| Some(get(l))).collect::<BooleanArray>())
+    };
     let times = cast(&texts(|l| &l.timestamp), &DataType::Timestamp(TimeUnit::Millisecond, None))?;
     let times: TimestampMillisecondArray = times.to_data().into();
     Ok(RecordBatch::try_from_iter([

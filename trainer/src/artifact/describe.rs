@@ -83,8 +83,11 @@ struct ProvenanceFile<'a> {
 /// # Errors
 /// When JSON cannot be written, which is a bug.
 pub fn describe(files: &mut Files, about: &Description<'_>) -> Result<(), Failure> {
-    let provenance =
-        ProvenanceFile { provenance: &about.provenance, data: &about.spec.data, training: &about.spec.training };
+    let provenance = ProvenanceFile {
+        provenance: &about.provenance,
+        data: &about.spec.data,
+        training: &about.spec.training,
+    };
     files.insert("metrics.json", to_json("metrics.json", about.evaluation)?);
     files.insert("training_history.json", to_json("training_history.json", &about.history)?);
     files.insert("provenance.json", to_json("provenance.json", &provenance)?);
@@ -94,8 +97,11 @@ pub fn describe(files: &mut Files, about: &Description<'_>) -> Result<(), Failur
 
 fn card(about: &Description<'_>) -> String {
     let Description { spec, schema, evaluation, provenance, .. } = about;
-    let metrics: String =
-        evaluation.metrics.iter().map(|metric| format!("| {} | {} |\n", metric.name.name(), metric.value)).collect();
+    let metrics: String = evaluation
+        .metrics
+        .iter()
+        .map(|metric| format!("| {} | {} |\n", metric.name.name(), metric.value))
+        .collect();
     let features: Vec<_> = schema.features.iter().map(|feature| format!("`{}`", feature.name)).collect();
     format!(
         "# {model}\n\n\

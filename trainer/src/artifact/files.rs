@@ -59,7 +59,11 @@ impl Files {
         if let Some(expected) = expected.filter(|expected| **expected != found) {
             return Err(digest(SUMS_FILE, found, expected));
         }
-        let malformed = |cause: &str| ArtifactError::Malformed { uri: folder.uri(), file: SUMS_FILE, cause: cause.into() };
+        let malformed = |cause: &str| ArtifactError::Malformed {
+            uri: folder.uri(),
+            file: SUMS_FILE,
+            cause: cause.into(),
+        };
         let text = std::str::from_utf8(&sums).map_err(|_| malformed("it is not text"))?;
         let mut files = Self::default();
         for line in text.lines() {

@@ -32,7 +32,9 @@ pub enum ArtifactError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// Its content is not what was recorded.
-    #[error("{uri} is not what was recorded ({file} has digest {found} instead of {expected}): restore the artifact, and do not serve this one")]
+    #[error(
+        "{uri} is not what was recorded ({file} has digest {found} instead of {expected}): restore the artifact, and do not serve this one"
+    )]
     Digest {
         /// The artifact.
         uri: String,

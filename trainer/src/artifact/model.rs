@@ -88,10 +88,15 @@ impl Model {
     }
 
     fn from_files(files: &Files, uri: &str, compute: Compute) -> Result<Self, ArtifactError> {
-        let malformed = |file: &'static str, cause: String| ArtifactError::Malformed { uri: uri.to_owned(), file, cause };
+        let malformed =
+            |file: &'static str, cause: String| ArtifactError::Malformed { uri: uri.to_owned(), file, cause };
         let schema: Schema = from_json(files, SCHEMA_FILE).map_err(|cause| malformed(SCHEMA_FILE, cause))?;
         let config: Config = from_json(files, CONFIG_FILE).map_err(|cause| malformed(CONFIG_FILE, cause))?;
-        if schema.schema != SCHEMA_LAYOUT || config.schema != 1 || config.family != "mlp" || config.activation != "relu" {
+        if schema.schema != SCHEMA_LAYOUT
+            || config.schema != 1
+            || config.family != "mlp"
+            || config.activation != "relu"
+        {
             let cause = "its layout or family is newer than this trainer".to_owned();
             return Err(malformed(CONFIG_FILE, cause));
         }
@@ -99,7 +104,8 @@ impl Model {
         if architecture.inputs != schema.input_width as usize || architecture.outputs != schema.outputs() {
             return Err(malformed(CONFIG_FILE, "inputs or outputs differ from the schema's".to_owned()));
         }
-        let weights = read_weights(files.get(MODEL_FILE), &architecture).map_err(|cause| malformed(MODEL_FILE, cause))?;
+        let weights = read_weights(files.get(MODEL_FILE), &architecture)
+            .map_err(|cause| malformed(MODEL_FILE, cause))?;
         let network = Network::new(&architecture, &weights, compute)?;
         Ok(Self { schema, architecture, network, weights })
     }
@@ -124,5 +130,9 @@ fn read_weights(bytes: &[u8], architecture: &Architecture) -> Result<Vec<f32>, S
         }
         weights.extend(tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
     }
-    if weights.iter().all(|weight| weight.is_finite()) { Ok(weights) } else { Err("a weight is not finite".to_owned()) }
+    if weights.iter().all(|weight| weight.is_finite()) {
+        Ok(weights)
+    } else {
+        Err("a weight is not finite".to_owned())
+    }
 }

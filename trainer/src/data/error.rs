@@ -24,7 +24,9 @@ pub enum DataError {
         cause: String,
     },
     /// A column is missing.
-    #[error("{file}: column `{column}` is missing: add it, or correct data.target, data.split.key or data.exclude")]
+    #[error(
+        "{file}: column `{column}` is missing: add it, or correct data.target, data.split.key or data.exclude"
+    )]
     NoColumn {
         /// Which column.
         column: String,
@@ -32,7 +34,9 @@ pub enum DataError {
         file: String,
     },
     /// There are columns that the first file, or the training rows, lack.
-    #[error("{file}: column `{column}` is not among the other rows' columns: list it under data.exclude or add it to all files")]
+    #[error(
+        "{file}: column `{column}` is not among the other rows' columns: list it under data.exclude or add it to all files"
+    )]
     ExtraColumn {
         /// Which column.
         column: String,
@@ -64,7 +68,9 @@ pub enum DataError {
         problem: &'static str,
     },
     /// Empty values where none may be.
-    #[error("{file}: column `{column}` is empty in {count} rows: fill them, or list the column under data.exclude")]
+    #[error(
+        "{file}: column `{column}` is empty in {count} rows: fill them, or list the column under data.exclude"
+    )]
     Empty {
         /// Which column.
         column: String,
@@ -74,7 +80,9 @@ pub enum DataError {
         count: usize,
     },
     /// NaN or infinite numbers.
-    #[error("{file}: column `{column}` is NaN or infinite in {count} rows, first in row {row}: correct or remove these rows")]
+    #[error(
+        "{file}: column `{column}` is NaN or infinite in {count} rows, first in row {row}: correct or remove these rows"
+    )]
     NotFinite {
         /// Which column.
         column: String,
@@ -86,13 +94,17 @@ pub enum DataError {
         row: usize,
     },
     /// Numbers too large to be standardised.
-    #[error("column `{column}` has numbers too large to be standardised: scale it, or list it under data.exclude")]
+    #[error(
+        "column `{column}` has numbers too large to be standardised: scale it, or list it under data.exclude"
+    )]
     TooLarge {
         /// Which column.
         column: String,
     },
     /// A class target that is a fraction.
-    #[error("{file}: the target `{column}` holds the fraction {value}: classes must be whole numbers or texts, or use task: regression")]
+    #[error(
+        "{file}: the target `{column}` holds the fraction {value}: classes must be whole numbers or texts, or use task: regression"
+    )]
     FractionalClass {
         /// The target.
         column: String,
@@ -102,7 +114,9 @@ pub enum DataError {
         value: f64,
     },
     /// Only one class.
-    #[error("the target `{column}` has only the class `{class}` in the training rows: at least two are needed")]
+    #[error(
+        "the target `{column}` has only the class `{class}` in the training rows: at least two are needed"
+    )]
     OneClass {
         /// The target.
         column: String,
@@ -110,7 +124,9 @@ pub enum DataError {
         class: String,
     },
     /// A class that training never saw.
-    #[error("the target `{column}` has the class `{class}` in the validation rows and not in the training rows: add training rows of it")]
+    #[error(
+        "the target `{column}` has the class `{class}` in the validation rows and not in the training rows: add training rows of it"
+    )]
     NewClass {
         /// The target.
         column: String,
@@ -118,7 +134,9 @@ pub enum DataError {
         class: String,
     },
     /// So many different texts that the column is rather an identifier.
-    #[error("column `{column}` has {count} different values, more than {limit}: list it under data.exclude if it is an identifier")]
+    #[error(
+        "column `{column}` has {count} different values, more than {limit}: list it under data.exclude if it is an identifier"
+    )]
     TooManyValues {
         /// Which column.
         column: String,
@@ -149,7 +167,7 @@ impl From<StorageError> for DataError {
     fn from(error: StorageError) -> Self {
         match error {
             StorageError::NotFound { uri } => Self::Missing { uri },
-            other => Self::Storage(other),
+            other @ (StorageError::Uri(_) | StorageError::Failed { .. }) => Self::Storage(other),
         }
     }
 }

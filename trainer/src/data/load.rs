@@ -28,12 +28,14 @@ pub struct Sets {
 pub fn load(runtime: &Handle, data: &Data) -> Result<Sets, DataError> {
     let key = data.split.as_ref().map(|split| split.key.as_str());
     let exclude = data.exclude.as_slice();
-    let selection = Selection { target: &data.target, task: data.task, key, features: Features::AllBut(exclude) };
+    let selection =
+        Selection { target: &data.target, task: data.task, key, features: Features::AllBut(exclude) };
     let all = read(runtime, &data.train.uri, selection)?;
     let sets = match (&data.validation, &data.split, &all.key) {
         (Some(source), ..) => {
             enough("data.train", &all, data.min_rows as usize)?;
-            let columns = all.features.iter().map(|column| (column.name.clone(), column.values.kind())).collect();
+            let columns =
+                all.features.iter().map(|column| (column.name.clone(), column.values.kind())).collect();
             let features = Features::Exactly { columns: &columns, exclude };
             let validation = read(runtime, &source.uri, Selection { key: None, features, ..selection })?;
             Sets { train: all, validation }
@@ -61,18 +63,20 @@ fn check_classes(sets: &Sets) -> Result<(), DataError> {
         return Ok(());
     };
     let column = sets.train.target.as_ref().map(|target| target.name.clone()).unwrap_or_default();
-    if let Some(class) = validation.difference(&train).next() {
-        return Err(DataError::NewClass { column, class: (*class).to_owned() });
+    if let (Some(class), 1) = (train.first(), train.len()) {
+        return Err(DataError::OneClass { column, class: (*class).to_owned() });
     }
-    match (train.first(), train.len()) {
-        (Some(class), 1) => Err(DataError::OneClass { column, class: (*class).to_owned() }),
-        _ => Ok(()),
+    match validation.difference(&train).next() {
+        Some(class) => Err(DataError::NewClass { column, class: (*class).to_owned() }),
+        None => Ok(()),
     }
 }
 
 fn classes(rows: &Rows) -> Option<BTreeSet<&str>> {
     match rows.target.as_ref()? {
-        Column { values: Values::Category(values), .. } => Some(values.names().iter().map(String::as_str).collect()),
+        Column { values: Values::Category(values), .. } => {
+            Some(values.names().iter().map(String::as_str).collect())
+        }
         Column { values: Values::Number(_), .. } => None,
     }
 }

@@ -4,6 +4,7 @@
 //! What leaves this module has no empty, infinite or undefined number, at least one row, and the same columns in
 //! every file.
 
+mod batch;
 mod digest;
 mod error;
 mod load;

@@ -5,18 +5,15 @@
 use std::collections::BTreeMap;
 
 use anneal_crds::contract::Task;
-use arrow::{
-    array::{Array, ArrayRef, AsArray, RecordBatch},
-    compute::cast,
-    datatypes::{DataType, Float64Type, Schema as ArrowSchema},
-};
+use arrow::datatypes::{DataType, Schema as ArrowSchema};
 use bytes::Bytes;
 use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
 use tokio::runtime::Handle;
 
 use super::{
+    batch::{Source, append_batch, kind_of},
     error::DataError,
-    table::{Column, ColumnKind, Rows, Values},
+    table::{ColumnKind, Rows},
 };
 use crate::storage::Location;
 
@@ -55,7 +52,9 @@ pub enum Features<'a> {
 impl<'a> Features<'a> {
     fn may_be(self, name: &str) -> bool {
         match self {
-            Self::AllBut(exclude) | Self::Exactly { exclude, .. } => !exclude.iter().any(|other| other == name),
+            Self::AllBut(exclude) | Self::Exactly { exclude, .. } => {
+                !exclude.iter().any(|other| other == name)
+            }
             Self::Only(columns) => columns.contains_key(name),
         }
     }
@@ -93,7 +92,8 @@ fn expand(runtime: &Handle, uri: &str) -> Result<Vec<Location>, DataError> {
         return Ok(vec![place]);
     }
     let names = folder.list()?.files;
-    let files: Vec<_> = names.iter().filter(|file| matches(&name, file)).map(|file| folder.join(file)).collect();
+    let files: Vec<_> =
+        names.iter().filter(|file| matches(&name, file)).map(|file| folder.join(file)).collect();
     if files.is_empty() { Err(missing()) } else { Ok(files) }
 }
 
@@ -101,9 +101,9 @@ fn expand(runtime: &Handle, uri: &str) -> Result<Vec<Location>, DataError> {
 fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
-        Some((start, rest)) => name
-            .strip_prefix(start)
-            .is_some_and(|tail| (0..=tail.len()).any(|i| tail.is_char_boundary(i) && matches(rest, &tail[i..]))),
+        Some((start, rest)) => name.strip_prefix(start).is_some_and(|tail| {
+            (0..=tail.len()).any(|i| tail.is_char_boundary(i) && matches(rest, &tail[i..]))
+        }),
     }
 }
 
@@ -124,7 +124,8 @@ impl<'a> FileReader<'a> {
     fn features(&self, known: Option<&Columns>) -> Result<Columns, DataError> {
         let schema: &ArrowSchema = self.builder.schema();
         let named = |name: &str| schema.fields().iter().any(|field| field.name() == name);
-        let no_column = |column: &str| DataError::NoColumn { column: column.to_owned(), file: self.name.clone() };
+        let no_column =
+            |column: &str| DataError::NoColumn { column: column.to_owned(), file: self.name.clone() };
         for name in [Some(self.selection.target), self.selection.key].into_iter().flatten() {
             if !named(name) {
                 return Err(no_column(name));
@@ -136,7 +137,10 @@ impl<'a> FileReader<'a> {
             if name == self.selection.target || !self.selection.features.may_be(name) {
                 continue;
             }
-            kinds.insert(name.clone(), kind_of(field.data_type()).ok_or_else(|| self.bad_feature(name, field.data_type()))?);
+            kinds.insert(
+                name.clone(),
+                kind_of(field.data_type()).ok_or_else(|| self.bad_feature(name, field.data_type()))?,
+            );
         }
         if let Some(known) = known {
             self.compare(known, &kinds)?;
@@ -181,156 +185,17 @@ impl<'a> FileReader<'a> {
     }
 
     fn bad_feature(&self, column: &str, kind: &DataType) -> DataError {
-        let problem = match kind {
-            DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 | DataType::Time32(_) | DataType::Time64(_) => {
-                "is a time and no feature: list the column under data.exclude"
-            }
-            _ => "is neither a number nor a text: list the column under data.exclude or convert it",
+        let problem = if kind.is_temporal() {
+            "is a time and no feature: list the column under data.exclude"
+        } else {
+            "is neither a number nor a text: list the column under data.exclude or convert it"
         };
-        DataError::Type { column: column.to_owned(), file: self.name.clone(), kind: kind.to_string(), problem }
-    }
-}
-
-fn append_batch(
-    source: &Source<'_>,
-    kinds: &Columns,
-    selection: Selection<'_>,
-    rows: &mut Rows,
-) -> Result<(), DataError> {
-    if rows.features.is_empty() {
-        let empty = |(name, kind): (&String, &ColumnKind)| Column { name: name.clone(), values: Values::empty(*kind) };
-        rows.features = kinds.iter().map(empty).collect();
-    }
-    for column in &mut rows.features {
-        source.append(&column.name, &mut column.values, NullPolicy::CategoriesMay)?;
-    }
-    let target = rows.target.get_or_insert_with(|| Column {
-        name: selection.target.to_owned(),
-        values: Values::empty(match selection.task {
-            Task::Classification => ColumnKind::Category,
-            Task::Regression => ColumnKind::Number,
-        }),
-    });
-    source.append(selection.target, &mut target.values, NullPolicy::Refuse)?;
-    if let (Some(name), Some(key)) = (selection.key, &mut rows.key) {
-        source.append_key(name, key)?;
-    }
-    rows.count += source.batch.num_rows();
-    Ok(())
-}
-
-/// What a column of this type becomes as a feature.
-fn kind_of(kind: &DataType) -> Option<ColumnKind> {
-    match kind {
-        DataType::Dictionary(_, values) => kind_of(values),
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Boolean => Some(ColumnKind::Category),
-        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => {
-            Some(ColumnKind::Number)
+        DataError::Type {
+            column: column.to_owned(),
+            file: self.name.clone(),
+            kind: kind.to_string(),
+            problem,
         }
-        other if other.is_integer() || other.is_floating() => Some(ColumnKind::Number),
-        _ => None,
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum NullPolicy {
-    /// An empty category is a value of its own; an empty number is an error.
-    CategoriesMay,
-    /// Nothing may be empty.
-    Refuse,
-}
-
-/// A batch of a file, and where in the file it begins.
-struct Source<'a> {
-    file: &'a str,
-    batch: &'a RecordBatch,
-    row: usize,
-}
-
-impl Source<'_> {
-    fn append(&self, name: &str, values: &mut Values, nulls: NullPolicy) -> Result<(), DataError> {
-        let array = self.array(name)?;
-        match values {
-            Values::Number(numbers) => numbers.extend(self.numbers(name, &array)?),
-            Values::Category(categories) => {
-                if nulls == NullPolicy::Refuse {
-                    self.refuse_nulls(name, &array)?;
-                }
-                for text in self.texts(name, &array, nulls)? {
-                    categories.push(text.as_deref());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn append_key(&self, name: &str, key: &mut Vec<String>) -> Result<(), DataError> {
-        let array = self.array(name)?;
-        self.refuse_nulls(name, &array)?;
-        if array.data_type().is_floating() {
-            return Err(self.bad_type(name, &array, "is no stable key: use a text or whole number for data.split.key"));
-        }
-        // A time's text depends on a library's format; its number does not.
-        let array = if array.data_type().is_temporal() { self.cast(name, &array, &DataType::Int64)? } else { array };
-        let texts = self.cast(name, &array, &DataType::Utf8)?;
-        key.extend(texts.as_string::<i32>().iter().flatten().map(str::to_owned));
-        Ok(())
-    }
-
-    fn numbers(&self, name: &str, array: &ArrayRef) -> Result<Vec<f64>, DataError> {
-        if kind_of(array.data_type()) != Some(ColumnKind::Number) {
-            return Err(self.bad_type(name, array, "is no number: convert it, or use task: classification"));
-        }
-        self.refuse_nulls(name, array)?;
-        let numbers = self.cast(name, array, &DataType::Float64)?;
-        let numbers = numbers.as_primitive::<Float64Type>().values().to_vec();
-        let bad = || numbers.iter().enumerate().filter(|(_, value)| !value.is_finite());
-        if let Some((row, _)) = bad().next() {
-            let (column, file) = (name.to_owned(), self.file.to_owned());
-            return Err(DataError::NotFinite { column, file, count: bad().count(), row: self.row + row });
-        }
-        Ok(numbers)
-    }
-
-    /// Texts; numbers, which only a target has here, as whole numbers.
-    fn texts(&self, name: &str, array: &ArrayRef, nulls: NullPolicy) -> Result<Vec<Option<String>>, DataError> {
-        match kind_of(array.data_type()) {
-            Some(ColumnKind::Number) if nulls == NullPolicy::Refuse => self
-                .numbers(name, array)?
-                .into_iter()
-                .map(|value| if value.fract() == 0.0 { Ok(Some(format!("{value:.0}"))) } else { Err(self.fraction(name, value)) })
-                .collect(),
-            Some(_) => {
-                let texts = self.cast(name, array, &DataType::Utf8)?;
-                Ok(texts.as_string::<i32>().iter().map(|text| text.map(str::to_owned)).collect())
-            }
-            None => Err(self.bad_type(name, array, "holds no classes: convert it to a text or whole number")),
-        }
-    }
-
-    fn array(&self, name: &str) -> Result<ArrayRef, DataError> {
-        let missing = || DataError::NoColumn { column: name.to_owned(), file: self.file.to_owned() };
-        self.batch.column_by_name(name).cloned().ok_or_else(missing)
-    }
-
-    fn cast(&self, name: &str, array: &ArrayRef, to: &DataType) -> Result<ArrayRef, DataError> {
-        cast(array, to).map_err(|_| self.bad_type(name, array, "cannot be converted: write it as number or text"))
-    }
-
-    fn refuse_nulls(&self, name: &str, array: &ArrayRef) -> Result<(), DataError> {
-        match array.logical_null_count() {
-            0 => Ok(()),
-            count => Err(DataError::Empty { column: name.to_owned(), file: self.file.to_owned(), count }),
-        }
-    }
-
-    fn bad_type(&self, name: &str, array: &ArrayRef, problem: &'static str) -> DataError {
-        let kind = array.data_type().to_string();
-        DataError::Type { column: name.to_owned(), file: self.file.to_owned(), kind, problem }
-    }
-
-    fn fraction(&self, name: &str, value: f64) -> DataError {
-        DataError::FractionalClass { column: name.to_owned(), file: self.file.to_owned(), value }
     }
 }
 

@@ -33,8 +33,6 @@ mod tests {
     fn the_hash_never_changes() {
         // Sides of rows must not move when a library is updated.
         let key: Vec<String> = (0..40).map(|n| n.to_string()).collect();
-        assert_eq!(split(&key, 2025, 0.2).1, EXPECTED);
+        assert_eq!(split(&key, 2025, 0.2).1, [3, 4, 6, 10, 14, 34]);
     }
-
-    const EXPECTED: [usize; 0] = [];
 }

@@ -25,7 +25,8 @@ impl Rows {
 
     /// The rows of these numbers, in this order, without the key.
     pub fn take(&self, indices: &[usize]) -> Self {
-        let take = |column: &Column| Column { name: column.name.clone(), values: column.values.take(indices) };
+        let take =
+            |column: &Column| Column { name: column.name.clone(), values: column.values.take(indices) };
         Self {
             count: indices.len(),
             features: self.features.iter().map(take).collect(),
@@ -156,7 +157,8 @@ impl Categories {
 
 impl PartialEq for Categories {
     fn eq(&self, other: &Self) -> bool {
-        self.codes.len() == other.codes.len() && (0..self.codes.len()).all(|row| self.get(row) == other.get(row))
+        self.codes.len() == other.codes.len()
+            && (0..self.codes.len()).all(|row| self.get(row) == other.get(row))
     }
 }
 

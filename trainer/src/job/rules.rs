@@ -11,7 +11,10 @@ use super::JobError;
 pub(super) fn check(spec: &RetrainJobSpec) -> Result<(), JobError> {
     check_data(&spec.data)?;
     if !spec.gates.iter().any(|gate| matches!(gate, Gate::IronLaw(_))) {
-        return wrong("spec.gates", "lack ironLaw: {}: add it, because no version may serve that was not compared");
+        return wrong(
+            "spec.gates",
+            "lack ironLaw: {}: add it, because no version may serve that was not compared",
+        );
     }
     if spec.training.optimizer.learning_rate <= 0.0 {
         return wrong("spec.training.optimizer.learningRate", "must be above 0: the default is 0.003");
@@ -22,15 +25,24 @@ pub(super) fn check(spec: &RetrainJobSpec) -> Result<(), JobError> {
 fn check_data(data: &Data) -> Result<(), JobError> {
     match (&data.validation, &data.split) {
         (Some(_), Some(_)) | (None, None) => {
-            return wrong("spec.data", "needs exactly one of validation (a file of its own) and split (a part of train)");
+            return wrong(
+                "spec.data",
+                "needs exactly one of validation (a file of its own) and split (a part of train)",
+            );
         }
         (None, Some(split)) => {
             if !(split.validation_fraction > 0.0 && split.validation_fraction < 1.0) {
-                return wrong("spec.data.split.validationFraction", "must lie between 0 and 1: give for example 0.1");
+                return wrong(
+                    "spec.data.split.validationFraction",
+                    "must lie between 0 and 1: give for example 0.1",
+                );
             }
             if !data.exclude.contains(&split.key) {
                 // As a feature the key would tell the model which rows it has seen.
-                return wrong("spec.data.split.key", &format!("`{}` must be listed in spec.data.exclude", split.key));
+                return wrong(
+                    "spec.data.split.key",
+                    &format!("`{}` must be listed in spec.data.exclude", split.key),
+                );
             }
         }
         (Some(_), None) => {}

@@ -52,7 +52,11 @@ fn check_object(path: &str, object: &Map<String, Value>, schema: &Value) -> Resu
         match (properties.and_then(|properties| properties.get(key)), additional) {
             (Some(schema), _) | (None, Some(schema)) => check_value(&child, value, schema)?,
             (None, None) => {
-                return Err(unknown(path, key, properties.into_iter().flat_map(Map::keys).map(String::as_str)));
+                return Err(unknown(
+                    path,
+                    key,
+                    properties.into_iter().flat_map(Map::keys).map(String::as_str),
+                ));
             }
         }
     }
@@ -70,7 +74,14 @@ fn check_range(path: &str, number: f64, schema: &Value) -> Result<(), JobError> 
     Err(JobError::Value { path: path.to_owned(), problem })
 }
 
-fn check_size(path: &str, size: usize, min: &str, max: &str, unit: &str, schema: &Value) -> Result<(), JobError> {
+fn check_size(
+    path: &str,
+    size: usize,
+    min: &str,
+    max: &str,
+    unit: &str,
+    schema: &Value,
+) -> Result<(), JobError> {
     let bound = |name: &str| schema.get(name).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
     let problem = match (bound(min), bound(max)) {
         (Some(min), _) if size < min => format!("has {size} {unit}: give at least {min}"),

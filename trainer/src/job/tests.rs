@@ -53,15 +53,27 @@ fn the_resolved_baseline_is_read_from_the_status() {
 fn every_mistake_is_named_with_its_path() {
     for (from, to, words) in [
         ("  model:", "  modle: x\n  model:", "spec.modle is unknown, did you mean `model`"),
-        ("target: repaid", "target: repaid\n    minRow: 5", "spec.data.minRow is unknown, did you mean `minRows`"),
+        (
+            "target: repaid",
+            "target: repaid\n    minRow: 5",
+            "spec.data.minRow is unknown, did you mean `minRows`",
+        ),
         ("[{ironLaw: {}}]", "[{ironLow: {}}]", "spec.gates[0].ironLow is unknown, did you mean `ironLaw`"),
         ("kind: RetrainJob", "kind: ModelRollout", "ModelRollout of anneal.dev/v1alpha1"),
-        ("  trainer:", "  training: {dropout: 0.96}\n  trainer:", "spec.training.dropout is 0.96: give at most 0.95"),
+        (
+            "  trainer:",
+            "  training: {dropout: 0.96}\n  trainer:",
+            "spec.training.dropout is 0.96: give at most 0.95",
+        ),
         ("  trainer:", "  training: {hidden: []}\n  trainer:", "spec.training.hidden has 0 entries"),
         ("[{ironLaw: {}}]", "[{value: {metric: loss, max: 1}}]", "lack ironLaw"),
         ("exclude: [id,", "exclude: [repaid,", "holds the target `repaid`"),
         ("    validation: {uri: \"file:///data/validation.parquet\"}\n", "", "exactly one of validation"),
-        ("validation: {uri: \"file:///data/validation.parquet\"}", "split: {validationFraction: 0.1, key: car}", "`car` must be listed"),
+        (
+            "validation: {uri: \"file:///data/validation.parquet\"}",
+            "split: {validationFraction: 0.1, key: car}",
+            "`car` must be listed",
+        ),
         ("uid: 8d1c", "uid: ../x", "names no folder"),
         ("task: classification", "task: ranking", "ranking"),
         ("apiVersion", "\tapiVersion", "not YAML"),

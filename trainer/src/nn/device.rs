@@ -23,14 +23,18 @@ impl FromStr for Choice {
         match text {
             "auto" => Ok(Self::Auto),
             "cuda" => Ok(Self::Exactly(Device::Cuda(0))),
-            other => Device::try_from(other.to_owned()).map(Self::Exactly).map_err(|error| format!("{error} or auto")),
+            other => Device::try_from(other.to_owned())
+                .map(Self::Exactly)
+                .map_err(|error| format!("{error} or auto")),
         }
     }
 }
 
 /// The device asked for cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("{device} cannot be used ({cause}): use the CUDA image on a node with a GPU and its driver, or set trainer.allowCpuFallback: true")]
+#[error(
+    "{device} cannot be used ({cause}): use the CUDA image on a node with a GPU and its driver, or set trainer.allowCpuFallback: true"
+)]
 pub struct DeviceError {
     device: Device,
     cause: String,

@@ -41,7 +41,8 @@ pub struct LearnerState {
     pub square: Vec<f32>,
 }
 
-/// A network with its optimizer and its training rows on the device.
+/// A network with its optimizer and its training rows on the device. Dropout draws from libtorch's one generator, so a
+/// process has one learner at a time.
 #[derive(Debug)]
 pub struct Learner {
     network: Network,
@@ -73,7 +74,9 @@ impl Learner {
     ) -> Result<Self, NnError> {
         let network = Network::new(architecture, weights, compute)?;
         let optimizer = AdamW::new(&network.flat)?;
-        let inputs = Tensor::f_from_slice(inputs)?.f_view([-1, architecture.inputs as i64])?.f_to_device(compute.torch)?;
+        let inputs = Tensor::f_from_slice(inputs)?
+            .f_view([-1, architecture.inputs as i64])?
+            .f_to_device(compute.torch)?;
         let (targets, task) = match targets {
             TaskTargets::Classes(classes) => (Tensor::f_from_slice(classes)?, Task::Classes),
             TaskTargets::Numbers(numbers) => (Tensor::f_from_slice(numbers)?.f_view([-1, 1])?, Task::Numbers),
@@ -95,7 +98,9 @@ impl Learner {
         let targets = self.targets.f_index_select(0, &rows)?;
         let outputs = self.network.forward(&inputs, Mode::Train)?;
         let loss = match self.task {
-            Task::Classes => outputs.f_cross_entropy_loss(&targets, None::<&Tensor>, Reduction::Mean, -100, 0.0)?,
+            Task::Classes => {
+                outputs.f_cross_entropy_loss(&targets, None::<&Tensor>, Reduction::Mean, -100, 0.0)?
+            }
             Task::Numbers => outputs.f_mse_loss(&targets, Reduction::Mean)?,
         };
         let gradients = Tensor::f_run_backward(&[&loss], &self.network.leaves, false, false)?;
@@ -103,7 +108,8 @@ impl Learner {
         // Added up on the device: reading it here would make a GPU wait at every step.
         let sum = loss.f_detach()?.f_to_kind(Kind::Double)?.f_mul_scalar(rows.numel() as f64)?;
         let _ = self.loss.f_add_(&sum)?;
-        let flat = gradients.iter().map(|gradient| gradient.f_reshape([-1])).collect::<Result<Vec<_>, _>>()?;
+        let flat =
+            gradients.iter().map(|gradient| gradient.f_reshape([-1])).collect::<Result<Vec<_>, _>>()?;
         let gradient = Tensor::f_cat(&flat, 0)?;
         let StepOptions { number, learning_rate, weight_decay, .. } = options;
         self.optimizer.step(&mut self.network.flat, &gradient, number, learning_rate, weight_decay)

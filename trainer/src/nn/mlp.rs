@@ -117,7 +117,8 @@ impl Network {
         let mut leaves = Vec::new();
         for parameter in architecture.parameters() {
             let shape: Vec<_> = parameter.shape.iter().map(|&n| n as i64).collect();
-            let view = flat.f_narrow(0, parameter.start as i64, parameter.len() as i64)?.f_view(shape.as_slice())?;
+            let view =
+                flat.f_narrow(0, parameter.start as i64, parameter.len() as i64)?.f_view(shape.as_slice())?;
             // Detached, it shares the buffer and is a leaf of its own.
             leaves.push(view.f_detach()?.f_set_requires_grad(true)?);
         }

@@ -17,7 +17,9 @@ pub use mlp::{Architecture, Network, Parameter};
 #[derive(Debug, thiserror::Error)]
 pub enum NnError {
     /// Not enough memory on the processor or the device.
-    #[error("out of memory ({0}): lower training.batchSize or training.hidden, or raise the memory limit of trainer.resources")]
+    #[error(
+        "out of memory ({0}): lower training.batchSize or training.hidden, or raise the memory limit of trainer.resources"
+    )]
     OutOfMemory(String),
     /// Anything else is a bug: shapes are checked before.
     #[error("libtorch failed ({0}): report this as a bug with the job file")]
@@ -28,10 +30,16 @@ impl From<tch::TchError> for NnError {
     fn from(error: tch::TchError) -> Self {
         // The first line says what happened; a C++ stack trace follows.
         let text = error.to_string();
-        let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("no message").trim().to_owned();
+        let line =
+            text.lines().find(|line| !line.trim().is_empty()).unwrap_or("no message").trim().to_owned();
         let lower = text.to_lowercase();
-        let memory = ["out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory"];
-        if memory.iter().any(|words| lower.contains(words)) { Self::OutOfMemory(line) } else { Self::Torch(line) }
+        let memory =
+            ["out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory"];
+        if memory.iter().any(|words| lower.contains(words)) {
+            Self::OutOfMemory(line)
+        } else {
+            Self::Torch(line)
+        }
     }
 }
 
@@ -50,8 +58,14 @@ mod tests {
     #[test]
     fn a_lack_of_memory_is_told_from_other_errors() {
         let error = |text: &str| NnError::from(tch::TchError::Torch(text.to_owned()));
-        assert!(matches!(error("\nCUDA out of memory. Tried to allocate 2 GiB\nframe #0"), NnError::OutOfMemory(_)));
-        assert!(matches!(error("DefaultCPUAllocator: can't allocate memory: you tried"), NnError::OutOfMemory(_)));
+        assert!(matches!(
+            error("\nCUDA out of memory. Tried to allocate 2 GiB\nframe #0"),
+            NnError::OutOfMemory(_)
+        ));
+        assert!(matches!(
+            error("DefaultCPUAllocator: can't allocate memory: you tried"),
+            NnError::OutOfMemory(_)
+        ));
         assert!(matches!(error("mat1 and mat2 shapes cannot be multiplied"), NnError::Torch(_)));
     }
 }

@@ -28,7 +28,12 @@ impl Folders {
     ///
     /// # Errors
     /// When a URI names no place.
-    pub fn open(runtime: &Handle, job: &Job, output: Option<&str>, checkpoints: Option<&str>) -> Result<Self, Failure> {
+    pub fn open(
+        runtime: &Handle,
+        job: &Job,
+        output: Option<&str>,
+        checkpoints: Option<&str>,
+    ) -> Result<Self, Failure> {
         let output = Location::open(runtime, output.unwrap_or(&job.spec.output.uri))?;
         let model = output.join(&job.spec.model);
         let run = model.join("runs").join(job.run.as_str());

@@ -51,7 +51,12 @@ pub struct Request {
 ///
 /// # Errors
 /// [`Failure`] says why there is no result and which exit code follows.
-pub fn run(runtime: &Handle, request: &Request, observer: &Observer, stop: &Stop) -> Result<RunResult, Failure> {
+pub fn run(
+    runtime: &Handle,
+    request: &Request,
+    observer: &Observer,
+    stop: &Stop,
+) -> Result<RunResult, Failure> {
     let Request { job, folders, .. } = request;
     if let Some(result) = folders.result()? {
         observer.say("this run has a result already: reporting it again");
@@ -121,7 +126,8 @@ struct Traced {
 impl Traced {
     fn new(sets: &Sets) -> Result<Self, Failure> {
         let schema = trace(&sets.train)?;
-        let text = serde_json::to_vec(&schema).map_err(|source| Failure::Encoding { what: "schema.json", source })?;
+        let text = serde_json::to_vec(&schema)
+            .map_err(|source| Failure::Encoding { what: "schema.json", source })?;
         let encode = |rows| -> Result<Encoded, Failure> {
             Ok(Encoded { inputs: encode_features(&schema, rows)?, targets: encode_targets(&schema, rows)? })
         };
@@ -155,7 +161,9 @@ impl Traced {
             validation: &self.validation,
             compute,
             threads: request.threads,
-            checkpoint_every: Duration::from_millis(u64::try_from(spec.checkpoint.every.as_millis()).unwrap_or(1)),
+            checkpoint_every: Duration::from_millis(
+                u64::try_from(spec.checkpoint.every.as_millis()).unwrap_or(1),
+            ),
         };
         train::train(&plan, &checkpoints, observer, stop)
     }

@@ -31,19 +31,27 @@ pub struct VersionManifest {
 ///
 /// # Errors
 /// When the storage fails.
-pub fn allocate(model_folder: &Location, model: &str, run: &str, artifact: &Artifact) -> Result<String, Failure> {
+pub fn allocate(
+    model_folder: &Location,
+    model: &str,
+    run: &str,
+    artifact: &Artifact,
+) -> Result<String, Failure> {
     let versions = model_folder.join("versions");
     let names = versions.list()?.folders;
     // An earlier execution may have come this far and no further.
     for name in names.iter().rev() {
         let Some(bytes) = versions.join(name).join("manifest.json").read_if_exists()? else { continue };
         let manifest = serde_json::from_slice::<VersionManifest>(&bytes).ok();
-        if manifest.is_some_and(|manifest| manifest.run_uid == run && manifest.artifact.digest == artifact.digest) {
+        if manifest
+            .is_some_and(|manifest| manifest.run_uid == run && manifest.artifact.digest == artifact.digest)
+        {
             return Ok(name.clone());
         }
     }
     let date = host::today();
-    let taken = names.iter().filter_map(|name| name.strip_prefix(&format!("v{date}."))?.parse::<u32>().ok()).max();
+    let taken =
+        names.iter().filter_map(|name| name.strip_prefix(&format!("v{date}."))?.parse::<u32>().ok()).max();
     let mut number = taken.unwrap_or(0);
     loop {
         number += 1;

@@ -50,7 +50,11 @@ fn targets(candidate: &Schema, baseline: &Schema) -> Option<String> {
         (TargetKind::Classes { classes: new }, TargetKind::Classes { classes: old }) => {
             (new != old).then(|| format!("the classes are {} instead of {}", new.join("/"), old.join("/")))
         }
-        (TargetKind::Classes { .. }, TargetKind::Number { .. }) => Some("the target is a class instead of a number".into()),
-        (TargetKind::Number { .. }, TargetKind::Classes { .. }) => Some("the target is a number instead of a class".into()),
+        (TargetKind::Classes { .. }, TargetKind::Number { .. }) => {
+            Some("the target is a class instead of a number".into())
+        }
+        (TargetKind::Number { .. }, TargetKind::Classes { .. }) => {
+            Some("the target is a number instead of a class".into())
+        }
     }
 }

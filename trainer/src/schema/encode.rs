@@ -20,7 +20,9 @@ pub enum EncodeError {
         expected: ColumnKind,
     },
     /// A class that the model does not know.
-    #[error("the target has the class `{0}`, which the model does not know: evaluate it on rows of its own classes")]
+    #[error(
+        "the target has the class `{0}`, which the model does not know: evaluate it on rows of its own classes"
+    )]
     Class(String),
 }
 

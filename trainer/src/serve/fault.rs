@@ -6,13 +6,38 @@ use anneal_crds::Span;
 use rand::Rng;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
-/// Which faults: `latency=200ms,error=0.3`. The default is none.
+use super::metrics::Arm;
+
+/// Which faults: `latency=200ms,error=0.3`, and with `arm=live` only in answers that someone waits for. The default is
+/// none.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Fault {
     /// Added to every answer.
     pub latency: Duration,
     /// Share of requests that are answered with 500, from 0 to 1.
     pub error: f64,
+    /// Which requests are spoiled.
+    pub spoils: Spoils,
+}
+
+/// Which requests a fault spoils.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Spoils {
+    /// All.
+    #[default]
+    All,
+    /// Those of clients, and not the copies of shadow traffic.
+    Live,
+}
+
+impl Fault {
+    /// The fault as a request of `arm` meets it.
+    pub(super) fn for_arm(self, arm: Arm) -> Self {
+        match (self.spoils, arm) {
+            (Spoils::All, _) | (Spoils::Live, Arm::Live) => self,
+            (Spoils::Live, Arm::Shadow) => Self::default(),
+        }
+    }
 }
 
 impl FromStr for Fault {
@@ -28,9 +53,15 @@ impl FromStr for Fault {
                 }
                 Some(("error", value)) => {
                     let share = value.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-                    fault.error = share.ok_or_else(|| format!("error={value}: give a share from 0 to 1, such as 0.3"))?;
+                    fault.error = share
+                        .ok_or_else(|| format!("error={value}: give a share from 0 to 1, such as 0.3"))?;
                 }
-                _ => return Err(format!("`{part}` is no fault: write latency=200ms, error=0.3 or both with a comma")),
+                Some(("arm", "live")) => fault.spoils = Spoils::Live,
+                _ => {
+                    return Err(format!(
+                        "`{part}` is no fault: write latency=200ms, error=0.3, arm=live or several with commas"
+                    ));
+                }
             }
         }
         Ok(fault)
@@ -57,10 +88,14 @@ mod tests {
 
     #[test]
     fn faults_are_read_from_the_command_line() {
-        let both = Fault { latency: Duration::from_millis(200), error: 0.3 };
+        let both = Fault { latency: Duration::from_millis(200), error: 0.3, spoils: Spoils::All };
         assert_eq!("latency=200ms,error=0.3".parse(), Ok(both));
+        let live = Fault { spoils: Spoils::Live, ..both };
+        assert_eq!("latency=200ms,error=0.3,arm=live".parse(), Ok(live));
+        assert_eq!(live.for_arm(Arm::Live), live);
+        assert_eq!(live.for_arm(Arm::Shadow), Fault::default());
         assert_eq!("".parse(), Ok(Fault::default()));
-        for bad in ["latency=fast", "error=2", "error=nan", "delay=1s", "error"] {
+        for bad in ["latency=fast", "error=2", "error=nan", "delay=1s", "error", "arm=shadow"] {
             assert!(bad.parse::<Fault>().is_err(), "{bad}");
         }
     }

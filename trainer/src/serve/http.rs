@@ -36,6 +36,7 @@ use crate::{
 /// Largest body of a request, in bytes.
 const MAX_BODY: usize = 16 << 20;
 const VERSION_HEADER: HeaderName = HeaderName::from_static("x-anneal-version");
+const FAULT_HEADER: HeaderName = HeaderName::from_static("x-anneal-fault");
 
 /// Everything that an answer may depend on.
 #[derive(Debug)]
@@ -69,8 +70,8 @@ impl App {
         self.ready.store(false, Ordering::Relaxed);
     }
 
-    fn next_fails(&self) -> bool {
-        self.faults.lock().is_ok_and(|mut sequence| sequence.next_fails(self.fault.error))
+    fn next_fails(&self, fault: Fault) -> bool {
+        self.faults.lock().is_ok_and(|mut sequence| sequence.next_fails(fault.error))
     }
 }
 
@@ -82,8 +83,13 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/v2/models/{model}", get(metadata))
         .route("/v2/models/{model}/ready", get(model_ready))
         .route("/v2/models/{model}/infer", post(infer))
-        .route("/metrics", get(|State(app): State<Arc<App>>| async move { metrics_page(&app.metrics.registry) }))
-        .fallback(|| async { answer_error(StatusCode::NOT_FOUND, "path", "there is nothing here: see GET /v2") })
+        .route(
+            "/metrics",
+            get(|State(app): State<Arc<App>>| async move { metrics_page(&app.metrics.registry) }),
+        )
+        .fallback(|| async {
+            answer_error(StatusCode::NOT_FOUND, "path", "there is nothing here: see GET /v2")
+        })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(app.clone(), add_version))
         .with_state(app)
@@ -98,7 +104,8 @@ async fn add_version(State(app): State<Arc<App>>, request: Request, next: Next) 
 }
 
 async fn server() -> Response {
-    Json(json!({"name": "anneal-trainer", "version": env!("CARGO_PKG_VERSION"), "extensions": []})).into_response()
+    Json(json!({"name": "anneal-trainer", "version": env!("CARGO_PKG_VERSION"), "extensions": []}))
+        .into_response()
 }
 
 async fn ready(State(app): State<Arc<App>>) -> Response {
@@ -127,29 +134,40 @@ async fn infer(
 ) -> Response {
     let watch = Stopwatch::start();
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let arm = Arm::of_host(host);
     let response = match body {
         _ if model != app.model => no_model(&app),
-        Ok(body) => answer(&app, &body).await,
-        Err(rejection) => answer_error(rejection.status(), "body", &format!("{rejection}: send at most {MAX_BODY} bytes")),
+        Ok(body) => answer(&app, app.fault.for_arm(arm), &body).await,
+        Err(rejection) => {
+            answer_error(rejection.status(), "body", &format!("{rejection}: send at most {MAX_BODY} bytes"))
+        }
     };
-    app.metrics.record(Arm::of_host(host), response.status().as_u16(), watch.elapsed());
+    app.metrics.record(arm, response.status().as_u16(), watch.elapsed());
     response
 }
 
-async fn answer(app: &App, body: &[u8]) -> Response {
-    if app.fault.latency > Duration::ZERO {
-        tokio::time::sleep(app.fault.latency).await;
+async fn answer(app: &App, fault: Fault, body: &[u8]) -> Response {
+    if fault.latency > Duration::ZERO {
+        tokio::time::sleep(fault.latency).await;
     }
-    if app.next_fails() {
-        return answer_error(StatusCode::INTERNAL_SERVER_ERROR, "fault", "injected by --fault: start without it");
+    if app.next_fails(fault) {
+        let mut response =
+            answer_error(StatusCode::INTERNAL_SERVER_ERROR, "fault", "injected by --fault: start without it");
+        // So that whoever counts errors can tell the wanted ones.
+        response.headers_mut().insert(FAULT_HEADER, HeaderValue::from_static("error"));
+        return response;
     }
     match predict(app, body).await {
         Ok(response) => Json(response).into_response(),
-        Err(Problem::Request(BadRequest { field, reason })) => answer_error(StatusCode::BAD_REQUEST, &field, &reason),
+        Err(Problem::Request(BadRequest { field, reason })) => {
+            answer_error(StatusCode::BAD_REQUEST, &field, &reason)
+        }
         Err(Problem::Refused(Refusal::Busy)) => {
             answer_error(StatusCode::SERVICE_UNAVAILABLE, "queue", "is full: try again or add replicas")
         }
-        Err(Problem::Refused(Refusal::Failed(why))) => answer_error(StatusCode::INTERNAL_SERVER_ERROR, "model", &why),
+        Err(Problem::Refused(Refusal::Failed(why))) => {
+            answer_error(StatusCode::INTERNAL_SERVER_ERROR, "model", &why)
+        }
     }
 }
 
@@ -162,8 +180,9 @@ async fn predict<'a>(app: &'a App, body: &[u8]) -> Result<InferResponse<'a>, Pro
     let request = protocol::parse(body).map_err(Problem::Request)?;
     let id = request.id.clone();
     let rows = protocol::rows(request, &app.schema).map_err(Problem::Request)?;
-    let inputs = encode_features(&app.schema, &rows)
-        .map_err(|error| Problem::Request(BadRequest { field: "inputs".to_owned(), reason: error.to_string() }))?;
+    let inputs = encode_features(&app.schema, &rows).map_err(|error| {
+        Problem::Request(BadRequest { field: "inputs".to_owned(), reason: error.to_string() })
+    })?;
     let outputs = app.workers.infer(inputs).await.map_err(Problem::Refused)?;
     let prediction = Uuid::new_v4().to_string();
     Ok(InferResponse {
@@ -180,7 +199,8 @@ fn no_model(app: &App) -> Response {
 }
 
 fn answer_error(code: StatusCode, field: &str, reason: &str) -> Response {
-    (code, Json(json!({"error": format!("{field}: {reason}"), "field": field, "reason": reason}))).into_response()
+    (code, Json(json!({"error": format!("{field}: {reason}"), "field": field, "reason": reason})))
+        .into_response()
 }
 
 /// A page of metrics in Prometheus' text format.

@@ -59,7 +59,8 @@ impl Metrics {
             "anneal_serve_request_duration_seconds",
             "Time from an inference request's body to its answer.",
         );
-        let duration = HistogramVec::new(duration.buckets(BUCKETS.to_vec()), &["model", "version", "arm"]).map_err(bug)?;
+        let duration = HistogramVec::new(duration.buckets(BUCKETS.to_vec()), &["model", "version", "arm"])
+            .map_err(bug)?;
         let registry = Registry::new();
         registry.register(Box::new(requests.clone())).map_err(bug)?;
         registry.register(Box::new(duration.clone())).map_err(bug)?;

@@ -9,7 +9,12 @@ mod metrics;
 mod protocol;
 mod worker;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io::{Write, stderr},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::serve::ListenerExt;
 use tokio::{
@@ -74,6 +79,10 @@ async fn listen(options: Options, app: Arc<App>) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let listener = TcpListener::bind(address).await.map_err(failed)?;
+    if let Ok(address) = listener.local_addr() {
+        // Without a place to write there is nothing to say.
+        let _ = writeln!(stderr(), "serving {} {} on {address}", options.model, options.version);
+    }
     // A small answer must not wait for the acknowledgement of the one before.
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
     let (asked, mut stop) = tokio::sync::watch::channel(());

@@ -74,13 +74,17 @@ pub(super) fn rows(request: InferRequest, schema: &Schema) -> Result<Rows, BadRe
     for feature in &schema.features {
         let field = format!("inputs.{}", feature.name);
         let tensor = request.inputs.iter().find(|tensor| tensor.name == feature.name);
-        let tensor = tensor.ok_or_else(|| bad(&field, "is missing: the model needs this column".to_owned()))?;
+        let tensor =
+            tensor.ok_or_else(|| bad(&field, "is missing: the model needs this column".to_owned()))?;
         let count = count(tensor, &field)?;
         if rows.features.is_empty() {
             rows.count = count;
         }
         if count != rows.count {
-            return Err(bad(&field, format!("has {count} rows and others have {}: send the same number", rows.count)));
+            return Err(bad(
+                &field,
+                format!("has {count} rows and others have {}: send the same number", rows.count),
+            ));
         }
         rows.features.push(Column { name: feature.name.clone(), values: values(tensor, feature, &field)? });
     }
@@ -96,23 +100,30 @@ fn count(tensor: &Tensor, field: &str) -> Result<usize, BadRequest> {
     }
     // Nested data are allowed: [[1], [2]] has as many entries as [1, 2].
     if tensor.data.len() != count {
-        return Err(bad(field, format!("has {} data for shape {:?}: send one for each row", tensor.data.len(), tensor.shape)));
+        return Err(bad(
+            field,
+            format!("has {} data for shape {:?}: send one for each row", tensor.data.len(), tensor.shape),
+        ));
     }
     Ok(count)
 }
 
 fn values(tensor: &Tensor, feature: &Feature, field: &str) -> Result<Values, BadRequest> {
-    let data = tensor.data.iter().map(|value| match value {
-        Value::Array(inner) if inner.len() == 1 => &inner[0],
-        other => other,
+    let data = tensor.data.iter().map(|value| match value.as_array().map(Vec::as_slice) {
+        Some([inner]) => inner,
+        Some(_) | None => value,
     });
     match (&feature.kind, tensor.datatype.as_str()) {
         (
             FeatureKind::Number { .. },
-            "FP16" | "FP32" | "FP64" | "INT8" | "INT16" | "INT32" | "INT64" | "UINT8" | "UINT16" | "UINT32" | "UINT64",
+            "FP16" | "FP32" | "FP64" | "INT8" | "INT16" | "INT32" | "INT64" | "UINT8" | "UINT16" | "UINT32"
+            | "UINT64",
         ) => {
             let number = |value: &Value| {
-                value.as_f64().filter(|n| n.is_finite()).ok_or_else(|| bad(field, format!("{value} is no finite number: send numbers")))
+                value
+                    .as_f64()
+                    .filter(|n| n.is_finite())
+                    .ok_or_else(|| bad(field, format!("{value} is no finite number: send numbers")))
             };
             Ok(Values::Number(data.map(number).collect::<Result<_, _>>()?))
         }
@@ -122,7 +133,9 @@ fn values(tensor: &Tensor, feature: &Feature, field: &str) -> Result<Values, Bad
                 Value::String(text) => Ok(Some(text.as_str())),
                 &Value::Bool(true) => Ok(Some("true")),
                 &Value::Bool(false) => Ok(Some("false")),
-                other => Err(bad(field, format!("{other} is no text: send JSON strings"))),
+                Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                    Err(bad(field, format!("{value} is no text: send JSON strings")))
+                }
             };
             Ok(Values::Category(data.map(text).collect::<Result<Categories, _>>()?))
         }
@@ -141,9 +154,7 @@ fn bad(field: &str, reason: String) -> BadRequest {
 
 /// The output tensors: `class` and its `probability` for each row, or `value` in the target's unit.
 pub(super) fn outputs(schema: &Schema, outputs: &[f32]) -> Vec<Value> {
-    let tensor = |name: &str, datatype: &str, data: Vec<Value>| {
-        json!({"name": name, "datatype": datatype, "shape": [data.len()], "data": data})
-    };
+    let tensor = |name: &str, datatype: &str, data: Vec<Value>| json!({"name": name, "datatype": datatype, "shape": [data.len()], "data": data});
     match &schema.target.kind {
         TargetKind::Classes { classes } => {
             let rows = outputs.chunks_exact(classes.len());

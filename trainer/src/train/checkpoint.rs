@@ -65,7 +65,8 @@ impl Checkpoints {
     /// # Errors
     /// When the storage fails or a newer execution has started.
     pub fn save(&self, checkpoint: &Checkpoint) -> Result<(), Failure> {
-        let folder = self.folder.join(&format!("step-{:012}-{:06}", checkpoint.progress.steps, self.fence.own()));
+        let folder =
+            self.folder.join(&format!("step-{:012}-{:06}", checkpoint.progress.steps, self.fence.own()));
         let files = BTreeMap::from([
             (STATE.to_owned(), tensors(checkpoint)?),
             (PROGRESS.to_owned(), json("state.json", &checkpoint.progress)?),
@@ -125,7 +126,8 @@ impl Checkpoints {
             let tensor = tensors.tensor(name).map_err(broken)?;
             Ok(tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
         };
-        let learner = LearnerState { weights: numbers("weights")?, mean: numbers("mean")?, square: numbers("square")? };
+        let learner =
+            LearnerState { weights: numbers("weights")?, mean: numbers("mean")?, square: numbers("square")? };
         Ok(Checkpoint { progress, learner, best: numbers("best")? })
     }
 
@@ -146,7 +148,8 @@ enum Unusable {
 
 fn tensors(checkpoint: &Checkpoint) -> Result<Vec<u8>, Failure> {
     let Checkpoint { learner, best, .. } = checkpoint;
-    let bytes = |numbers: &[f32]| -> Vec<u8> { numbers.iter().flat_map(|number| number.to_le_bytes()).collect() };
+    let bytes =
+        |numbers: &[f32]| -> Vec<u8> { numbers.iter().flat_map(|number| number.to_le_bytes()).collect() };
     let named = [
         ("weights", bytes(&learner.weights)),
         ("mean", bytes(&learner.mean)),

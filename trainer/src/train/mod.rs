@@ -16,7 +16,7 @@ use anneal_crds::{contract::StopReason, gates::EvalMetric, retrain_job::Training
 
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use live::listen;
-pub use observe::{Bar, Observer};
+pub use observe::{Observer, Show};
 pub use progress::{Best, Progress};
 pub use stop::Stop;
 
@@ -111,7 +111,11 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn begin(plan: &'a Plan<'a>, checkpoints: &'a Checkpoints, observer: &'a Observer) -> Result<Self, Failure> {
+    fn begin(
+        plan: &'a Plan<'a>,
+        checkpoints: &'a Checkpoints,
+        observer: &'a Observer,
+    ) -> Result<Self, Failure> {
         let architecture = architecture(plan);
         let resumed = checkpoints.newest(|note| observer.say(note))?;
         let progress = resumed.as_ref().map(|checkpoint| checkpoint.progress.clone());
@@ -131,7 +135,18 @@ impl<'a> Run<'a> {
         }
         observer.begun(&progress, plan.training.epochs);
         let (started, saved, seconds_before) = (Stopwatch::start(), Stopwatch::start(), progress.seconds);
-        Ok(Self { plan, checkpoints, observer, architecture, learner, progress, best, started, seconds_before, saved })
+        Ok(Self {
+            plan,
+            checkpoints,
+            observer,
+            architecture,
+            learner,
+            progress,
+            best,
+            started,
+            seconds_before,
+            saved,
+        })
     }
 
     fn epoch(&mut self, stop: &Stop) -> Result<(), Failure> {
@@ -151,7 +166,8 @@ impl<'a> Run<'a> {
         }
         let train_loss = self.take_loss()? / rows as f64;
         let validation_loss = self.validation_loss()?;
-        if self.progress.end_epoch(train_loss, validation_loss, training.early_stop.min_delta) == Epoch::Best {
+        if self.progress.end_epoch(train_loss, validation_loss, training.early_stop.min_delta) == Epoch::Best
+        {
             self.best = self.learner.network().weights()?;
         }
         self.observer.epoch_ended(&self.progress, rows, watch.elapsed());
@@ -212,7 +228,13 @@ impl<'a> Run<'a> {
         let diverged = || Failure::Diverged { set: "validation", value: f64::NAN, step: self.progress.steps };
         // There is a best epoch after the first, and the spec asks for at least one.
         let best = self.progress.best.ok_or_else(diverged)?;
-        Ok(Trained { architecture: self.architecture, weights: self.best, progress: self.progress, best, stop })
+        Ok(Trained {
+            architecture: self.architecture,
+            weights: self.best,
+            progress: self.progress,
+            best,
+            stop,
+        })
     }
 }
 

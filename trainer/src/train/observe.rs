@@ -20,31 +20,38 @@ pub struct Observer {
     loss: GaugeVec,
     rate: Gauge,
     checkpoint: Gauge,
+    show: Show,
     bar: ProgressBar,
 }
 
 impl Observer {
-    /// An observer of its own registry; `bar` decides whether a terminal shows a progress bar.
+    /// An observer with a registry of its own.
     ///
     /// # Errors
     /// When a metric's name is taken, which is a bug.
-    pub fn new(bar: Bar) -> Result<Self, Failure> {
+    pub fn new(show: Show) -> Result<Self, Failure> {
         let bug = |error: prometheus::Error| Failure::Panic(format!("metrics: {error}"));
         let observer = Self {
             registry: Registry::new(),
             epoch: IntGauge::new("anneal_train_epoch", "Whole epochs trained.").map_err(bug)?,
             step: IntGauge::new("anneal_train_step", "Optimizer steps of the run.").map_err(bug)?,
-            loss: GaugeVec::new(Opts::new("anneal_train_loss", "Loss of the last whole epoch."), &["split"]).map_err(bug)?,
-            rate: Gauge::new("anneal_train_rows_per_second", "Training rows of the last whole epoch per second.")
+            loss: GaugeVec::new(Opts::new("anneal_train_loss", "Loss of the last whole epoch."), &["split"])
                 .map_err(bug)?,
+            rate: Gauge::new(
+                "anneal_train_rows_per_second",
+                "Training rows of the last whole epoch per second.",
+            )
+            .map_err(bug)?,
             checkpoint: Gauge::new(
                 "anneal_train_last_checkpoint_timestamp_seconds",
                 "When the last checkpoint was saved; 0 before the first.",
             )
             .map_err(bug)?,
-            bar: match bar {
-                Bar::InTerminals if stderr().is_terminal() => ProgressBar::new(0),
-                Bar::InTerminals | Bar::Never => ProgressBar::hidden(),
+            show,
+            bar: if show == Show::Progress && stderr().is_terminal() {
+                ProgressBar::new(0)
+            } else {
+                ProgressBar::hidden()
             },
         };
         let registry = &observer.registry;
@@ -53,7 +60,9 @@ impl Observer {
         registry.register(Box::new(observer.loss.clone())).map_err(bug)?;
         registry.register(Box::new(observer.rate.clone())).map_err(bug)?;
         registry.register(Box::new(observer.checkpoint.clone())).map_err(bug)?;
-        if let Ok(style) = ProgressStyle::with_template("{bar:30} epoch {pos}/{len} {msg} [{elapsed}, at most {eta} left]") {
+        if let Ok(style) =
+            ProgressStyle::with_template("{bar:30} epoch {pos}/{len} {msg} [{elapsed}, at most {eta} left]")
+        {
             observer.bar.set_style(style);
         }
         Ok(observer)
@@ -66,11 +75,11 @@ impl Observer {
 
     /// Says one line.
     pub fn say(&self, line: &str) {
-        if self.bar.is_hidden() {
+        match self.show {
             // Without a place to write there is nothing to say.
-            let _ = writeln!(stderr(), "{line}");
-        } else {
-            self.bar.println(line);
+            Show::Progress if self.bar.is_hidden() => drop(writeln!(stderr(), "{line}")),
+            Show::Progress => self.bar.println(line),
+            Show::Nothing => {}
         }
     }
 
@@ -114,11 +123,11 @@ impl Observer {
     }
 }
 
-/// Whether to draw a progress bar.
+/// What to write to standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bar {
-    /// When standard error is a terminal; plain lines elsewhere.
-    InTerminals,
-    /// Plain lines always.
-    Never,
+pub enum Show {
+    /// A progress bar if it is a terminal, plain lines if not.
+    Progress,
+    /// Nothing.
+    Nothing,
 }

@@ -1,0 +1,256 @@
+//! The server: the Open Inference Protocol, arms, faults and the drain.
+
+mod common;
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+use anneal_crds::contract::RunResult;
+use common::World;
+use reqwest::{Client, Response, StatusCode};
+use serde_json::{Value, json};
+
+struct Server {
+    child: Child,
+    url: String,
+}
+
+impl Server {
+    fn start(result: &RunResult, more: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_anneal-trainer"));
+        command.args(["serve", "--artifact", &result.artifact.uri, "--digest", &result.artifact.digest]);
+        command.args(["--model", "cars", "--version", "v20261121.1", "--port", "0"]).args(more);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let line = lines.find(|line| line.as_ref().unwrap().starts_with("serving ")).unwrap().unwrap();
+        let port = line.rsplit_once(':').unwrap().1.to_owned();
+        Self { child, url: format!("http://127.0.0.1:{port}") }
+    }
+
+    async fn get(&self, path: &str) -> Response {
+        Client::new().get(format!("{}{path}", self.url)).send().await.unwrap()
+    }
+
+    async fn infer(&self, body: &Value) -> Response {
+        Client::new().post(format!("{}/v2/models/cars/infer", self.url)).json(body).send().await.unwrap()
+    }
+
+    /// Value of a series of `anneal_serve_requests_total`.
+    async fn count(&self, arm: &str, code: u16) -> Option<f64> {
+        let page = self.get("/metrics").await.text().await.unwrap();
+        let start = format!(
+            "anneal_serve_requests_total{{arm=\"{arm}\",code=\"{code}\",model=\"cars\",version=\"v20261121.1\"}} "
+        );
+        page.lines().find_map(|line| line.strip_prefix(&start)?.parse().ok())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn body() -> Value {
+    json!({"id": "42", "inputs": [
+        {"name": "x", "shape": [2], "datatype": "FP64", "data": [900.0, 10.0]},
+        {"name": "noise", "shape": [2, 1], "datatype": "FP32", "data": [[0.5], [0.5]]},
+        {"name": "color", "shape": [2], "datatype": "BYTES", "data": ["red", "mauve"]},
+        {"name": "flag", "shape": [2], "datatype": "BOOL", "data": [true, false]},
+    ]})
+}
+
+fn trained() -> (World, RunResult) {
+    let world = World::new();
+    let result = world.train(&world.job("a", |_| {})).unwrap();
+    (world, result)
+}
+
+#[test]
+fn it_answers_by_the_protocol() {
+    let (world, result) = trained();
+    let server = Server::start(&result, &[]);
+    world.runtime.block_on(async {
+        for path in ["/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/cars", "/v2/models/cars/ready"]
+        {
+            let response = server.get(path).await;
+            assert_eq!(response.status(), StatusCode::OK, "{path}");
+            assert_eq!(response.headers()["x-anneal-version"], "v20261121.1");
+        }
+        let metadata: Value = server.get("/v2/models/cars").await.json().await.unwrap();
+        assert_eq!(metadata["inputs"].as_array().unwrap().len(), 4);
+        let response = server.infer(&body()).await;
+        assert_eq!(response.headers()["x-anneal-version"], "v20261121.1");
+        let answer: Value = response.json().await.unwrap();
+        assert_eq!((&answer["id"], &answer["model_version"]), (&json!("42"), &json!("v20261121.1")));
+        assert_eq!(answer["parameters"]["prediction_id"].as_str().unwrap().len(), 36);
+        assert_eq!(
+            answer["outputs"][0],
+            json!({"name": "class", "datatype": "BYTES", "shape": [2], "data": ["1", "0"]})
+        );
+        let probabilities = answer["outputs"][1]["data"].as_array().unwrap();
+        assert!(
+            probabilities.iter().all(|p| (0.5..=1.0).contains(&p.as_f64().unwrap())),
+            "{probabilities:?}"
+        );
+        assert_eq!(server.get("/v2/models/bikes").await.status(), StatusCode::NOT_FOUND);
+        assert_eq!(server.get("/").await.status(), StatusCode::NOT_FOUND);
+    });
+}
+
+#[test]
+fn a_users_mistake_is_a_400_that_names_the_field() {
+    let (world, result) = trained();
+    let server = Server::start(&result, &[]);
+    let cases: [(&str, fn(&mut Value), &str); 12] = [
+        ("missing", |b| drop(b["inputs"].as_array_mut().unwrap().remove(0)), "inputs.x"),
+        ("unknown", |b| b["inputs"][0]["name"] = "y".into(), "inputs.y"),
+        (
+            "twice",
+            |b| {
+                let first = b["inputs"][0].clone();
+                b["inputs"].as_array_mut().unwrap().push(first);
+            },
+            "inputs.x",
+        ),
+        ("text for number", |b| b["inputs"][0]["data"][0] = "a".into(), "inputs.x"),
+        ("null for number", |b| b["inputs"][0]["data"][0] = Value::Null, "inputs.x"),
+        ("number for text", |b| b["inputs"][2]["data"][0] = 1.into(), "inputs.color"),
+        ("type", |b| b["inputs"][0]["datatype"] = "BYTES".into(), "inputs.x"),
+        ("type of a category", |b| b["inputs"][2]["datatype"] = "FP32".into(), "inputs.color"),
+        ("shape", |b| b["inputs"][0]["shape"] = json!([2, 2]), "inputs.x"),
+        ("length", |b| b["inputs"][0]["data"] = json!([1.0]), "inputs.x"),
+        (
+            "rows",
+            |b| {
+                b["inputs"][3]["shape"] = json!([1]);
+                b["inputs"][3]["data"] = json!([true]);
+            },
+            "inputs.flag",
+        ),
+        ("no inputs", |b| *b = json!({}), "body"),
+    ];
+    world.runtime.block_on(async {
+        for (name, change, field) in cases {
+            let mut body = body();
+            change(&mut body);
+            let response = server.infer(&body).await;
+            assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{name}");
+            let error: Value = response.json().await.unwrap();
+            assert_eq!(error["field"], field, "{name}: {error}");
+            assert!(error["reason"].as_str().unwrap().contains(':'), "{name}: {error}");
+        }
+        let response = Client::new()
+            .post(format!("{}/v2/models/cars/infer", server.url))
+            .body("{")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+        assert_eq!(server.count("live", 400).await, Some(13.0));
+        assert_eq!(server.count("live", 500).await, Some(0.0));
+    });
+}
+
+#[test]
+fn copies_are_counted_apart_and_all_series_exist_from_the_start() {
+    let (world, result) = trained();
+    let server = Server::start(&result, &[]);
+    world.runtime.block_on(async {
+        for arm in ["live", "shadow"] {
+            for code in [200, 400, 500, 503] {
+                assert_eq!(server.count(arm, code).await, Some(0.0), "{arm} {code}");
+            }
+        }
+        for host in ["cars.example.com-shadow", "cars.example.com-shadow:80"] {
+            let request = Client::new().post(format!("{}/v2/models/cars/infer", server.url));
+            let response = request.header("host", host).json(&body()).send().await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK);
+        }
+        server.infer(&body()).await;
+        assert_eq!(server.count("shadow", 200).await, Some(2.0));
+        assert_eq!(server.count("live", 200).await, Some(1.0));
+        let page = server.get("/metrics").await.text().await.unwrap();
+        for (arm, count) in [("live", 1), ("shadow", 2)] {
+            let labels = format!("arm=\"{arm}\",model=\"cars\",version=\"v20261121.1\"");
+            assert!(
+                page.contains(&format!("anneal_serve_request_duration_seconds_count{{{labels}}} {count}")),
+                "{page}"
+            );
+            assert!(
+                page.contains(&format!(
+                    "anneal_serve_request_duration_seconds_bucket{{{labels},le=\"0.3\"}}"
+                ))
+            );
+        }
+    });
+}
+
+#[test]
+fn faults_come_as_asked_for() {
+    let (world, result) = trained();
+    let server = Server::start(&result, &["--fault", "latency=20ms,error=0.3"]);
+    world.runtime.block_on(async {
+        for _ in 0..100 {
+            server.infer(&body()).await;
+        }
+        let failed = server.count("live", 500).await.unwrap();
+        assert!((15.0..45.0).contains(&failed), "{failed}");
+        assert_eq!(server.count("live", 200).await, Some(100.0 - failed));
+        let page = server.get("/metrics").await.text().await.unwrap();
+        let fast = "anneal_serve_request_duration_seconds_bucket{arm=\"live\",model=\"cars\",version=\"v20261121.1\",le=\"0.01\"} 0";
+        assert!(page.contains(fast), "no answer is faster than the fault\n{page}");
+    });
+    let other = Server::start(&result, &["--fault", "error=1"]);
+    let status = world.runtime.block_on(async { other.infer(&body()).await.status() });
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+}
+
+#[test]
+fn a_server_that_is_asked_to_stop_answers_until_it_is_gone() {
+    let (world, result) = trained();
+    let mut server = Server::start(&result, &["--drain", "2s", "--fault", "latency=100ms"]);
+    world.runtime.block_on(async {
+        let before = tokio::spawn(
+            Client::new().post(format!("{}/v2/models/cars/infer", server.url)).json(&body()).send(),
+        );
+        let id = server.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        // The signal needs a moment; readiness goes before the server does.
+        while server.get("/v2/health/ready").await.status() != StatusCode::SERVICE_UNAVAILABLE {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        assert_eq!(server.get("/v2/health/live").await.status(), StatusCode::OK);
+        assert_eq!(server.infer(&body()).await.status(), StatusCode::OK);
+        assert_eq!(before.await.unwrap().unwrap().status(), StatusCode::OK);
+    });
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn what_is_not_the_recorded_artifact_is_not_served() {
+    let (_world, result) = trained();
+    let serve = |artifact: &str, digest: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_anneal-trainer"));
+        command.args([
+            "serve",
+            "--artifact",
+            artifact,
+            "--digest",
+            digest,
+            "--model",
+            "cars",
+            "--version",
+            "v1",
+            "--port",
+            "0",
+        ]);
+        command.output().unwrap().status.code()
+    };
+    let other = format!("sha256:{}", "0".repeat(64));
+    assert_eq!(serve(&result.artifact.uri, &other), Some(3));
+    assert_eq!(serve("file:///nowhere", &result.artifact.digest), Some(3));
+}
