@@ -1,7 +1,8 @@
 //! Takes a cluster down and leaves nothing behind, whatever state it is in.
 //!
-//! Called by `Cluster::down`, and by `Cluster::up` over the ruins of an older one. It relies on no process of the cluster:
-//! what is ours is found by cgroup, link name and the state folder's path, so it works after any crash and twice in a row.
+//! Called by `Cluster::down`, and by `Cluster::up` over the ruins of an older one. It relies on no process of the
+//! cluster: what is ours is found by cgroup, link name and the state folder's path, so it works after any crash and
+//! twice in a row.
 
 use std::fs;
 use std::path::{Path, PathBuf};

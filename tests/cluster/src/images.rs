@@ -1,6 +1,7 @@
 //! The images of the cluster's own workloads, each made from one program and the libraries it needs.
 //!
-//! Called by `up`. Their names end in `.test`, a domain that cannot exist, so a missing image is never looked for elsewhere.
+//! Called by `up`. Their names begin with a host in `.test`, a domain that cannot exist, so a missing image is found
+//! nowhere else.
 
 use std::path::{Path, PathBuf};
 
@@ -108,7 +109,7 @@ mod tests {
 
     #[test]
     fn libraries_and_loader_are_found_in_the_output_of_ldd() {
-        let output = "\tlinux-vdso.so.1 (0x00007f91)\n\tlibc.so.6 => /lib/libc.so.6 (0x00007f91)\n\t/lib64/ld.so (0x1)\n";
+        let output = "\tlinux-vdso.so.1 (0x7f)\n\tlibc.so.6 => /lib/libc.so.6 (0x7f)\n\t/lib64/ld.so (0x1)\n";
         assert_eq!(parse_ldd(output), ["/lib/libc.so.6", "/lib64/ld.so"]);
     }
 }

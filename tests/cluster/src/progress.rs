@@ -1,7 +1,7 @@
 //! What a person sees while something slow runs: a spinner on a terminal, plain lines elsewhere.
 //!
-//! Called by everything here and in `xtask` that takes more than a second. All of it goes to stderr: stdout belongs to the
-//! caller's result.
+//! Called by everything here and in `xtask` that takes more than a second. All of it goes to stderr: stdout belongs to
+//! the caller's result.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::mpsc::{Sender, channel};
