@@ -1,7 +1,13 @@
 //! Bad input on a real API server: refused at `kubectl apply` with field and reason, or told in a condition with the next
 //! step. `cargo xtask test` runs this on its cluster, with Anneal installed, and says where by the environment.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "helpers of tests"
+)]
 
 use std::{
     env, fs,
@@ -19,7 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(90);
 struct Kubectl;
 
 impl Kubectl {
-    #[expect(clippy::disallowed_methods, reason = "the test is told its cluster by the environment")]
     fn run(args: &[&str], input: Option<&str>) -> Result<String, String> {
         let program =
             env::var("ANNEAL_TEST_KUBECTL").expect("cargo xtask test runs this and sets ANNEAL_TEST_KUBECTL");
@@ -81,7 +86,6 @@ impl Drop for Namespace {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the test is told its image by the environment")]
 fn example(file: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/car-loan").join(file);
     let text = fs::read_to_string(&path).unwrap();

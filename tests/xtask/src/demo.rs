@@ -47,6 +47,21 @@ pub(crate) struct Options {
     pub(crate) kill_operator_at: Vec<String>,
 }
 
+impl Options {
+    /// On a throwaway cluster that stays up afterwards.
+    pub(crate) fn throwaway(name: &str, kills: &[&str]) -> Self {
+        Self {
+            keep: true,
+            context: None,
+            operator_image: None,
+            trainer_image: None,
+            gateway_class: anneal_cluster::GATEWAY_CLASS.to_owned(),
+            name: name.to_owned(),
+            kill_operator_at: kills.iter().map(|kill| (*kill).to_owned()).collect(),
+        }
+    }
+}
+
 /// Runs it; the JSON line goes to stdout.
 pub(crate) fn run(context: &Context, options: &Options) -> Result<()> {
     let data = data::prepare(context)?;

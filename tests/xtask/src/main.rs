@@ -7,6 +7,7 @@
 mod cargo;
 mod checkout;
 mod cluster;
+mod crds;
 mod data;
 mod demo;
 mod image;
@@ -37,10 +38,12 @@ struct Args {
 enum Command {
     /// Runs the main job from end to end on a throwaway Kubernetes, and tells how it goes
     Demo(demo::Options),
+    /// Writes the chart's custom resource definitions from the Rust types
+    Crds,
     /// Makes the demo's data set and prints its folder
     Data,
     /// Checks everything: format, lints, licences, tests
-    Test,
+    Test(test::Selection),
     /// Builds a container image and prints where its archive is
     Image {
         /// Which image
@@ -79,8 +82,9 @@ fn run(args: &Args) -> Result<()> {
     let context = Context { checkout: Checkout::find()?, cache: Cache::open()?, progress: Progress::new() };
     match &args.command {
         Command::Demo(options) => demo::run(&context, options),
+        Command::Crds => crds::run(&context, crds::Mode::Write),
         Command::Data => print(&data::prepare(&context)?.display().to_string()),
-        Command::Test => test::run(&context),
+        Command::Test(selection) => test::run(&context, *selection),
         Command::Image { which } => print(&image::build(&context, *which)?.display().to_string()),
         Command::Cluster { action } => cluster::run(&context, action),
         Command::Libtorch => print(&format!("export LIBTORCH='{}'", libtorch::prepare(&context)?.display())),

@@ -1,27 +1,126 @@
 //! `cargo xtask test`: everything a change must pass.
 //!
 //! Called by people and by `.ci/run`. It runs on a machine without a GPU, stops at the first failure, and says where
-//! the whole output is.
+//! the whole output is. What a test run counts is printed, so that nobody has to take its word.
 
-use anneal_cluster::sh::Cmd;
-use anyhow::Result;
+use anneal_cluster::{Cluster, sh::Cmd, tools as parts};
+use anyhow::{Context as _, Result};
 
-use crate::cargo::Cargo;
-use crate::{Context, tools};
+use crate::{
+    Context,
+    cargo::Cargo,
+    crds,
+    demo::{self, Options},
+    image::Which,
+    tools,
+};
+
+/// What to leave out.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct Selection {
+    /// Only what needs no cluster
+    #[arg(long)]
+    no_cluster: bool,
+}
+
+/// The cluster of the tests; a demo that was kept is another one.
+const CLUSTER: &str = "test";
+
+/// Moments at which the operator pod is killed, in two end-to-end runs.
+const KILLS: [&[&str]; 2] = [
+    &[
+        "car-loan-first:Training",
+        "rollout:Preparing:0",
+        "rollout:Shadow:0",
+        "rollout:Canary:10",
+        "car-loan-flipped:Rejected",
+    ],
+    &[
+        "car-loan-recent:Training",
+        "car-loan-recent:Succeeded",
+        "rollout:Canary:55",
+        "rollout:Canary:100",
+        "rollout:RolledBack:0",
+    ],
+];
 
 /// Runs all checks, the quick ones first.
-pub(crate) fn run(context: &Context) -> Result<()> {
+pub(crate) fn run(context: &Context, selection: Selection) -> Result<()> {
     let cargo = Cargo::prepare(context)?;
-    let step = |what: &str, args: &[&str]| {
+    let check = |what: &str, args: &[&str]| -> Result<()> {
         let step = context.progress.step(what);
         cargo.command(args).run(&context.cache.log("test"))?;
         step.done();
         Ok(())
     };
-    step("Check the format", &["fmt", "--all", "--check", "--", "--color", "never"])?;
+    check("Check the format", &["fmt", "--all", "--check", "--", "--color", "never"])?;
     licences(context)?;
-    step("Lint", &["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
-    step("Test", &["test", "--locked", "--workspace"])
+    check("Lint", &["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
+    crds::run(context, crds::Mode::Check)?;
+    // The tests of the demo need its cluster.
+    counted(context, &cargo, "Test", &["test", "--locked", "--workspace", "--exclude", "anneal-demo"])?;
+    if selection.no_cluster {
+        return Ok(());
+    }
+    chart(context)?;
+    for (run, kills) in KILLS.into_iter().enumerate() {
+        end_to_end(context, &cargo, run == 0, kills)?;
+    }
+    Ok(())
+}
+
+/// One whole run on a fresh cluster, and with it the tests that need Anneal installed.
+fn end_to_end(context: &Context, cargo: &Cargo, refusals: bool, kills: &[&str]) -> Result<()> {
+    Cluster::down(CLUSTER, &context.progress)?;
+    demo::run(context, &Options::throwaway(CLUSTER, kills))?;
+    if refusals {
+        let cluster = Cluster::attach(CLUSTER)?;
+        let command = cargo
+            .command(&["test", "--locked", "--package", "anneal-demo"])
+            .env("ANNEAL_TEST_KUBECTL", cluster.program("kubectl"))
+            .env("ANNEAL_TEST_TRAINER_IMAGE", Which::Trainer.name())
+            .env("KUBECONFIG", cluster.kubeconfig());
+        count(context, "Test bad input on the cluster", &command)?;
+    }
+    Cluster::down(CLUSTER, &context.progress)
+}
+
+fn counted(context: &Context, cargo: &Cargo, what: &str, args: &[&str]) -> Result<()> {
+    count(context, what, &cargo.command(args))
+}
+
+/// Runs tests and repeats their closing lines.
+fn count(context: &Context, what: &str, command: &Cmd) -> Result<()> {
+    let step = context.progress.step(what);
+    let log = context.cache.log("cargo-test");
+    // Logs grow, and only this run's lines are to be counted.
+    if log.exists() {
+        std::fs::remove_file(&log)
+            .with_context(|| format!("cannot remove {}; remove it by hand", log.display()))?;
+    }
+    command.run(&log)?;
+    step.done();
+    let text = std::fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
+    text.lines()
+        .filter(|line| line.starts_with("test result:") && !line.contains(" 0 passed; 0 failed"))
+        .try_for_each(crate::print)
+}
+
+/// The chart as Helm sees it, with every switch.
+fn chart(context: &Context) -> Result<()> {
+    let helm = parts::go_part(&context.cache, &context.progress, &parts::HELM)?.join("helm");
+    let step = context.progress.step("Check the Helm chart");
+    let log = context.cache.log("helm");
+    let chart = context.checkout.root().join("charts/anneal");
+    Cmd::new(&helm).args(["lint", "--strict"]).arg(&chart).run(&log)?;
+    for switches in [
+        "replicas=1",
+        "watchNamespace=team-a,serviceMonitor.enabled=true,rbac.aggregate=false,crds.enabled=false",
+    ] {
+        Cmd::new(&helm).args(["template", "anneal"]).arg(&chart).args(["--set", switches]).run(&log)?;
+    }
+    step.done();
+    Ok(())
 }
 
 fn licences(context: &Context) -> Result<()> {
