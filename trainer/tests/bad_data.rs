@@ -1,4 +1,10 @@
 //! Bad data end a run with exit code 3 before anything is published, and the message names the column or file.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "clippy knows test functions, but not their helpers"
+)]
 
 mod common;
 

@@ -1,4 +1,10 @@
 //! The binary as Kubernetes sees it: signals, exit codes and termination messages.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "clippy knows test functions, but not their helpers"
+)]
 
 mod common;
 

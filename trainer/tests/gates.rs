@@ -1,4 +1,10 @@
 //! Only a model that was proved better becomes a version, once.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "clippy knows test functions, but not their helpers"
+)]
 
 mod common;
 

@@ -1,4 +1,10 @@
 //! The same inputs give the same weights, bit for bit, however often a run is interrupted.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "clippy knows test functions, but not their helpers"
+)]
 
 mod common;
 
@@ -61,7 +67,8 @@ fn a_regression_resumes_as_exactly() {
 
 #[test]
 fn a_damaged_checkpoint_is_passed_over_for_the_one_before() {
-    let damages: [(&str, fn(&std::path::Path)); 4] = [
+    type Damage = fn(&std::path::Path);
+    let damages: [(&str, Damage); 4] = [
         ("cut", |folder| {
             let bytes = fs::read(folder.join("state.safetensors")).unwrap();
             fs::write(folder.join("state.safetensors"), &bytes[..bytes.len() / 2]).unwrap();

@@ -1,4 +1,10 @@
 //! The server: the Open Inference Protocol, arms, faults and the drain.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "clippy knows test functions, but not their helpers"
+)]
 
 mod common;
 
@@ -105,7 +111,8 @@ fn it_answers_by_the_protocol() {
 fn a_users_mistake_is_a_400_that_names_the_field() {
     let (world, result) = trained();
     let server = Server::start(&result, &[]);
-    let cases: [(&str, fn(&mut Value), &str); 12] = [
+    type Change = fn(&mut Value);
+    let cases: [(&str, Change, &str); 12] = [
         ("missing", |b| drop(b["inputs"].as_array_mut().unwrap().remove(0)), "inputs.x"),
         ("unknown", |b| b["inputs"][0]["name"] = "y".into(), "inputs.y"),
         (
