@@ -113,7 +113,12 @@ impl Failure {
     /// How the process ends.
     pub const fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Job(_) | Self::TooManyExecutions { .. } | Self::Usage(_) => ExitCode::BadConfiguration,
+            Self::Job(_)
+            | Self::TooManyExecutions { .. }
+            | Self::Usage(_)
+            | Self::Storage(StorageError::NoConditions { .. } | StorageError::Uri(_)) => {
+                ExitCode::BadConfiguration
+            }
             Self::Data(DataError::Storage(_)) | Self::Storage(_) => ExitCode::Storage,
             Self::Data(_) | Self::Encode(_) | Self::NoResult { .. } | Self::Unreadable { .. } => {
                 ExitCode::BadData

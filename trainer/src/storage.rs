@@ -6,6 +6,7 @@
 
 use std::{fmt, path, sync::Arc};
 
+use anneal_crds::common::shorten;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::{
@@ -26,8 +27,16 @@ pub enum StorageError {
         /// Which file.
         uri: String,
     },
+    /// The storage lets two writers create the same file.
+    #[error(
+        "the storage of {uri} ignores `If-None-Match: *`, so two pods could overwrite each other: use a service with conditional writes, such as AWS S3 or MinIO"
+    )]
+    NoConditions {
+        /// The file that could be created twice.
+        uri: String,
+    },
     /// The storage service or the file system failed.
-    #[error("cannot {action} {uri} ({source}): check that the storage is reachable and lets this pod in")]
+    #[error("cannot {action} {uri} ({}): check that the storage is reachable and lets this pod in", in_one_line(.source))]
     Failed {
         /// What was tried.
         action: &'static str,
@@ -44,6 +53,12 @@ impl StorageError {
     pub const fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })
     }
+}
+
+/// Storage services answer with pages of XML.
+fn in_one_line(source: &StoreError) -> String {
+    let words: Vec<_> = source.to_string().split_whitespace().map(str::to_owned).collect();
+    shorten(&words.join(" "), 400).into_owned()
 }
 
 /// Whether [`Location::create`] wrote the file.

@@ -260,3 +260,30 @@ fn a_training_run_can_be_watched() {
         assert!(page.contains(name), "{name} is missing in\n{page}");
     }
 }
+
+#[test]
+fn an_s3_service_that_lets_two_pods_create_one_file_is_refused() {
+    use axum::{Router, http::StatusCode, response::IntoResponse, routing::get};
+
+    let world = World::new();
+    // Takes every PUT, whatever its conditions, and has no objects.
+    let listed = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
+    let bucket = get(move || async move { listed });
+    let object =
+        get(|| async { StatusCode::NOT_FOUND }).put(|| async { [("etag", "\"1\"")].into_response() });
+    let service = Router::new().route("/bucket", bucket).route("/bucket/{*key}", object);
+    let listener = world.runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap();
+    world.runtime.spawn(async move { axum::serve(listener, service).await });
+
+    let mut command = command(
+        &world,
+        "train",
+        &world.job("a", |job| job["spec"]["output"]["uri"] = "s3://bucket/m".into()),
+    );
+    command.env("AWS_ENDPOINT_URL", format!("http://{address}")).env("AWS_ALLOW_HTTP", "true");
+    command.env("AWS_ACCESS_KEY_ID", "a").env("AWS_SECRET_ACCESS_KEY", "b").env("AWS_REGION", "us-east-1");
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(failure(&world).contains("If-None-Match"));
+}

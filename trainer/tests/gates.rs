@@ -205,6 +205,7 @@ fn early_stopping_keeps_the_best_epoch() {
         job["spec"]["training"]["earlyStop"] = json!({"patience": 2});
     });
     let result = world.train(&job).unwrap();
+    assert!(world.files("models/cars/runs/a/checkpoints").is_empty(), "a run that is over needs none");
     assert_eq!(result.epochs, result.best_epoch + 2);
     let history: Vec<Value> =
         serde_json::from_slice(&world.artifact_file(&result, "training_history.json")).unwrap();

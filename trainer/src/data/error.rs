@@ -167,7 +167,9 @@ impl From<StorageError> for DataError {
     fn from(error: StorageError) -> Self {
         match error {
             StorageError::NotFound { uri } => Self::Missing { uri },
-            other @ (StorageError::Uri(_) | StorageError::Failed { .. }) => Self::Storage(other),
+            other @ (StorageError::Uri(_)
+            | StorageError::NoConditions { .. }
+            | StorageError::Failed { .. }) => Self::Storage(other),
         }
     }
 }

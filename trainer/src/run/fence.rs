@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::{
     error::Failure,
     host,
-    storage::{Creation, Location},
+    storage::{Creation, Location, StorageError},
 };
 
 /// This execution's number, and where to look for newer ones.
@@ -30,9 +30,15 @@ impl Fence {
                 return Err(Failure::TooManyExecutions { started: own, allowed });
             }
             let marker = json!({"startedAt": host::now().to_string()}).to_string();
-            if folder.join(&own.to_string()).create(marker)? == Creation::Created {
-                return Ok(Self { folder: folder.clone(), own });
+            let file = folder.join(&own.to_string());
+            if file.create(marker.clone())? == Creation::Existed {
+                continue;
             }
+            // Everything that must happen once rests on this, and some S3 services ignore the condition.
+            return match file.create(marker)? {
+                Creation::Existed => Ok(Self { folder: folder.clone(), own }),
+                Creation::Created => Err(StorageError::NoConditions { uri: file.uri() }.into()),
+            };
         }
     }
 

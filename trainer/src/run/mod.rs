@@ -105,7 +105,12 @@ pub fn run(
         gates: evidence.gates,
         seconds: trained.progress.seconds,
     };
-    folders.publish(result, &fence)
+    let result = folders.publish(result, &fence)?;
+    // The run is over, whatever becomes of them.
+    if let Err(error) = folders.checkpoints.remove_all() {
+        observer.say(&format!("the checkpoints stay: {error}"));
+    }
+    Ok(result)
 }
 
 /// How a process ends that reports this result.
