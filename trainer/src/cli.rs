@@ -74,7 +74,8 @@ pub struct TrainArgs {
     /// auto, cpu or cuda:N; auto takes a GPU when the job's resources ask for one.
     #[arg(long, default_value = "auto")]
     pub device: Choice,
-    /// Threads; default: the processors that the container may use. A resumed run keeps its own number.
+    /// Threads; default: the job's CPU limit, or the processors that the container may use if there are fewer. A resumed
+    /// run keeps its own number.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
     /// Serve /metrics here while training, such as 0.0.0.0:9090.

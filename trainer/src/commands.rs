@@ -33,7 +33,9 @@ pub fn train(runtime: &Handle, args: &TrainArgs) -> Result<ExitCode, Failure> {
         train::listen(runtime, address, observer.registry())?;
     }
     let stop = Stop::on_signal(runtime)?;
-    let threads = args.threads.unwrap_or_else(host::processors);
+    let allowed = host::processors();
+    let threads =
+        args.threads.unwrap_or_else(|| job.processors().map_or(allowed, |limit| limit.min(allowed)));
     observer.say(&format!(
         "run {} of model {}, attempt {}, {threads} threads",
         job.run.as_str(),

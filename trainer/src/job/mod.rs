@@ -144,6 +144,19 @@ impl Job {
         })
     }
 
+    /// Processors that the job's CPU limit allows, rounded up; none without a limit.
+    ///
+    /// Known from the job, the number of threads does not depend on the node, and threads that the limit would only make
+    /// wait for each other are never started.
+    pub fn processors(&self) -> Option<u32> {
+        let limit = self.spec.trainer.resources.limits.as_ref()?.get("cpu")?.0.as_str();
+        let processors = match limit.strip_suffix('m') {
+            Some(thousandths) => thousandths.parse::<f64>().ok()? / 1_000.0,
+            None => limit.parse().ok()?,
+        };
+        Some(processors.ceil().clamp(1.0, 1024.0) as u32)
+    }
+
     /// Whether the trainer's resources ask for a GPU of any vendor.
     pub fn asks_for_gpu(&self) -> bool {
         let resources = &self.spec.trainer.resources;

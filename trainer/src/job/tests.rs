@@ -84,3 +84,13 @@ fn every_mistake_is_named_with_its_path() {
         assert!(message.contains(words), "{message} should contain {words}");
     }
 }
+
+#[test]
+fn the_cpu_limit_is_read_as_whole_processors() {
+    let job = |cpu: &str| Job::parse(&JOB.replace(r#"cpu: "1""#, cpu), None).unwrap().processors();
+    assert_eq!(job("cpu: \"1\""), Some(1));
+    assert_eq!(job("cpu: 2500m"), Some(3));
+    assert_eq!(job("cpu: \"0.5\""), Some(1));
+    assert_eq!(job("memory: 1Gi"), None);
+    assert_eq!(job("cpu: many"), None);
+}
