@@ -14,6 +14,8 @@ use crate::Context;
 
 /// Layers of earlier builds are what makes the next one quick; beyond this many, they are only disk.
 const MAX_LAYERS: usize = 400;
+/// Optimised like a release, but built incrementally.
+const PROFILE: &str = "PROFILE=image";
 /// The trust store of this machine, and where a build container looks for one.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -57,8 +59,9 @@ impl Store {
 
     /// Builds one target of the Dockerfile.
     pub(crate) fn build(&self, root: &Path, target: &str, name: &str) -> Result<()> {
-        let mut build =
-            self.buildah(&["build", "--layers", "--pull-never", "--target", target, "--tag", name]);
+        let mut build = self
+            .buildah(&["build", "--layers", "--pull-never", "--build-arg", PROFILE])
+            .args(["--target", target, "--tag", name]);
         if Path::new(CERTIFICATES).is_file() {
             // Registries behind a company's proxy are trusted while building; the image does not get it.
             build = build.args(["--volume", &format!("{CERTIFICATES}:{CERTIFICATES}:ro")]);
