@@ -135,7 +135,7 @@ fn a_wrong_object_is_refused_with_field_and_reason() {
         (with(job(), "/spec/modle", json!("x")), "spec.modle"),
         (with(job(), "/spec/model", json!("Car Loan")), "spec.model"),
         (
-            with(job(), "/spec/gates", json!([{"value": {"metric": "accuracy", "min": 0.7}}])),
+            with(job(), "/spec/gates", json!([{"value": {"metric": "accuracy", "min": 0.8}}])),
             "gates must contain ironLaw",
         ),
         (

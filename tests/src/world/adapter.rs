@@ -1,0 +1,125 @@
+//! The operator's three ports, into the simulation.
+//!
+//! Every call gives way once before it is done, so that the scheduler can let anything happen between two calls.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+};
+
+use anneal_core::{
+    object::{Key, Kind, Object},
+    plan::Note,
+    rollout::Answer,
+};
+use anneal_operator::{
+    ports::{Clock, Cluster, ClusterError, Prometheus},
+    reconcile::Ports,
+};
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::{calls::Write, sim::Sim};
+
+/// The world, shared by scheduler and operators. Only one of them looks at a time.
+#[derive(Clone, Debug)]
+pub struct Shared(Arc<Mutex<Sim>>);
+
+impl Shared {
+    /// Shares a world.
+    pub fn new(sim: Sim) -> Self {
+        Self(Arc::new(Mutex::new(sim)))
+    }
+
+    /// The world, for as long as no one waits.
+    pub fn lock(&self) -> MutexGuard<'_, Sim> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ports of one operator.
+    pub fn ports(&self, caller: usize) -> Ports {
+        let operator = Arc::new(Operator { world: self.clone(), caller });
+        Ports { cluster: operator.clone(), prometheus: operator.clone(), clock: operator }
+    }
+}
+
+#[derive(Debug)]
+struct Operator {
+    world: Shared,
+    caller: usize,
+}
+
+/// Pending once, then ready.
+#[derive(Debug, Default)]
+struct Turn(bool);
+
+impl Future for Turn {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.0, true) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+#[async_trait]
+impl Cluster for Operator {
+    async fn get(&self, key: &Key) -> Result<Option<Value>, ClusterError> {
+        Turn::default().await;
+        self.world.lock().operator_gets(self.caller, key)
+    }
+
+    async fn list(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        label: (&str, &str),
+    ) -> Result<Vec<Value>, ClusterError> {
+        Turn::default().await;
+        self.world.lock().operator_lists(self.caller, kind, namespace, label)
+    }
+
+    async fn create(&self, object: &Object) -> Result<(), ClusterError> {
+        Turn::default().await;
+        self.world.lock().operator_writes(self.caller, Write::Create(object.clone()))
+    }
+
+    async fn apply(&self, object: &Object) -> Result<(), ClusterError> {
+        Turn::default().await;
+        self.world.lock().operator_writes(self.caller, Write::Apply(object.clone()))
+    }
+
+    async fn delete(&self, key: &Key, uid: &str) -> Result<(), ClusterError> {
+        Turn::default().await;
+        self.world.lock().operator_writes(self.caller, Write::Delete(key.clone(), uid.to_owned()))
+    }
+
+    async fn record_status(&self, key: &Key, object: &Value, status: Value) -> Result<(), ClusterError> {
+        Turn::default().await;
+        let record = Write::Record { key: key.clone(), read: object.clone(), status };
+        self.world.lock().operator_writes(self.caller, record)
+    }
+
+    async fn publish(&self, object: &Value, note: &Note) {
+        Turn::default().await;
+        let caller = self.caller;
+        self.world.lock().say(|_| {
+            format!("operator {caller} tells about {}: {}: {}", object["metadata"]["name"], note.reason, note.message)
+        });
+    }
+}
+
+#[async_trait]
+impl Prometheus for Operator {
+    async fn query(&self, _: &str, expression: &str, at: Timestamp) -> Answer {
+        Turn::default().await;
+        self.world.lock().prometheus_answers(self.caller, expression, at)
+    }
+}
+
+impl Clock for Operator {
+    fn now(&self) -> Timestamp {
+        self.world.lock().clock(self.caller)
+    }
+}

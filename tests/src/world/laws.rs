@@ -1,0 +1,162 @@
+//! The laws: what must hold after every write of an operator, whatever else happened.
+//!
+//! They rest on what is true in the world, never on what the operator recorded about it.
+
+mod retrain;
+mod rollout;
+mod route;
+
+pub(super) use rollout::workload;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anneal_core::object::{Key, Kind};
+use anneal_crds::names;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::{
+    sim::{Sim, Violation},
+    training::run_uid,
+};
+
+/// What must be remembered to tell whether the laws hold.
+#[derive(Clone, Debug, Default)]
+pub struct Laws {
+    /// The first breach.
+    pub violation: Option<Violation>,
+    /// Until which version of the world a Deployment was ready; the end of time while it is.
+    pub ready_until: BTreeMap<Key, u64>,
+    /// Digests that were rolled back, by rollout.
+    pub banned: BTreeMap<String, BTreeSet<String>>,
+    /// Service that a finished reconcile took out of a rollout's traffic.
+    pub taken_out: BTreeMap<String, String>,
+    /// Child Jobs that were made, less those that users deleted, by run and name.
+    pub jobs: BTreeMap<(String, String), i64>,
+    /// Runs that users interfered with.
+    pub touched: BTreeSet<String>,
+    /// What worlds came to: name and how often.
+    pub reached: BTreeMap<String, usize>,
+}
+
+impl Sim {
+    /// Holds a write of an operator to the laws.
+    pub fn check_write(&mut self, caller: usize, key: &Key, before: Option<&Value>) {
+        let after = self.store.get(key).cloned();
+        match (key.kind, before, after) {
+            (Kind::ModelRollout, Some(before), Some(after)) => self.check_rollout(caller, key, before, &after),
+            (Kind::RetrainJob, Some(before), Some(after)) => self.check_retrain(caller, key, before, &after),
+            (Kind::HttpRoute, _, Some(after)) => self.check_route(caller, key, &after),
+            (Kind::Deployment, Some(before), None) => self.check_deployment_deleted(caller, key, before),
+            (Kind::Job, None, Some(after)) => self.check_job_created(key, &after),
+            (Kind::ModelVersion, Some(_), Some(after)) => self.note_marks(&after),
+            (
+                Kind::ModelRollout
+                | Kind::RetrainJob
+                | Kind::HttpRoute
+                | Kind::Deployment
+                | Kind::Job
+                | Kind::ModelVersion
+                | Kind::ConfigMap
+                | Kind::Pod
+                | Kind::Service
+                | Kind::Gateway,
+                _,
+                _,
+            ) => {}
+        }
+    }
+
+    fn note_marks(&mut self, version: &Value) {
+        let digest = string(&version["spec"]["artifact"]["digest"]);
+        for rollout in marked(version) {
+            self.laws.banned.entry(rollout).or_default().insert(digest.clone());
+        }
+    }
+
+    /// What was only in a status that is lost need not be known any more; what is marked on versions must.
+    pub fn forget(&mut self, key: &Key) {
+        self.faults.stale_floor = self.store.version();
+        match key.kind {
+            Kind::ModelRollout => {
+                let versions = self.store.all(Kind::ModelVersion).map(|(_, version)| version);
+                let marked_here = versions.filter(|version| marked(version).contains(&key.name));
+                let digests = marked_here.map(|version| string(&version["spec"]["artifact"]["digest"])).collect();
+                self.laws.banned.insert(key.name.clone(), digests);
+                self.laws.taken_out.remove(&key.name);
+            }
+            Kind::RetrainJob => {
+                let uid = self.store.get(key).map(|job| string(&job["metadata"]["uid"]));
+                self.laws.touched.extend(uid);
+            }
+            Kind::ConfigMap
+            | Kind::Pod
+            | Kind::Service
+            | Kind::Job
+            | Kind::Deployment
+            | Kind::Gateway
+            | Kind::HttpRoute
+            | Kind::ModelVersion => {}
+        }
+    }
+
+    fn check_job_created(&mut self, key: &Key, job: &Value) {
+        let run = run_uid(job);
+        let count = self.laws.jobs.entry((run.clone(), key.name.clone())).or_default();
+        *count += 1;
+        let count = *count;
+        if count > 1 {
+            self.broken("one Job for each attempt", format!("{} was made {count} times", key.name));
+        }
+        let of_run = |(_, owner): &(&Key, &Value)| owner["metadata"]["uid"] == run.as_str();
+        let phase = self.store.all(Kind::RetrainJob).find(of_run).map(|(_, owner)| owner["status"]["phase"].clone());
+        if phase.as_ref().is_some_and(|phase| phase != "Training") {
+            self.broken("no Job without a run that trains", format!("{} was made in phase {phase:?}", key.name));
+        }
+    }
+
+    /// A user deletes a Job: its run may make it again.
+    pub fn note_job_deleted(&mut self, key: &Key) {
+        let Some(job) = self.store.get(key) else { return };
+        let run = run_uid(job);
+        *self.laws.jobs.entry((run.clone(), key.name.clone())).or_default() -= 1;
+        self.laws.touched.insert(run);
+    }
+
+    /// No time in a status goes backwards.
+    fn check_times(&mut self, key: &Key, before: &Value, after: &Value) {
+        let conditions = |status: &Value| -> BTreeMap<String, Timestamp> {
+            let all = status["conditions"].as_array().into_iter().flatten();
+            all.filter_map(|condition| {
+                let at = string(&condition["lastTransitionTime"]).parse().ok()?;
+                Some((string(&condition["type"]), at))
+            })
+            .chain(["stepStartedAt", "startedAt", "finishedAt"].into_iter().filter_map(|field| {
+                Some((field.to_owned(), status[field].as_str()?.parse().ok()?))
+            }))
+            .collect()
+        };
+        let (before, after) = (conditions(&before["status"]), conditions(&after["status"]));
+        for (type_, at) in &before {
+            if let Some(later) = after.get(type_).filter(|later| *later < at) {
+                self.broken("time does not go backwards", format!("{} {type_}: {at}, then {later}", key.name));
+            }
+        }
+    }
+}
+
+/// The rollouts that a version's annotations say it was rolled back in.
+fn marked(version: &Value) -> BTreeSet<String> {
+    let annotations = version["metadata"]["annotations"].as_object().into_iter().flatten();
+    let rollout = |key: &String| Some(key.strip_prefix(names::ANNOTATION_ROLLED_BACK_IN)?.strip_prefix('/')?.to_owned());
+    annotations.filter_map(|(key, _)| rollout(key)).collect()
+}
+
+/// A text, empty if it is none.
+pub(super) fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn string(value: &Value) -> String {
+    text(value).to_owned()
+}

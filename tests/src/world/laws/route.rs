@@ -1,0 +1,112 @@
+//! Laws of traffic: routes follow the status, and no backend goes while requests still reach it.
+
+use anneal_core::object::{Key, Kind};
+use anneal_operator::ports::ClusterError;
+use serde_json::Value;
+
+use super::rollout::{moving, workload};
+use crate::world::{
+    gateway::Shares,
+    sim::{NAMESPACE, Sim, Verdict},
+};
+
+impl Sim {
+    pub(super) fn check_route(&mut self, caller: usize, key: &Key, route: &Value) {
+        let shares = Shares::of(route);
+        let name = &key.name;
+        if shares.live.values().sum::<i64>() != 100 || shares.live.values().any(|weight| !(0..=100).contains(weight)) {
+            self.broken("weights sum to 100", format!("{name}: {shares:?}"));
+        }
+        if let Some(out) = self.laws.taken_out.get(name).cloned()
+            && shares.reach(&out)
+        {
+            self.broken("a late write does not undo a rollback", format!("{name}: {shares:?}"));
+        }
+        let Some(rollout) = self.store.get(&Key::new(Kind::ModelRollout, NAMESPACE, name)).cloned() else { return };
+        let read = self.callers[caller].walk.read.clone();
+        let allowed = |status: &Value| {
+            let wanted = wanted(name, status);
+            shares.services().all(|service| wanted.as_ref().is_some_and(|wanted| wanted.reach(service)))
+        };
+        if !allowed(&rollout["status"]) && !allowed(&read["status"]) && !self.callers[caller].walk.disturbed {
+            self.broken("a route follows its status", format!("{name}: {shares:?} in {}", rollout["status"]));
+        }
+    }
+
+    pub(super) fn check_deployment_deleted(&mut self, caller: usize, key: &Key, before: &Value) {
+        let rollout = super::string(&before["metadata"]["labels"][anneal_crds::names::LABEL_ROLLOUT]);
+        let status = self.status_of(&rollout);
+        let is = |version: &Value| !version.is_null() && workload(&rollout, version) == key.name;
+        if is(&status["stable"]) || (moving(&status) && is(&status["candidate"])) {
+            self.broken("what serves keeps its pods", format!("{} was deleted in {}", key.name, status["phase"]));
+        }
+        let reached = self.data_plane.routes.get(&rollout).is_some_and(|shares| shares.reach(&key.name));
+        if reached && !self.callers[caller].walk.disturbed {
+            self.broken("no backend goes while requests reach it", key.name.clone());
+        }
+    }
+
+    fn status_of(&self, rollout: &str) -> Value {
+        let key = Key::new(Kind::ModelRollout, NAMESPACE, rollout);
+        self.store.get(&key).map(|rollout| rollout["status"].clone()).unwrap_or_default()
+    }
+
+    /// A reconcile of a rollout has ended.
+    pub fn check_walk(&mut self, caller: usize, result: Result<(), &ClusterError>) {
+        let walk = self.callers[caller].walk.clone();
+        let Some(key) = walk.key.filter(|key| key.kind == Kind::ModelRollout) else { return };
+        let name = &key.name;
+        let status = self.status_of(name);
+        let route = self.store.get(&Key::new(Kind::HttpRoute, NAMESPACE, name)).cloned();
+        let shares = route.as_ref().map(Shares::of).unwrap_or_default();
+        let refused = matches!(result, Err(ClusterError::Refused { .. }));
+        let candidate = workload(name, &status["candidate"]);
+        if result.is_ok() && status["phase"] == "RolledBack" && !shares.reach(&candidate) {
+            self.laws.taken_out.insert(name.clone(), candidate.clone());
+        }
+        if walk.disturbed || !(result.is_ok() || refused) {
+            return;
+        }
+        for told in walk.told.iter().filter(|told| told.verdict == Verdict::Breach) {
+            let service = workload(name, &serde_json::json!({"version": told.version}));
+            if shares.reach(&service) {
+                let why = format!("{name}: {} breaches and has {shares:?}", told.version);
+                self.broken("a breach takes a version out at once", why);
+            }
+        }
+        if status["phase"] == "RolledBack" && shares.reach(&candidate) {
+            self.broken("a rollback has no preconditions", format!("{name}: {shares:?}"));
+        }
+        if result.is_ok()
+            && let Some(wanted) = wanted(name, &status)
+            && (wanted != shares || !self.hostnames_follow(&key, route.as_ref()))
+        {
+            self.broken("a reconcile leaves the route as the status has it", format!("{name}: {shares:?}, not {wanted:?}"));
+        }
+    }
+
+    fn hostnames_follow(&self, key: &Key, route: Option<&Value>) -> bool {
+        let none = serde_json::json!([]);
+        let list = |value: Option<&Value>| value.filter(|value| !value.is_null()).cloned().unwrap_or_else(|| none.clone());
+        let spec = self.store.get(key).map(|rollout| &rollout["spec"]["traffic"]["gateway"]["hostnames"]);
+        list(spec) == list(route.map(|route| &route["spec"]["hostnames"]))
+    }
+}
+
+/// The shares that a status asks for.
+fn wanted(rollout: &str, status: &Value) -> Option<Shares> {
+    if status["stable"].is_null() {
+        return None;
+    }
+    let mut shares = Shares::default();
+    let (stable, candidate) = (workload(rollout, &status["stable"]), workload(rollout, &status["candidate"]));
+    let weight = if status["phase"] == "Canary" { status["weight"].as_i64().unwrap_or(0) } else { 0 };
+    shares.live.insert(stable, 100 - weight);
+    if status["phase"] == "Canary" {
+        shares.live.insert(candidate.clone(), weight);
+    }
+    if status["phase"] == "Shadow" {
+        shares.mirrored.insert(candidate, 100);
+    }
+    Some(shares)
+}

@@ -1,0 +1,85 @@
+//! What users write: rollouts and retrain jobs of all shapes.
+
+use anneal_core::object::{Key, Kind, Object};
+use serde_json::{Value, json};
+
+use super::{
+    dice::Dice,
+    gateway::GATEWAY,
+    metrics::MAX_ERRORS,
+    sim::NAMESPACE,
+};
+
+/// The one model.
+pub const MODEL: &str = "ads";
+
+/// The rollout of a name.
+pub fn rollout(name: &str, dice: &mut Dice) -> Object {
+    let spec = json!({
+        "model": MODEL,
+        "candidate": {"follow": "NewestApproved"},
+        "serving": {"image": "serve:1", "replicas": 1 + dice.below(2), "progressDeadline": "2m",
+            "resources": {"limits": {"cpu": "1"}}},
+        "traffic": {"gateway": {"name": GATEWAY}},
+        "prometheus": {"url": "http://prometheus"},
+        "strategy": strategy(dice),
+        "metrics": metrics(),
+        "judge": {"evidence": "none", "maxHold": "2m"},
+    });
+    Object::new(Key::new(Kind::ModelRollout, NAMESPACE, name), json!({"metadata": {}, "spec": spec}))
+}
+
+/// One way to take over.
+pub fn strategy(dice: &mut Dice) -> Value {
+    let steps = [(10, 15, 100), (20, 40, 100), (50, 50, 100), (100, 1, 100), (10, 20, 60)];
+    let (initial, increment, max) = dice.pick(&steps).copied().unwrap_or((10, 15, 100));
+    let mut strategy = json!({
+        "canary": {"initial": initial, "increment": increment, "max": max, "interval": "20s", "minRequests": 20},
+        "rollbackTriggers": if dice.chance(700) { json!(["error_rate", "latency"]) } else { json!(["latency", "error_rate"]) },
+    });
+    if dice.chance(500) {
+        strategy["shadow"] = json!({"percent": 100, "duration": "30s", "minRequests": 50});
+    }
+    strategy
+}
+
+fn metrics() -> Value {
+    json!([
+        {"name": "error_rate", "window": "40s", "interval": "10s",
+            "ratio": {"bad": "requests{code=~\"5..\"}", "total": "requests", "max": MAX_ERRORS}},
+        {"name": "latency", "window": "40s", "interval": "10s",
+            "histogram": {"selector": "seconds_bucket", "quantile": 0.95, "max": "300ms"}},
+    ])
+}
+
+/// A retrain job of a name, against a rollout.
+pub fn retrain_job(name: &str, rollout: &str, dice: &mut Dice) -> Object {
+    let missing = if dice.chance(700) { "Bootstrap" } else { "Wait" };
+    let mut gates = vec![
+        json!({"ironLaw": {}}),
+        json!({"value": {"metric": "loss", "max": 1.0}}),
+        json!({"value": {"metric": "loss", "max": 0.1, "enforcement": "Advisory"}}),
+    ];
+    if dice.chance(300) {
+        gates.push(json!({"change": {"metric": "loss", "minImprovement": 0.02, "evidence": "Point",
+            "enforcement": "Advisory"}}));
+    }
+    let spec = json!({
+        "model": MODEL,
+        "data": {"train": {"uri": "file:///data/train.parquet"}, "split": {"validationFraction": 0.1, "key": "id"},
+            "target": "y", "task": "classification"},
+        "trainer": {"image": "trainer:1"},
+        "storage": {"persistentVolumeClaim": {"claimName": "models"}},
+        "output": {"uri": "file:///models"},
+        "failurePolicy": {"maxRetries": 2, "activeDeadline": "2h"},
+        "baseline": {"rollout": rollout, "whenMissing": missing},
+        "gates": gates,
+    });
+    Object::new(Key::new(Kind::RetrainJob, NAMESPACE, name), json!({"metadata": {}, "spec": spec}))
+}
+
+/// The gateway.
+pub fn gateway() -> Object {
+    let body = json!({"metadata": {}, "status": {"conditions": [{"type": "Programmed", "status": "True"}]}});
+    Object::new(Key::new(Kind::Gateway, NAMESPACE, GATEWAY), body)
+}

@@ -1,0 +1,236 @@
+//! Requests, the counters that serving pods export about them, and the Prometheus that scrapes those.
+//!
+//! A version's error rate and speed are fixed truths, so the simulation knows what each answer means without reading it.
+
+use std::collections::BTreeMap;
+
+use anneal_core::{
+    object::{Key, Kind},
+    rollout::{Answer, Series},
+};
+use anneal_crds::names;
+use jiff::{SignedDuration, Timestamp};
+
+use super::sim::{NAMESPACE, Sim, Told, Truth, Verdict};
+
+/// Requests each second through each route.
+const REQUESTS: f64 = 50.0;
+/// Largest share of errors that the generated rollouts accept.
+pub const MAX_ERRORS: f64 = 0.01;
+/// How old a sample may be in the generated rollouts, in seconds.
+const STALE_AFTER: f64 = 30.0;
+/// How far back Prometheus looks for a sample, in seconds.
+const LOOKBACK: f64 = 300.0;
+
+/// What happens to the scrapes and answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Weather {
+    /// All is well.
+    #[default]
+    Fair,
+    /// No answer.
+    Unreachable,
+    /// An answer without series.
+    Empty,
+    /// Numbers that are none.
+    NotANumber,
+    /// One part of the answer is missing.
+    Partial,
+    /// Nothing is scraped any more.
+    NoScrapes,
+}
+
+/// What Prometheus knows, by version.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    /// Requests of each version since it first served.
+    totals: BTreeMap<String, f64>,
+    /// Samples of those: when, and how many.
+    samples: BTreeMap<String, Vec<(f64, f64)>>,
+    /// What is wrong at present.
+    pub weather: Weather,
+}
+
+fn instant(time: Timestamp) -> f64 {
+    time.as_millisecond() as f64 / 1000.0
+}
+
+impl Counters {
+    /// The counter at `at`, between samples as if it rose evenly.
+    fn at(&self, version: &str, at: f64) -> Option<f64> {
+        let samples = self.samples.get(version)?;
+        let after = samples.iter().position(|(time, _)| *time >= at);
+        match after {
+            None => samples.last().map(|(_, total)| *total),
+            Some(0) => samples.first().map(|(_, total)| *total),
+            Some(place) => {
+                let ((t0, v0), (t1, v1)) = (samples[place - 1], samples[place]);
+                Some(v0 + (v1 - v0) * (at - t0) / (t1 - t0))
+            }
+        }
+    }
+
+    fn newest(&self, version: &str, at: f64) -> Option<f64> {
+        let samples = self.samples.get(version)?;
+        let newest = samples.iter().rev().find(|(time, _)| *time <= at)?.0;
+        (at - newest < LOOKBACK).then_some(newest)
+    }
+}
+
+impl Sim {
+    /// Requests are answered for a while, by those whom the data plane sends them to.
+    pub fn serve_traffic(&mut self, span: SignedDuration) {
+        let requests = REQUESTS * span.as_secs_f64();
+        let mut answered: Vec<(String, f64)> = vec![];
+        for shares in self.data_plane.routes.values() {
+            for (service, percent) in shares.live.iter().chain(&shares.mirrored) {
+                answered.push((service.clone(), requests * *percent as f64 / 100.0));
+            }
+        }
+        for (service, count) in answered {
+            if let Some(version) = self.version_behind(&service) {
+                *self.counters.totals.entry(version).or_default() += count;
+            }
+        }
+    }
+
+    /// The version whose ready pods a Service finds.
+    fn version_behind(&self, service: &str) -> Option<String> {
+        self.store.get(&Key::new(Kind::Service, NAMESPACE, service))?;
+        let deployment = self.store.get(&Key::new(Kind::Deployment, NAMESPACE, service))?;
+        let ready = deployment["status"]["readyReplicas"].as_i64().unwrap_or(0) > 0;
+        let version = deployment["metadata"]["labels"][names::LABEL_VERSION].as_str()?;
+        ready.then(|| version.to_owned())
+    }
+
+    /// Prometheus scrapes all pods.
+    pub fn scrape(&mut self) {
+        if self.counters.weather == Weather::NoScrapes {
+            return;
+        }
+        let now = instant(self.now);
+        let services: Vec<String> = self.store.all(Kind::Deployment).map(|(key, _)| key.name.clone()).collect();
+        for version in services.iter().filter_map(|service| self.version_behind(service)).collect::<Vec<_>>() {
+            let total = self.counters.totals.get(&version).copied().unwrap_or(0.0);
+            let samples = self.counters.samples.entry(version).or_default();
+            if samples.last().is_none_or(|(time, _)| *time < now) {
+                samples.push((now, total));
+            }
+        }
+    }
+
+    /// Prometheus answers an operator.
+    pub fn prometheus_answers(&mut self, caller: usize, expression: &str, at: Timestamp) -> Answer {
+        let Some(question) = Question::read(expression) else {
+            self.broken("queries are understood", format!("no one understands {expression}"));
+            return Answer::Vector(vec![]);
+        };
+        let weather = self.counters.weather;
+        let (answer, verdict) = match weather {
+            Weather::Fair | Weather::NoScrapes => self.honest(&question, at),
+            Weather::Unreachable => (Answer::Unreachable("connection refused".into()), Verdict::Nothing),
+            Weather::Empty => (Answer::Vector(vec![]), Verdict::Nothing),
+            Weather::NotANumber => (self.spoiled(&question, at, |series| series.value = f64::NAN), Verdict::Nothing),
+            Weather::Partial => {
+                let (answer, verdict) = self.honest(&question, at);
+                match answer {
+                    Answer::Vector(mut vector) if !vector.is_empty() => {
+                        vector.retain(|series| series.labels.get("anneal_part").is_some_and(|part| part != "at"));
+                        (Answer::Vector(vector), Verdict::Nothing)
+                    }
+                    other => (other, verdict),
+                }
+            }
+        };
+        self.say(|_| format!("Prometheus tells operator {caller} about {}: {verdict:?} ({weather:?})", question.version));
+        self.callers[caller].walk.told.push(Told { version: question.version, verdict });
+        answer
+    }
+
+    fn spoiled(&self, question: &Question, at: Timestamp, spoil: impl Fn(&mut Series)) -> Answer {
+        match self.honest(question, at).0 {
+            Answer::Vector(mut vector) => {
+                vector.iter_mut().for_each(spoil);
+                Answer::Vector(vector)
+            }
+            other => other,
+        }
+    }
+
+    /// What Prometheus would say in fair weather, and what that means.
+    fn honest(&self, question: &Question, at: Timestamp) -> (Answer, Verdict) {
+        let now = instant(at);
+        let version = &question.version;
+        let (Some(newest), Some(truth)) = (self.counters.newest(version, now), self.truth_of(version)) else {
+            return (Answer::Vector(vec![]), Verdict::Nothing);
+        };
+        let increase = |span: f64| {
+            let (end, start) = (self.counters.at(version, now), self.counters.at(version, now - span));
+            (end.unwrap_or(0.0) - start.unwrap_or(0.0)).max(0.0)
+        };
+        let (window, step) = (increase(question.window), increase(question.elapsed));
+        let mut vector = vec![series("step", None, step), series("at", None, newest)];
+        if question.histogram {
+            let fast = if truth.slow { window * 0.5 } else { window };
+            vector.push(series("bucket", Some("0.1"), fast));
+            vector.push(series("bucket", Some("1"), window));
+            vector.push(series("bucket", Some("+Inf"), window));
+        } else {
+            vector.push(series("bad", None, window * truth.error_rate));
+            vector.push(series("total", None, window));
+        }
+        let fine = if question.histogram { !truth.slow } else { truth.error_rate <= MAX_ERRORS };
+        let verdict = match (window > 0.0 && now - newest <= STALE_AFTER, fine) {
+            (false, _) => Verdict::Nothing,
+            (true, true) => Verdict::Pass(step),
+            (true, false) => Verdict::Breach,
+        };
+        (Answer::Vector(vector), verdict)
+    }
+
+    /// The truth about the model that a version's pods serve.
+    pub fn truth_of(&self, version: &str) -> Option<&Truth> {
+        let serves = |(_, deployment): &(&Key, &serde_json::Value)| {
+            deployment["metadata"]["labels"][names::LABEL_VERSION] == version
+        };
+        let (_, deployment) = self.store.all(Kind::Deployment).find(serves)?;
+        self.truth.get(&self.digest_of(deployment)?)
+    }
+}
+
+fn series(part: &str, le: Option<&str>, value: f64) -> Series {
+    let mut labels = BTreeMap::from([("anneal_part".to_owned(), part.to_owned())]);
+    labels.extend(le.map(|le| ("le".to_owned(), le.to_owned())));
+    Series { labels, value }
+}
+
+/// What an expression asks for.
+#[derive(Clone, Debug, PartialEq)]
+struct Question {
+    version: String,
+    histogram: bool,
+    window: f64,
+    elapsed: f64,
+}
+
+impl Question {
+    fn read(expression: &str) -> Option<Self> {
+        let between = |start: &str, end: &str| {
+            let (_, rest) = expression.split_once(start)?;
+            Some(rest.split_once(end)?.0.to_owned())
+        };
+        let ranges: Vec<&str> =
+            expression.split('[').skip(1).filter_map(|rest| Some(rest.split_once(']')?.0)).collect();
+        let millis = ranges.iter().find_map(|range| range.strip_suffix("ms"))?.parse::<f64>().ok()?;
+        let seconds = ranges
+            .iter()
+            .filter(|range| !range.ends_with("ms"))
+            .find_map(|range| range.strip_suffix('s')?.parse::<f64>().ok())?;
+        Some(Self {
+            version: between("version=\"", "\"")?,
+            histogram: expression.contains("sum by (le)"),
+            window: millis / 1000.0,
+            elapsed: seconds,
+        })
+    }
+}

@@ -1,0 +1,116 @@
+//! Deployments, their pods, and the garbage collector.
+
+use anneal_core::object::{Key, Kind, Object};
+use anneal_crds::names;
+use serde_json::{Value, json};
+
+use super::{
+    calls::name,
+    sim::{NAMESPACE, Sim},
+};
+
+impl Sim {
+    /// The Deployment controller and the kubelet take one Deployment a step further.
+    pub fn deployment_step(&mut self) {
+        let keys = self.store.keys(Kind::Deployment);
+        let Some(key) = self.dice.pick(&keys).cloned() else { return };
+        if self.dice.chance(60) {
+            return self.pod_fails(&key);
+        }
+        self.deployment_progresses(&key);
+    }
+
+    /// One more pod of a Deployment becomes ready, or says why it does not.
+    pub fn deployment_progresses(&mut self, key: &Key) {
+        let Some(deployment) = self.store.get(key).cloned() else { return };
+        let generation = deployment["metadata"]["generation"].as_i64().unwrap_or(0);
+        let wanted = deployment["spec"]["replicas"].as_i64().unwrap_or(0);
+        let seen = deployment["status"]["observedGeneration"].as_i64().unwrap_or(0);
+        let boots = self.digest_of(&deployment).is_none_or(|digest| self.truth.get(&digest).is_none_or(|t| t.boots));
+        let runs = |field: &str| deployment["status"][field].as_i64().unwrap_or(0);
+        // A rolling update keeps what is ready until its replacement is.
+        let updated = if seen == generation { runs("updatedReplicas") } else { 0 };
+        let next = if boots { (updated + 1).min(wanted) } else { updated };
+        let ready = if boots { runs("readyReplicas").max(next).min(wanted) } else { 0 };
+        self.pod(&deployment, boots);
+        self.set_replicas(key, generation, next, ready);
+    }
+
+    fn pod_fails(&mut self, key: &Key) {
+        let Some(deployment) = self.store.get(key).cloned() else { return };
+        let status = |field: &str| deployment["status"][field].as_i64().unwrap_or(0);
+        let ready = status("readyReplicas");
+        if ready > 0 {
+            self.say(|_| format!("a pod of {} is no longer ready", name(key)));
+            self.set_replicas(key, status("observedGeneration"), status("updatedReplicas"), ready - 1);
+        }
+    }
+
+    fn set_replicas(&mut self, key: &Key, generation: i64, updated: i64, ready: i64) {
+        let status = json!({
+            "observedGeneration": generation, "replicas": updated.max(ready),
+            "updatedReplicas": updated, "readyReplicas": ready,
+        });
+        self.store.edit(key, |deployment| deployment["status"] = status);
+        self.note_readiness(key);
+    }
+
+    /// A pod of a Deployment, running or unable to.
+    fn pod(&mut self, deployment: &Value, boots: bool) {
+        let template = &deployment["spec"]["template"];
+        let pod = format!("{}-0", deployment["metadata"]["name"].as_str().unwrap_or_default());
+        let key = Key::new(Kind::Pod, NAMESPACE, &pod);
+        let owner = json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment["metadata"]["name"],
+            "uid": deployment["metadata"]["uid"], "controller": true}]);
+        let body = json!({
+            "metadata": {"labels": template["metadata"]["labels"], "ownerReferences": owner},
+            "spec": {"containers": []},
+        });
+        let now = self.now;
+        // Taken already: the pod is there.
+        drop(self.store.create(&Object::new(key.clone(), body), now));
+        let state = if boots {
+            json!({"running": {}})
+        } else {
+            json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}})
+        };
+        let container = json!({"name": names::SERVING_CONTAINER, "ready": boots, "restartCount": 0,
+            "image": "", "imageID": "", "state": state});
+        self.store.edit(&key, |pod| pod["status"] = json!({"containerStatuses": [container]}));
+    }
+
+    /// The digest that a Deployment serves.
+    pub fn digest_of(&self, deployment: &Value) -> Option<String> {
+        let args = deployment["spec"]["template"]["spec"]["containers"][0]["args"].as_array()?;
+        args.iter().find_map(|arg| Some(arg.as_str()?.strip_prefix("--digest=")?.to_owned()))
+    }
+
+    /// Whether all pods of a Deployment are ready, for its present generation.
+    pub fn is_ready(deployment: &Value) -> bool {
+        let status = |field: &str| deployment["status"][field].as_i64().unwrap_or(-1);
+        let wanted = deployment["spec"]["replicas"].as_i64().unwrap_or(i64::MAX);
+        status("observedGeneration") >= deployment["metadata"]["generation"].as_i64().unwrap_or(i64::MAX)
+            && status("updatedReplicas") >= wanted
+            && status("readyReplicas") >= wanted
+    }
+
+    fn note_readiness(&mut self, key: &Key) {
+        let version = self.store.version();
+        if self.store.get(key).is_some_and(Self::is_ready) {
+            self.laws.ready_until.insert(key.clone(), u64::MAX);
+        } else if let Some(until) = self.laws.ready_until.get_mut(key)
+            && *until == u64::MAX
+        {
+            *until = version.saturating_sub(1);
+        }
+    }
+
+    /// The garbage collector takes one object whose owners are gone.
+    pub fn collect_garbage(&mut self) -> bool {
+        let orphans = self.store.orphans();
+        let Some(key) = self.dice.pick(&orphans).cloned() else { return false };
+        self.say(|_| format!("the garbage collector takes {}", name(&key)));
+        drop(self.store.delete(&key, None));
+        true
+    }
+}

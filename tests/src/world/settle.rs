@@ -1,0 +1,268 @@
+//! The fair schedule: faults end, everyone gets a turn, and the world must come to rest in a bounded time.
+//!
+//! Operators are woken as in production: by what they watch, and by the time that they asked for. A wake that is
+//! missing shows here as a world that rests in the wrong place.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anneal_core::{
+    object::{Key, Kind},
+    plan::Wake,
+};
+use anneal_crds::names;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use super::{
+    calls::Faults,
+    metrics::Weather,
+    outcome::{Finding, Telling},
+    schedule::World,
+    sim::{NAMESPACE, Sim},
+};
+
+/// Most rounds until a world rests.
+const MAX_ROUNDS: usize = 1500;
+/// Wakes in a row that may change nothing until a world counts as resting.
+const QUIET_WAKES: usize = 30;
+
+impl World {
+    /// Everything comes to rest.
+    pub(super) fn settle(&mut self) {
+        self.drop_tasks();
+        self.shared.lock().faults_end();
+        let mut seen: BTreeMap<Key, u64> = BTreeMap::new();
+        let mut wakes: BTreeMap<Key, Timestamp> = BTreeMap::new();
+        let mut quiet = 0;
+        for _ in 0..MAX_ROUNDS {
+            self.steps += 1;
+            self.shared.lock().controllers_catch_up();
+            let dirty = self.shared.lock().dirty(&seen);
+            for key in &dirty {
+                let version = self.shared.lock().store.version();
+                seen.insert(key.clone(), version);
+                self.wake(key, &mut wakes);
+            }
+            if self.is_broken() {
+                return;
+            }
+            if !dirty.is_empty() {
+                continue;
+            }
+            let Some((key, at)) = wakes.iter().min_by_key(|(_, at)| **at).map(|(key, at)| (key.clone(), *at)) else {
+                return self.check_rest();
+            };
+            let before = {
+                let mut sim = self.shared.lock();
+                let span = at.duration_since(sim.now).max(SignedDuration::from_millis(100));
+                sim.advance(span);
+                sim.store.version()
+            };
+            self.wake(&key, &mut wakes);
+            quiet = if self.shared.lock().store.version() == before { quiet + 1 } else { 0 };
+            if quiet > QUIET_WAKES {
+                return self.check_rest();
+            }
+        }
+        self.shared.lock().broken("the world comes to rest", format!("not in {MAX_ROUNDS} rounds"));
+    }
+
+    fn wake(&mut self, key: &Key, wakes: &mut BTreeMap<Key, Timestamp>) {
+        let ended = self.reconcile_calmly(key);
+        let now = self.shared.lock().now;
+        let at = match ended {
+            Ok(Wake::At(at)) => Some(at),
+            Ok(Wake::OnChange) => None,
+            Err(_) => now.saturating_add(SignedDuration::from_secs(2)).ok(),
+        };
+        match at {
+            Some(at) => drop(wakes.insert(key.clone(), at)),
+            None => drop(wakes.remove(key)),
+        }
+    }
+
+    /// At rest, another look changes nothing, and all is where it should be.
+    fn check_rest(&mut self) {
+        let keys = self.shared.lock().reconciled();
+        for key in &keys {
+            let before = self.shared.lock().store.version();
+            let ended = self.reconcile_calmly(key);
+            let mut sim = self.shared.lock();
+            if sim.store.version() != before || sim.callers[0].walk.writes > 0 {
+                sim.broken("a world at rest gets no writes", &key.name);
+            }
+            if let Err(error) = ended {
+                sim.broken("without faults nothing fails", format!("{}: {error}", key.name));
+            }
+        }
+        let mut sim = self.shared.lock();
+        for key in keys {
+            let Some(object) = sim.store.get(&key).cloned() else { continue };
+            match key.kind {
+                Kind::ModelRollout => sim.check_rollout_rests(&key.name, &object),
+                _ => sim.check_retrain_rests(&key.name, &object),
+            }
+        }
+    }
+}
+
+impl Sim {
+    fn faults_end(&mut self) {
+        self.say(|_| "faults end".to_owned());
+        self.faults = Faults { stale_floor: self.store.version(), ..Faults::default() };
+        while !self.late.is_empty() {
+            self.late_write();
+        }
+        for caller in &mut self.callers {
+            caller.skew = SignedDuration::ZERO;
+            caller.lagging = false;
+        }
+        self.counters.weather = Weather::Fair;
+        self.set_gateway(true);
+        for key in self.store.keys(Kind::ModelRollout) {
+            self.store.edit(&key, |rollout| {
+                let limits = &mut rollout["spec"]["serving"]["resources"]["limits"];
+                if limits["cpu"] == "nonsense" {
+                    *limits = json!({"cpu": "1"});
+                }
+            });
+        }
+    }
+
+    fn controllers_catch_up(&mut self) {
+        for _ in 0..200 {
+            let before = self.store.version();
+            for key in self.store.keys(Kind::Deployment) {
+                self.deployment_progresses(&key);
+            }
+            for key in self.store.keys(Kind::Job) {
+                self.job_progresses(&key);
+            }
+            self.gateway_catches_up();
+            self.collect_garbage();
+            if self.store.version() == before {
+                return;
+            }
+        }
+        self.broken("controllers catch up", "they do not");
+    }
+
+    /// All objects that operators reconcile.
+    fn reconciled(&self) -> Vec<Key> {
+        let mut keys = self.store.keys(Kind::ModelRollout);
+        keys.extend(self.store.keys(Kind::RetrainJob));
+        keys
+    }
+
+    /// The objects whose watches have something new since they were looked at.
+    fn dirty(&self, seen: &BTreeMap<Key, u64>) -> BTreeSet<Key> {
+        let keys = self.reconciled();
+        keys.into_iter().filter(|key| seen.get(key).is_none_or(|at| self.touched_since(key, *at))).collect()
+    }
+
+    fn touched_since(&self, key: &Key, at: u64) -> bool {
+        let uid = self.store.get(key).map(|object| object["metadata"]["uid"].clone());
+        let concerns = |other: &Key, object: &Value| {
+            let owned = object["metadata"]["ownerReferences"][0]["uid"] == *uid.as_ref().unwrap_or(&Value::Null);
+            let labels = &object["metadata"]["labels"];
+            match (key.kind, other.kind) {
+                _ if other == key => true,
+                (Kind::ModelRollout, Kind::Deployment | Kind::Service | Kind::HttpRoute) => owned,
+                (Kind::ModelRollout, Kind::ModelVersion) => true,
+                (Kind::ModelRollout, Kind::Pod) => labels[names::LABEL_ROLLOUT] == key.name.as_str(),
+                (Kind::RetrainJob, Kind::Job) => owned,
+                (Kind::RetrainJob, Kind::Pod) => labels[names::LABEL_JOB] == key.name.as_str(),
+                _ => false,
+            }
+        };
+        self.store.changed_since(at).any(|(other, object)| concerns(other, object))
+    }
+
+    fn check_rollout_rests(&mut self, name: &str, rollout: &Value) {
+        let status = rollout["status"].clone();
+        *self.laws.reached.entry(format!("rollout {}", super::laws::text(&status["phase"]))).or_default() += 1;
+        let candidate = super::laws::text(&status["candidate"]["digest"]).to_owned();
+        let boots = self.truth.get(&candidate).is_none_or(|truth| truth.boots);
+        let phase = super::laws::text(&status["phase"]);
+        let waits_for_pods = phase == "Preparing" && status["stable"].is_null() && !boots;
+        if !matches!(phase, "Healthy" | "RolledBack" | "Pending") && !waits_for_pods {
+            let why = format!("{name} rests in {phase}: {}", status["conditions"]);
+            return self.broken("rollouts come to an end", why);
+        }
+        if status["stable"].is_null() {
+            return;
+        }
+        self.check_serving(name, &status);
+        self.check_nothing_missed(name, rollout);
+    }
+
+    /// Who takes traffic has pods, and who does not has none.
+    fn check_serving(&mut self, name: &str, status: &Value) {
+        let stable = super::laws::workload(name, &status["stable"]);
+        let record = Key::new(Kind::ModelVersion, NAMESPACE, super::laws::text(&status["stable"]["name"]));
+        let recorded = self.store.get(&record).is_some();
+        for kind in [Kind::Deployment, Kind::Service] {
+            let label = (names::LABEL_ROLLOUT, name);
+            let found: Vec<String> = self
+                .store
+                .list_at(kind, NAMESPACE, label, u64::MAX)
+                .iter()
+                .map(|object| super::laws::text(&object["metadata"]["name"]).to_owned())
+                .collect();
+            if recorded && found != [stable.clone()] {
+                self.broken("what serves has pods and what does not has none", format!("{name}: {kind:?} {found:?}, stable {stable}"));
+            }
+        }
+    }
+
+    /// No version that may serve is left out.
+    fn check_nothing_missed(&mut self, name: &str, rollout: &Value) {
+        let status = &rollout["status"];
+        let stable = super::laws::text(&status["stable"]["digest"]);
+        let banned = self.laws.banned.get(name).cloned().unwrap_or_default();
+        let rank = |version: &str| -> (u64, u64) {
+            let parts = version.trim_start_matches('v').split_once('.');
+            parts.map_or((0, 0), |(date, build)| (date.parse().unwrap_or(0), build.parse().unwrap_or(0)))
+        };
+        let newest_stable = self.store.all(Kind::ModelVersion).map(|(_, version)| &version["spec"])
+            .filter(|spec| spec["artifact"]["digest"] == stable)
+            .map(|spec| rank(super::laws::text(&spec["version"])))
+            .max();
+        let missed = self.store.all(Kind::ModelVersion).map(|(_, version)| &version["spec"]).find(|spec| {
+            let digest = super::laws::text(&spec["artifact"]["digest"]);
+            let pinned = rollout["spec"]["candidate"]["version"].as_str();
+            let wished = match pinned {
+                Some(pinned) => spec["version"] == pinned,
+                None => newest_stable.is_none_or(|newest| rank(super::laws::text(&spec["version"])) > newest),
+            };
+            let beats = self.truth.get(digest).is_some_and(|truth| truth.beats.as_deref() == Some(stable));
+            wished && beats && !banned.contains(digest)
+        });
+        if let Some(missed) = missed {
+            let why = format!("{name} rests in {} without trying {}", status["phase"], missed["version"]);
+            self.broken("no version that may serve is left out", why);
+        }
+    }
+
+    fn check_retrain_rests(&mut self, name: &str, job: &Value) {
+        let phase = super::laws::text(&job["status"]["phase"]);
+        *self.laws.reached.entry(format!("job {phase}")).or_default() += 1;
+        let uid = super::laws::text(&job["metadata"]["uid"]).to_owned();
+        let reason = |condition: &Value| condition["type"] == "Stalled" && condition["reason"] == "BaselineMissing";
+        let waits = phase == "Pending"
+            && job["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(reason));
+        if !matches!(phase, "Succeeded" | "Rejected" | "Failed") && !waits {
+            let why = format!("{name} rests in {phase}: {}", job["status"]["conditions"]);
+            return self.broken("runs come to an end", why);
+        }
+        let outcome = self.runs.outcomes.get(&uid);
+        let told = outcome.is_some_and(|o| o.finding == Finding::Better && o.telling != Telling::Unwritten);
+        let late = job["status"]["conditions"].as_array().is_some_and(|all| {
+            all.iter().any(|condition| condition["reason"] == "DeadlineExceeded")
+        });
+        if told && !late && phase != "Succeeded" && !self.laws.touched.contains(&uid) {
+            let why = format!("{name} rests in {phase}: {}", job["status"]["conditions"]);
+            self.broken("no result is lost", why);
+        }
+    }
+}

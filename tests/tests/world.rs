@@ -1,0 +1,103 @@
+//! Thousands of seeded worlds, in which every law holds and everything comes to rest.
+//!
+//! `SEED=n cargo test -p anneal-tests --test world -- --nocapture` replays one and prints its story; `SEEDS=n` plays
+//! that many; `SURVEY=1` goes on after a failure and counts which laws broke.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use anneal_tests::world::{self, Report, Story};
+
+const SEEDS: u64 = 10_000;
+
+#[expect(clippy::disallowed_methods, reason = "a test's arguments come from the environment")]
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn fail(report: &Report) -> ! {
+    let told = world::run(report.seed, Story::Kept);
+    let story = told.trace.join("\n");
+    panic!("{story}\n\nseed {} breaks a law: {:?}\nreplay it with SEED={}", report.seed, report.violation, report.seed)
+}
+
+/// Plays seeds on all cores until all are played or, unless `survey`, one fails.
+fn play(seeds: u64, survey: bool) -> (Vec<Report>, Option<Report>) {
+    let (next, failed) = (AtomicU64::new(0), Mutex::new(None::<Report>));
+    let worker = || {
+        let mut reports = vec![];
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds || (!survey && failed.lock().unwrap().is_some()) {
+                return reports;
+            }
+            let report = world::run(seed, Story::Dropped);
+            if report.violation.is_some() {
+                let mut failed = failed.lock().unwrap();
+                if failed.as_ref().is_none_or(|other| other.seed > seed) {
+                    *failed = Some(report.clone());
+                }
+            }
+            reports.push(report);
+        }
+    };
+    let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
+    let reports = thread::scope(|scope| {
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    (reports, failed.into_inner().unwrap())
+}
+
+fn print_survey(reports: &[Report]) {
+    let mut broken = BTreeMap::<&str, Vec<(u64, &str)>>::new();
+    for report in reports {
+        if let Some(violation) = &report.violation {
+            broken.entry(violation.law).or_default().push((report.seed, &violation.why));
+        }
+    }
+    for (law, seeds) in broken {
+        println!("{law}: {} of {} seeds, such as {:?}", seeds.len(), reports.len(), seeds.iter().min());
+    }
+}
+
+#[test]
+fn every_law_holds_in_every_world_and_every_world_comes_to_rest() {
+    if let Some(seed) = number("SEED") {
+        let report = world::run(seed, Story::Kept);
+        println!("{}", report.trace.join("\n"));
+        assert_eq!(report.violation, None, "seed {seed}");
+        return;
+    }
+    let survey = number("SURVEY").is_some();
+    let (reports, failed) = play(number("SEEDS").unwrap_or(SEEDS), survey);
+    if survey {
+        return print_survey(&reports);
+    }
+    if let Some(report) = failed {
+        fail(&report);
+    }
+    let steps: usize = reports.iter().map(|report| report.steps).sum();
+    let reconciles: usize = reports.iter().map(|report| report.reconciles).sum();
+    let mut reached = BTreeMap::<&str, usize>::new();
+    for (name, count) in reports.iter().flat_map(|report| &report.reached) {
+        *reached.entry(name).or_default() += count;
+    }
+    println!("{} seeds, {steps} steps, {reconciles} reconciles; at rest: {reached:?}", reports.len());
+    for end in ["rollout Healthy", "rollout RolledBack", "rollout Pending", "job Succeeded", "job Rejected", "job Failed"] {
+        assert!(reached.contains_key(end), "no world came to {end}");
+    }
+}
+
+#[test]
+fn a_seed_is_the_whole_story() {
+    for seed in 0..5 {
+        assert_eq!(world::run(seed, Story::Kept), world::run(seed, Story::Kept));
+    }
+}
