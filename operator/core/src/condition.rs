@@ -67,6 +67,17 @@ impl Writer<'_> {
     }
 }
 
+/// Now, but not before any time that was recorded: a leader on a machine whose clock is behind must not see time run
+/// backwards.
+pub fn not_before<'a>(
+    now: Timestamp,
+    conditions: &'a [Condition],
+    times: impl IntoIterator<Item = Option<&'a Time>>,
+) -> Timestamp {
+    let transitions = conditions.iter().map(|condition| &condition.last_transition_time);
+    transitions.chain(times.into_iter().flatten()).fold(now, |latest, time| latest.max(time.0))
+}
+
 /// What kstatus makes of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KState {

@@ -169,22 +169,18 @@ pub(super) fn route(home: Home<'_>, shares: &Shares<'_>) -> Object {
     let canary_weight = shares.canary.map_or(0, |(_, weight)| weight);
     let mut backends = vec![weighted(shares.stable, 100 - canary_weight)];
     backends.extend(shares.canary.map(|(version, weight)| weighted(version, weight)));
-    let mut rule =
-        json!({"backendRefs": backends, "matches": [{"path": {"type": "PathPrefix", "value": "/"}}]});
-    if let Some((version, percent)) = shares.shadow {
-        rule["filters"] = json!([{
-            "type": "RequestMirror",
-            "requestMirror": {"backendRef": backend(version), "percent": percent},
-        }]);
-    }
+    let mirror = |(version, percent)| json!({"type": "RequestMirror", "requestMirror": {"backendRef": backend(version), "percent": percent}});
+    // Empty lists are written too: what is left out would not be missed when the old value is still there.
+    let rule = json!({
+        "backendRefs": backends,
+        "filters": shares.shadow.map(mirror).into_iter().collect::<Vec<_>>(),
+        "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
+    });
     let mut parent = json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": gateway.name});
     if let Some(namespace) = &gateway.namespace {
         parent["namespace"] = namespace.clone().into();
     }
-    let mut spec = json!({"parentRefs": [parent], "rules": [rule]});
-    if !gateway.hostnames.is_empty() {
-        spec["hostnames"] = json!(gateway.hostnames);
-    }
+    let spec = json!({"parentRefs": [parent], "hostnames": gateway.hostnames, "rules": [rule]});
     let body = json!({
         "metadata": {"labels": home.labels(), "ownerReferences": home.owner().reference()},
         "spec": spec,

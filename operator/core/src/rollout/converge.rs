@@ -28,6 +28,12 @@ impl Draft<'_> {
         let rollout = self.rollout.clone();
         let Some(home) = Home::of(&rollout) else { return };
         let wanted = self.wanted_versions();
+        // A rollback has no preconditions: nothing that may be refused comes before its route.
+        let rolled_back =
+            rollout.status.as_ref().is_some_and(|status| status.phase == RolloutPhase::RolledBack);
+        if rolled_back {
+            self.apply_route(home);
+        }
         for name in &wanted {
             // Without its record a version's Deployment cannot be made again; the one that runs is left alone.
             if let Some(version) = self.version(name) {
@@ -35,8 +41,8 @@ impl Draft<'_> {
                 self.apply(&self.snapshot.children.services, build::service(home, &version.spec.version));
             }
         }
-        if let Some(shares) = build::shares(&rollout) {
-            self.apply(self.snapshot.children.route.as_slice(), build::route(home, &shares));
+        if !rolled_back {
+            self.apply_route(home);
         }
         self.note_accepted_traffic();
         self.mark(home);
@@ -50,6 +56,20 @@ impl Draft<'_> {
             RolloutPhase::Pending | RolloutPhase::Healthy | RolloutPhase::RolledBack => None,
         };
         status.stable.into_iter().chain(candidate).collect()
+    }
+
+    /// The route is written only as it was read: whoever decided by an older status must not overwrite a later decision.
+    fn apply_route(&mut self, home: Home<'_>) {
+        let Some(shares) = build::shares(home.rollout) else { return };
+        let mut wanted = build::route(home, &shares);
+        match &self.snapshot.children.route {
+            Some(seen) if covers(seen, &wanted.body) => {}
+            Some(seen) => {
+                wanted.body["metadata"]["resourceVersion"] = seen["metadata"]["resourceVersion"].clone();
+                self.actions.push(Action::Apply(wanted));
+            }
+            None => self.actions.push(Action::Apply(wanted)),
+        }
     }
 
     fn apply(&mut self, seen: &[Value], wanted: Object) {

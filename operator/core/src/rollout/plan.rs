@@ -22,7 +22,7 @@ use super::{
     weights,
 };
 use crate::{
-    condition::{KState, Truth, Writer},
+    condition::{KState, Truth, Writer, not_before},
     plan::{Action, Note, Plan, Severity, Wake},
     trouble,
 };
@@ -78,8 +78,9 @@ pub fn plan(snapshot: &Snapshot<'_>) -> Plan<ModelRolloutStatus> {
     let mut rollout = snapshot.rollout.clone();
     let mut status = rollout.status.take().unwrap_or_default();
     status.observed_generation = rollout.metadata.generation;
-    // A leader on a machine whose clock is behind must not see time run backwards.
-    let now = status.step_started_at.as_ref().map_or(snapshot.now, |started| snapshot.now.max(started.0));
+    let times =
+        [&status.step_started_at, &status.traffic_accepted_at, &status.holding_since].map(Option::as_ref);
+    let now = not_before(snapshot.now, &status.conditions, times);
     rollout.status = Some(status);
     let mut draft = Draft { snapshot, rollout, now, actions: vec![], notes: vec![], wake: Wake::OnChange };
     if draft.rollout.metadata.deletion_timestamp.is_none() {
@@ -130,7 +131,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// A status that was lost finds its stable and rejected versions again by their annotations.
+    /// A status that was lost finds its stable and rejected versions again by their annotations. Of several stable ones
+    /// the newest counts: the marks of its predecessors were about to go.
     fn recover(&mut self) {
         let Some(name) = self.rollout.metadata.name.clone() else { return };
         let marked = |prefix: &str| {
@@ -138,7 +140,9 @@ impl<'a> Draft<'a> {
             let has = move |version: &&ModelVersion| {
                 version.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(&key))
             };
-            self.snapshot.versions.iter().filter(has).map(select::reference).collect::<Vec<_>>()
+            let mut found: Vec<&ModelVersion> = self.snapshot.versions.iter().filter(has).collect();
+            found.sort_by_key(|version| select::order(&version.spec.version));
+            found.into_iter().map(select::reference).collect::<Vec<_>>()
         };
         let (stable, rejected) =
             (marked(names::ANNOTATION_STABLE_IN), marked(names::ANNOTATION_ROLLED_BACK_IN));
@@ -211,7 +215,12 @@ impl<'a> Draft<'a> {
         }
     }
 
-    pub(super) fn canary_step(&mut self, candidate: &VersionRef, index: usize, readings: Vec<RecordedReading>) {
+    pub(super) fn canary_step(
+        &mut self,
+        candidate: &VersionRef,
+        index: usize,
+        readings: Vec<RecordedReading>,
+    ) {
         let steps = weights::steps(&self.rollout.spec.strategy.canary);
         match steps.get(index).copied() {
             Some(weight) => {
@@ -339,7 +348,6 @@ impl<'a> Draft<'a> {
     ) {
         let now = Time(self.now);
         let steps = weights::steps(&self.rollout.spec.strategy.canary).len();
-        let verdict = if reason == "ThresholdBreached" { "Breach" } else { "Pass" };
         let status = self.status();
         status.phase = phase;
         status.weight = weight;
@@ -348,7 +356,7 @@ impl<'a> Draft<'a> {
         status.step_started_at = Some(now.clone());
         status.traffic_accepted_at = None;
         status.holding_since = None;
-        status.verdict = (!readings.is_empty()).then(|| verdict.to_owned());
+        status.verdict = worst(&readings);
         status.decision =
             Some(Decision { reason: reason.to_owned(), message: message.to_owned(), at: now, readings });
         let rolled_back = phase == RolloutPhase::RolledBack;
@@ -369,12 +377,14 @@ impl<'a> Draft<'a> {
         };
     }
 
+    /// The record of a version: by name too, because training is deterministic and two versions may have the very same
+    /// artifact.
     pub(super) fn version(&self, reference: &VersionRef) -> Option<&'a ModelVersion> {
-        self.snapshot.versions.iter().find(|version| version.spec.artifact.digest == reference.digest)
+        self.snapshot.versions.iter().find(|version| select::reference(version) == *reference)
     }
 
     /// Whether all pods that a version is to have are ready.
-    fn ready(&self, version: &VersionRef) -> bool {
+    pub(super) fn ready(&self, version: &VersionRef) -> bool {
         let Some(home) = Home::of(&self.rollout) else { return false };
         let name = build::workload_name(home.name, &version.version);
         let find = |object: &&Value| object["metadata"]["name"] == name.as_str();
@@ -416,6 +426,12 @@ impl<'a> Draft<'a> {
         let now = self.now;
         Writer { conditions: &mut self.status().conditions, generation, now }
     }
+}
+
+/// One verdict for all readings: what is wrong before what is missing before what passes.
+fn worst(readings: &[RecordedReading]) -> Option<String> {
+    let says = |verdict: &&str| readings.iter().any(|reading| reading.verdict == *verdict);
+    ["Breach", "NoData", "Pass"].iter().find(|verdict| says(verdict)).map(|verdict| (*verdict).to_owned())
 }
 
 /// How often a metric is read.

@@ -175,6 +175,18 @@ pub(super) fn judge(metric: &Metric, reading: &Reading, query: &str) -> (Verdict
     (verdict, record)
 }
 
+/// The verdict on a trigger that no metric defines.
+pub(super) fn undefined(trigger: &str) -> (Verdict, RecordedReading) {
+    let record = RecordedReading {
+        metric: trigger.to_owned(),
+        verdict: "NoData".to_owned(),
+        value: "not defined".to_owned(),
+        bound: String::new(),
+        query: String::new(),
+    };
+    (Verdict::Hold("spec.metrics does not define it".into()), record)
+}
+
 fn within(source: &Source, value: f64) -> bool {
     match source {
         Source::Ratio(Ratio { min, max, .. }) => {

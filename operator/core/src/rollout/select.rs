@@ -132,7 +132,7 @@ fn approved(version: &ModelVersion) -> bool {
 }
 
 /// `vYYYYMMDD.n` as numbers; anything else comes first.
-fn order(version: &str) -> (u64, u64) {
+pub(super) fn order(version: &str) -> (u64, u64) {
     let parts = version.strip_prefix('v').and_then(|rest| rest.split_once('.'));
     parts.and_then(|(date, build)| Some((date.parse().ok()?, build.parse().ok()?))).unwrap_or((0, 0))
 }

@@ -5,7 +5,6 @@
 
 use anneal_crds::{
     Span, VersionRef,
-    metric::Metric,
     model_rollout::{RecordedReading, RolloutPhase},
 };
 use jiff::SignedDuration;
@@ -31,7 +30,7 @@ impl Draft<'_> {
             return self.roll_back(candidate, "ThresholdBreached", &message, readings);
         }
         let (duration, min_requests) = self.step_terms();
-        let hold = self.hold(&judged, duration, min_requests);
+        let hold = self.hold(candidate, &judged, duration, min_requests);
         let max_hold = self.rollout.spec.judge.max_hold.get();
         let blind_for =
             self.seen().holding_since.map_or(SignedDuration::ZERO, |since| self.now.duration_since(since.0));
@@ -68,35 +67,38 @@ impl Draft<'_> {
         self.canary_step(candidate, next, readings);
     }
 
-    /// The verdict of every trigger, in the spec's order.
+    /// The verdict of every trigger. One that no metric defines is none: the API server refuses that, but a pass must not
+    /// depend on it.
     fn judge(&self) -> Vec<(Verdict, RecordedReading)> {
         let spec = &self.rollout.spec;
         let queries = query::queries(self.snapshot.rollout, self.now);
-        let is_trigger = |metric: &&Metric| spec.strategy.rollback_triggers.contains(&metric.name);
         let missing = Answer::Vector(vec![]);
-        let one = |metric: &Metric| {
-            let answer = self.snapshot.answers.get(&metric.name).unwrap_or(&missing);
-            let query = queries
-                .iter()
-                .find(|query| query.metric == metric.name)
-                .map_or("", |query| &query.expression);
+        let one = |trigger: &String| {
+            let Some(metric) = spec.metrics.iter().find(|metric| metric.name == *trigger) else {
+                return reading::undefined(trigger);
+            };
+            let answer = self.snapshot.answers.get(trigger).unwrap_or(&missing);
+            let query =
+                queries.iter().find(|query| query.metric == *trigger).map_or("", |query| &query.expression);
             let reading = reading::read(metric, answer, spec.prometheus.stale_after, self.now);
             reading::judge(metric, &reading, query)
         };
-        spec.metrics.iter().filter(is_trigger).map(one).collect()
+        spec.strategy.rollback_triggers.iter().map(one).collect()
     }
 
     /// Why the step may not end yet although nothing is wrong; keeps track of since when nothing can be read.
     fn hold(
         &mut self,
+        candidate: &VersionRef,
         judged: &[(Verdict, RecordedReading)],
         duration: Span,
         min_requests: u32,
     ) -> Option<String> {
-        let blind = judged.iter().find_map(|(verdict, record)| match verdict {
+        let none = judged.is_empty().then(|| "there are no triggers".to_owned());
+        let blind = none.or(judged.iter().find_map(|(verdict, record)| match verdict {
             Verdict::Hold(why) => Some(format!("{}: {why}", record.metric)),
             Verdict::Pass { .. } | Verdict::Breach => None,
-        });
+        }));
         // The first scrapes of a step take a moment; that is not blindness yet.
         let settled = self.step_age() > self.rollout.spec.prometheus.stale_after.get();
         let now = Time(self.now);
@@ -111,6 +113,9 @@ impl Draft<'_> {
         }
         if !self.traffic_accepted() {
             return Some("the data plane has not taken the weights yet".into());
+        }
+        if !self.ready(candidate) {
+            return Some("not all of the candidate's pods are ready".into());
         }
         let answered = judged.iter().filter_map(|(verdict, _)| match verdict {
             Verdict::Pass { step_requests } => Some(*step_requests),

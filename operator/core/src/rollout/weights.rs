@@ -2,12 +2,14 @@
 
 use anneal_crds::model_rollout::Canary;
 
-/// The percentages of the canary's steps, in order; never empty, never above `max`.
+/// The percentages of the canary's steps, in order; never empty, never above `max`, and between 1 and 100 whatever the
+/// spec says.
 pub(super) fn steps(canary: &Canary) -> Vec<i32> {
     let increment = usize::try_from(canary.increment.max(1)).unwrap_or(1);
-    let mut weights: Vec<i32> = (canary.initial..=canary.max).step_by(increment).collect();
-    if weights.last() != Some(&canary.max) {
-        weights.push(canary.max);
+    let (initial, max) = (canary.initial.clamp(1, 100), canary.max.clamp(1, 100));
+    let mut weights: Vec<i32> = (initial..=max).step_by(increment).collect();
+    if weights.last() != Some(&max) {
+        weights.push(max);
     }
     weights
 }

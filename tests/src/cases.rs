@@ -1,0 +1,391 @@
+//! Hand-made snapshots for the tables of `tests/core_*.rs`: objects as small as the API server would take them.
+
+use std::collections::BTreeMap;
+
+use anneal_core::{
+    object::{Key, Kind, Object},
+    plan::{Action, Plan},
+    retrain, rollout,
+    rollout::{Answer, Children, GatewayState, Series},
+};
+use anneal_crds::{ModelRollout, ModelRolloutStatus, ModelVersion, RetrainJob, RetrainJobStatus};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+/// Why a case could not be made; tests unwrap it.
+pub type Made<T> = Result<T, serde_json::Error>;
+
+/// The namespace of every case.
+pub const NAMESPACE: &str = "team-a";
+/// Name of the rollout and of the RetrainJob of every case.
+pub const NAME: &str = "ads";
+/// Uid of the object that is planned for.
+pub const UID: &str = "uid-own";
+
+/// The time of every case.
+pub fn now() -> Timestamp {
+    Timestamp::from_second(1_795_262_400).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// `seconds` ago, as Kubernetes writes it.
+pub fn ago(seconds: i64) -> String {
+    now().saturating_sub(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MIN).to_string()
+}
+
+/// The digest of a case's version.
+pub fn digest(number: u32) -> String {
+    format!("sha256:{number:064x}")
+}
+
+/// A reference to version `number`.
+pub fn reference(number: u32) -> Value {
+    json!({"name": format!("ads-v20261121.{number}"), "version": format!("v20261121.{number}"), "digest": digest(number)})
+}
+
+fn typed<T: DeserializeOwned>(key: Key, body: Value) -> Made<T> {
+    serde_json::from_value(Object::new(key, body).body)
+}
+
+fn metadata(uid: &str) -> Value {
+    json!({"uid": uid, "generation": 1, "resourceVersion": "7", "creationTimestamp": ago(3600)})
+}
+
+/// A rollout with shadow and a canary of 20 and 100 %, in a status.
+pub fn rollout(status: Value) -> Made<ModelRollout> {
+    let spec = json!({
+        "model": "ads",
+        "candidate": {"follow": "NewestApproved"},
+        "serving": {"image": "serve:1", "replicas": 2, "progressDeadline": "2m"},
+        "traffic": {"gateway": {"name": "web"}},
+        "prometheus": {"url": "http://prometheus"},
+        "strategy": {
+            "shadow": {"duration": "30s", "minRequests": 50},
+            "canary": {"initial": 20, "increment": 80, "interval": "20s", "minRequests": 20},
+            "rollbackTriggers": ["error_rate"],
+        },
+        "metrics": [{"name": "error_rate", "window": "40s", "interval": "10s",
+            "ratio": {"bad": "bad", "total": "all", "max": 0.01}}],
+        "judge": {"evidence": "none", "maxHold": "2m"},
+    });
+    let body = json!({"metadata": metadata(UID), "spec": spec, "status": status});
+    typed(Key::new(Kind::ModelRollout, NAMESPACE, NAME), body)
+}
+
+/// A status in a phase that began long enough ago, with version 1 stable and version 2 on its way.
+pub fn moving(phase: &str, weight: i32) -> Value {
+    json!({"observedGeneration": 1, "phase": phase, "stable": reference(1), "candidate": reference(2), "weight": weight,
+        "stepStartedAt": ago(60), "trafficAcceptedAt": ago(60)})
+}
+
+/// Version `number`, which passed its gates against version `baseline`; without one it was the first, and approved.
+pub fn version(number: u32, baseline: Option<u32>) -> Made<ModelVersion> {
+    let (admission, baseline) = match baseline {
+        None => ("Bootstrap", json!({"bootstrap": {}})),
+        Some(other) => {
+            let mut seen = reference(other);
+            seen["uri"] = "file:///models/base".into();
+            ("Gates", json!({"version": seen}))
+        }
+    };
+    let spec = json!({
+        "model": "ads", "version": format!("v20261121.{number}"), "admission": admission,
+        "artifact": {"uri": format!("file:///models/{number}"), "digest": digest(number)},
+        "storage": {"persistentVolumeClaim": {"claimName": "models"}},
+        "origin": {"job": "run", "uid": format!("uid-run-{number}")},
+        "baseline": baseline,
+        "evaluation": {"rows": 10, "metrics": []},
+        "gates": [{"gate": "ironLaw", "enforcement": "Required", "verdict": "Pass", "message": ""}],
+    });
+    let mut metadata = metadata(&format!("uid-version-{number}"));
+    metadata["annotations"] = json!({"anneal.dev/approved-by": "ann"});
+    let key = Key::new(Kind::ModelVersion, NAMESPACE, &format!("ads-v20261121.{number}"));
+    typed(key, json!({"metadata": metadata, "spec": spec}))
+}
+
+/// What a trigger may read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Read {
+    /// This share of errors in this many requests, a moment ago.
+    Errors(f64, f64),
+    /// Good numbers that are this many seconds old.
+    Old(i64),
+    /// Numbers that are none.
+    NotANumber,
+    /// No series.
+    Nothing,
+    /// No answer.
+    Silence,
+}
+
+/// All kinds of readings that are no grounds for anything.
+pub const BLIND: [Read; 4] = [Read::Old(31), Read::NotANumber, Read::Nothing, Read::Silence];
+
+impl Read {
+    fn answer(self) -> Answer {
+        let series = |part: &str, value: f64| Series {
+            labels: BTreeMap::from([("anneal_part".to_owned(), part.to_owned())]),
+            value,
+        };
+        let vector = |share: f64, requests: f64, age: i64| {
+            let at = now().as_second().saturating_sub(age) as f64;
+            let (bad, all) = (series("bad", share * requests), series("total", requests));
+            Answer::Vector(vec![bad, all, series("step", requests), series("at", at)])
+        };
+        match self {
+            Self::Errors(share, requests) => vector(share, requests, 1),
+            Self::Old(age) => vector(0.0, 1000.0, age),
+            Self::NotANumber => vector(f64::NAN, f64::NAN, 1),
+            Self::Nothing => Answer::Vector(vec![]),
+            Self::Silence => Answer::Unreachable("connection refused".into()),
+        }
+    }
+}
+
+/// Everything that a plan for a rollout looks at.
+#[derive(Clone, Debug)]
+pub struct RolloutCase {
+    /// The rollout.
+    pub rollout: ModelRollout,
+    /// The versions.
+    pub versions: Vec<ModelVersion>,
+    /// Its children.
+    pub children: Children,
+    /// What every trigger reads.
+    pub read: Read,
+    /// The time.
+    pub now: Timestamp,
+}
+
+impl RolloutCase {
+    /// A rollout with versions 1 (stable in `status`) and 2, whose children are as the status has them and ready.
+    pub fn new(status: Value) -> Made<Self> {
+        let versions = vec![version(1, None)?, version(2, Some(1))?];
+        let mut case = Self {
+            rollout: rollout(status)?,
+            versions,
+            children: Children::default(),
+            read: Read::Errors(0.0, 1000.0),
+            now: now(),
+        };
+        case.settle_children();
+        Ok(case)
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> Plan<ModelRolloutStatus> {
+        let triggers = self.rollout.spec.strategy.rollback_triggers.iter();
+        let answers = triggers.map(|name| (name.clone(), self.read.answer())).collect();
+        rollout::plan(&rollout::Snapshot {
+            rollout: &self.rollout,
+            versions: &self.versions,
+            children: &self.children,
+            gateway: GatewayState::Programmed,
+            answers: &answers,
+            now: self.now,
+        })
+    }
+
+    /// The cluster does what plans for the present status ask for, without another decision.
+    pub fn settle_children(&mut self) {
+        // One plan asks for all that is missing; it may decide something too, which is not recorded here.
+        let status = self.rollout.status.clone();
+        let read = std::mem::replace(&mut self.read, Read::Errors(0.0, 3.0));
+        let actions = self.plan().actions;
+        self.perform(&actions);
+        self.read = read;
+        self.rollout.status = status;
+    }
+
+    /// The cluster does what `plan` asks for; every pod becomes ready and every route is accepted.
+    pub fn perform(&mut self, actions: &[Action]) {
+        for action in actions {
+            match action {
+                Action::Create(object) | Action::Apply(object) => self.put(object),
+                Action::Delete { key, .. } => {
+                    for list in [&mut self.children.deployments, &mut self.children.services] {
+                        list.retain(|object| object["metadata"]["name"] != key.name.as_str());
+                    }
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, object: &Object) {
+        let mut body = object.body.clone();
+        body["metadata"]["uid"] = format!("uid-{}", object.key.name).into();
+        body["metadata"]["generation"] = 1.into();
+        body["metadata"]["resourceVersion"] = "8".into();
+        match object.key.kind {
+            Kind::Deployment => {
+                body["status"] = json!({"observedGeneration": 1, "updatedReplicas": 2, "readyReplicas": 2});
+                replace(&mut self.children.deployments, body);
+            }
+            Kind::Service => replace(&mut self.children.services, body),
+            Kind::HttpRoute => {
+                let seen = |type_: &str| json!({"type": type_, "status": "True", "observedGeneration": 1});
+                body["status"] =
+                    json!({"parents": [{"conditions": [seen("Accepted"), seen("ResolvedRefs")]}]});
+                self.children.route = Some(body);
+            }
+            Kind::ModelVersion => self.annotate(&object.key.name, &body["metadata"]["annotations"]),
+            Kind::ConfigMap
+            | Kind::Pod
+            | Kind::Job
+            | Kind::Gateway
+            | Kind::RetrainJob
+            | Kind::ModelRollout => {}
+        }
+    }
+
+    fn annotate(&mut self, name: &str, marks: &Value) {
+        for version in
+            self.versions.iter_mut().filter(|version| version.metadata.name.as_deref() == Some(name))
+        {
+            let annotations = version.metadata.annotations.get_or_insert_default();
+            annotations.retain(|key, _| key.starts_with("anneal.dev/"));
+            for (key, value) in marks.as_object().into_iter().flatten() {
+                annotations.insert(key.clone(), value.as_str().unwrap_or_default().to_owned());
+            }
+        }
+    }
+
+    /// The pods of a version are no longer all ready.
+    pub fn lose_a_pod(&mut self, number: u32) {
+        let name = format!("{NAME}-v20261121-{number}");
+        for deployment in &mut self.children.deployments {
+            if deployment["metadata"]["name"] == name.as_str() {
+                deployment["status"]["readyReplicas"] = 1.into();
+            }
+        }
+    }
+}
+
+fn replace(list: &mut Vec<Value>, body: Value) {
+    list.retain(|object| object["metadata"]["name"] != body["metadata"]["name"]);
+    list.push(body);
+}
+
+/// The rules of the route that a plan asks for, if it asks for one.
+pub fn route_of(plan: &Plan<ModelRolloutStatus>) -> Option<&Value> {
+    plan.actions.iter().find_map(|action| match action {
+        Action::Apply(object) if object.key.kind == Kind::HttpRoute => Some(&object.body["spec"]),
+        Action::Apply(_) | Action::Create(_) | Action::Delete { .. } => None,
+    })
+}
+
+/// Everything that a plan for a RetrainJob looks at.
+#[derive(Clone, Debug)]
+pub struct RetrainCase {
+    /// The RetrainJob.
+    pub job: RetrainJob,
+    /// The rollout with its stable version 1.
+    pub rollout: Option<ModelRollout>,
+    /// Version 1.
+    pub stable: Option<ModelVersion>,
+    /// The child Job.
+    pub child: Option<Job>,
+    /// The Job that reads a lost result.
+    pub report: Option<Job>,
+    /// Pods.
+    pub pods: Vec<Pod>,
+    /// The record with the name of this run's version.
+    pub version: Option<ModelVersion>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+impl RetrainCase {
+    /// A RetrainJob in a status, against a rollout whose stable version is 1.
+    pub fn new(status: Value) -> Made<Self> {
+        let spec = json!({
+            "model": "ads",
+            "data": {"train": {"uri": "file:///t.parquet"}, "split": {"validationFraction": 0.1, "key": "id"},
+                "target": "y", "task": "classification"},
+            "trainer": {"image": "trainer:1"},
+            "storage": {"persistentVolumeClaim": {"claimName": "models"}},
+            "output": {"uri": "file:///models"},
+            "baseline": {"rollout": NAME},
+            "gates": [{"ironLaw": {}}],
+        });
+        let body = json!({"metadata": metadata(UID), "spec": spec, "status": status});
+        Ok(Self {
+            job: typed(Key::new(Kind::RetrainJob, NAMESPACE, NAME), body)?,
+            rollout: Some(rollout(json!({"phase": "Healthy", "stable": reference(1)}))?),
+            stable: Some(version(1, None)?),
+            child: None,
+            report: None,
+            pods: vec![],
+            version: None,
+            now: now(),
+        })
+    }
+
+    /// The status of a run that trains against version 1.
+    pub fn training() -> Value {
+        let mut baseline = reference(1);
+        baseline["uri"] = "file:///models/1".into();
+        json!({"observedGeneration": 1, "phase": "Training", "attempt": 1, "baseline": {"version": baseline},
+            "startedAt": ago(600)})
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> Plan<RetrainJobStatus> {
+        retrain::plan(&retrain::Snapshot {
+            job: &self.job,
+            rollout: self.rollout.as_ref(),
+            stable: self.stable.as_ref(),
+            child: self.child.as_ref(),
+            report: self.report.as_ref(),
+            pods: &self.pods,
+            version: self.version.as_ref(),
+            now: self.now,
+        })
+    }
+}
+
+/// A Job of a RetrainJob; `condition` is how it ended, with the reason.
+pub fn child(name: &str, owner_uid: &str, condition: Option<(&str, &str)>) -> Made<Job> {
+    let mut metadata = metadata(&format!("uid-{name}"));
+    metadata["ownerReferences"] = json!([{"apiVersion": "anneal.dev/v1alpha1", "kind": "RetrainJob", "name": NAME,
+        "uid": owner_uid, "controller": true}]);
+    let conditions: Vec<Value> = condition
+        .map(|(type_, reason)| json!({"type": type_, "status": "True", "reason": reason}))
+        .into_iter()
+        .collect();
+    typed(
+        Key::new(Kind::Job, NAMESPACE, name),
+        json!({"metadata": metadata, "status": {"conditions": conditions}}),
+    )
+}
+
+/// A pod of a Job, the `order`-th, that ended with a code and a message, or has not started.
+pub fn pod(job: &str, order: i64, end: Option<(i64, &str)>) -> Made<Pod> {
+    let mut metadata = metadata(&format!("uid-{job}-{order}"));
+    metadata["creationTimestamp"] = ago(1000 - order).into();
+    metadata["ownerReferences"] = json!([{"apiVersion": "batch/v1", "kind": "Job", "name": job,
+        "uid": format!("uid-{job}"), "controller": true}]);
+    let state = match end {
+        None => json!({"waiting": {"reason": "ContainerCreating"}}),
+        Some((code, message)) => json!({"terminated": {"exitCode": code, "message": message}}),
+    };
+    let container = json!({"name": "trainer", "ready": false, "restartCount": 0, "image": "", "imageID": "", "state": state});
+    typed(
+        Key::new(Kind::Pod, NAMESPACE, &format!("{job}-{order}")),
+        json!({"metadata": metadata, "status": {"containerStatuses": [container]}}),
+    )
+}
+
+/// The notice of a run whose loss is `loss` against 0.5 of version `baseline`.
+pub fn notice(run_uid: &str, loss: f64, baseline: u32) -> String {
+    let evaluation = |loss: f64| json!({"rows": 10, "metrics": [{"name": "loss", "value": loss}]});
+    json!({"result": {
+        "schema": 1, "runUid": run_uid, "artifact": {"uri": "file:///models/2", "digest": digest(2)},
+        "version": "v20261121.2", "device": "cpu", "stop": "EarlyStop", "epochs": 2, "bestEpoch": 1,
+        "train": {"rows": 100, "digest": "sha256:t"}, "validation": {"rows": 10, "digest": "sha256:v"},
+        "schemaDigest": "sha256:s", "candidate": evaluation(loss),
+        "baseline": {"digest": digest(baseline), "evaluation": evaluation(0.5)}, "gates": [], "seconds": 1.0,
+    }})
+    .to_string()
+}

@@ -1,0 +1,297 @@
+//! Tables of the rollout's plan: every phase with every kind of observation, and each bug that was found.
+
+use anneal_core::{
+    object::Kind,
+    plan::{Action, Wake},
+};
+use anneal_crds::model_rollout::RolloutPhase as P;
+use anneal_tests::cases::{self, BLIND, Read, RolloutCase};
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+fn case(status: Value) -> RolloutCase {
+    RolloutCase::new(status).unwrap()
+}
+
+fn healthy() -> Value {
+    json!({"observedGeneration": 1, "phase": "Healthy", "stable": cases::reference(1), "trafficAcceptedAt": cases::ago(600)})
+}
+
+#[test]
+fn every_phase_answers_every_reading() {
+    let (good, bad, few) = (Read::Errors(0.0, 1000.0), Read::Errors(0.5, 1000.0), Read::Errors(0.0, 3.0));
+    let table = [
+        ("Preparing", 0, good, P::Shadow, 0),
+        ("Preparing", 0, bad, P::Shadow, 0),
+        ("Preparing", 0, Read::Silence, P::Shadow, 0),
+        ("Shadow", 0, good, P::Canary, 20),
+        ("Shadow", 0, bad, P::RolledBack, 0),
+        ("Shadow", 0, few, P::Shadow, 0),
+        ("Canary", 20, good, P::Canary, 100),
+        ("Canary", 20, bad, P::RolledBack, 0),
+        ("Canary", 20, few, P::Canary, 20),
+    ];
+    for (phase, weight, read, then, share) in table {
+        let mut case = case(cases::moving(phase, weight));
+        case.read = read;
+        let status = case.plan().status;
+        assert_eq!((status.phase, status.weight), (then, share), "{phase} {read:?}");
+    }
+    for (phase, read) in ["Shadow", "Canary"].into_iter().flat_map(|phase| BLIND.map(|read| (phase, read))) {
+        let mut case = case(cases::moving(phase, 20));
+        case.read = read;
+        let status = case.plan().status;
+        assert_eq!(status.phase, case.rollout.status.clone().unwrap().phase, "{phase} {read:?}");
+        assert!(status.holding_since.is_some(), "{phase} {read:?}");
+    }
+}
+
+#[test]
+fn the_last_step_that_passes_makes_the_candidate_stable() {
+    let mut status = cases::moving("Canary", 100);
+    status["stepIndex"] = 1.into();
+    let status = case(status).plan().status;
+    assert_eq!((status.phase, status.stable.unwrap().version.as_str()), (P::Healthy, "v20261121.2"));
+}
+
+#[test]
+fn a_step_does_not_end_before_its_time() {
+    for (accepted, then) in [(19, 20), (20, 100)] {
+        let mut status = cases::moving("Canary", 20);
+        status["trafficAcceptedAt"] = cases::ago(accepted).into();
+        assert_eq!(case(status).plan().status.weight, then, "{accepted} s");
+    }
+}
+
+#[test]
+fn a_step_that_cannot_be_judged_is_rolled_back_in_time_and_says_so() {
+    let mut status = cases::moving("Canary", 20);
+    status["holdingSince"] = cases::ago(121).into();
+    let mut case = case(status);
+    case.read = Read::Silence;
+    let status = case.plan().status;
+    assert_eq!(status.phase, P::RolledBack);
+    assert_eq!(status.decision.unwrap().reason, "HeldTooLong");
+    assert_eq!(status.verdict.as_deref(), Some("NoData"), "no reading is no pass");
+}
+
+#[test]
+fn a_rollback_that_is_recorded_needs_no_metrics_no_versions_and_no_pods() {
+    let mut case = case(cases::moving("Canary", 100));
+    let mut status = cases::moving("RolledBack", 0);
+    status["trafficAcceptedAt"] = Value::Null;
+    case.rollout = cases::rollout(status).unwrap();
+    case.versions.clear();
+    case.children.deployments.clear();
+    case.read = Read::Silence;
+    let plan = case.plan();
+    let backends = &cases::route_of(&plan).unwrap()["rules"][0]["backendRefs"];
+    assert_eq!(backends[0]["weight"], 100);
+    assert_eq!((backends.as_array().unwrap().len(), &backends[0]["name"]), (1, &json!("ads-v20261121-1")));
+}
+
+#[test]
+fn a_rollback_writes_the_route_before_anything_that_could_fail() {
+    let mut case = case(cases::moving("Canary", 20));
+    case.rollout.spec.serving.image = "serve:refused".into();
+    case.read = Read::Errors(0.5, 1000.0);
+    let plan = case.plan();
+    let kind = plan.actions.iter().find_map(|action| match action {
+        Action::Apply(object) => Some(object.key.kind),
+        Action::Create(_) | Action::Delete { .. } => None,
+    });
+    assert_eq!((plan.status.phase, kind), (P::RolledBack, Some(Kind::HttpRoute)));
+}
+
+#[test]
+fn leaving_shadow_ends_the_mirror() {
+    let mut case = case(cases::moving("Shadow", 0));
+    assert!(
+        case.children.route.as_ref().unwrap()["spec"]["rules"][0]["filters"][0]["requestMirror"].is_object()
+    );
+    case.read = Read::Errors(0.5, 1000.0);
+    let plan = case.plan();
+    assert_eq!(plan.status.phase, P::RolledBack);
+    let route = cases::route_of(&plan).expect("the mirror must go, so the route must be written");
+    assert_eq!(route["rules"][0]["filters"], json!([]));
+}
+
+#[test]
+fn host_names_that_the_spec_drops_leave_the_route() {
+    let mut case = case(healthy());
+    case.rollout.spec.traffic.gateway.hostnames = vec!["ads.example.com".into()];
+    case.settle_children();
+    case.rollout.spec.traffic.gateway.hostnames.clear();
+    let plan = case.plan();
+    assert_eq!(cases::route_of(&plan).expect("the route must be written")["hostnames"], json!([]));
+}
+
+#[test]
+fn the_route_is_written_only_as_it_was_read() {
+    let mut case = case(cases::moving("Canary", 20));
+    case.read = Read::Errors(0.5, 1000.0);
+    let plan = case.plan();
+    let version = plan.actions.iter().find_map(|action| match action {
+        Action::Apply(object) if object.key.kind == Kind::HttpRoute => {
+            Some(&object.body["metadata"]["resourceVersion"])
+        }
+        Action::Apply(_) | Action::Create(_) | Action::Delete { .. } => None,
+    });
+    assert_eq!(version, Some(&json!("8")), "another leader's later write must not be undone");
+}
+
+#[test]
+fn more_traffic_waits_until_all_pods_are_ready() {
+    for (phase, weight) in [("Preparing", 0), ("Shadow", 0), ("Canary", 20)] {
+        let mut case = case(cases::moving(phase, weight));
+        case.lose_a_pod(2);
+        let status = case.plan().status;
+        assert_eq!((status.phase, status.weight), (case.rollout.status.unwrap().phase, weight), "{phase}");
+    }
+}
+
+#[test]
+fn two_versions_of_the_same_weights_are_two_versions() {
+    let mut case = case(json!({"observedGeneration": 1, "phase": "Preparing", "stable": cases::reference(1),
+        "candidate": cases::reference(2), "stepStartedAt": cases::ago(5)}));
+    // An older record of the very same artifact, listed first.
+    let mut twin = cases::version(9, Some(1)).unwrap();
+    twin.spec.version = "v20261120.9".into();
+    twin.spec.artifact.digest = cases::digest(2);
+    case.versions.insert(0, twin);
+    case.children = anneal_core::rollout::Children::default();
+    let made: Vec<String> = case
+        .plan()
+        .actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Apply(object) if object.key.kind == Kind::Deployment => Some(object.key.name.clone()),
+            Action::Apply(_) | Action::Create(_) | Action::Delete { .. } => None,
+        })
+        .collect();
+    assert_eq!(made, ["ads-v20261121-1", "ads-v20261121-2"]);
+}
+
+#[test]
+fn a_lost_status_finds_the_newest_stable_version_again() {
+    let mut case = case(json!({}));
+    for (number, name) in [(10, "ads-v20261121.10"), (9, "ads-v20261121.9")] {
+        let mut version = cases::version(number, Some(1)).unwrap();
+        version.metadata.name = Some(name.into());
+        version.metadata.annotations =
+            Some([("stable-in.anneal.dev/ads".to_owned(), "true".to_owned())].into());
+        case.versions.push(version);
+    }
+    assert_eq!(case.plan().status.stable.unwrap().version, "v20261121.10");
+}
+
+#[test]
+fn a_rejected_version_does_not_come_back_even_without_status() {
+    let mut with_status = healthy();
+    with_status["rejected"] = json!([cases::reference(2)]);
+    for status in [with_status, json!({})] {
+        let mut case = case(status);
+        let mark = |rollout: &str| (format!("{rollout}.anneal.dev/ads"), "true".to_owned());
+        case.versions[0].metadata.annotations = Some([mark("stable-in")].into());
+        case.versions[1].metadata.annotations = Some([mark("rolled-back-in")].into());
+        let status = case.plan().status;
+        assert_eq!((status.phase, status.candidate), (P::Healthy, None));
+        assert_eq!(status.rejected.len(), 1);
+    }
+}
+
+#[test]
+fn a_version_that_was_compared_with_another_does_not_serve() {
+    for baseline in [None, Some(7)] {
+        let mut case = case(healthy());
+        case.versions[1] = cases::version(2, baseline).unwrap();
+        let status = case.plan().status;
+        assert_eq!((status.phase, status.candidate), (P::Healthy, None), "{baseline:?}");
+    }
+}
+
+#[test]
+fn a_first_version_waits_for_a_persons_approval() {
+    for (who, phase) in [("", P::Pending), (" ", P::Pending), ("ann", P::Preparing)] {
+        let mut case = case(json!({}));
+        case.versions.truncate(1);
+        case.versions[0].metadata.annotations =
+            Some([("anneal.dev/approved-by".to_owned(), who.to_owned())].into());
+        assert_eq!(case.plan().status.phase, phase, "{who:?}");
+    }
+}
+
+#[test]
+fn no_time_is_written_that_lies_before_a_recorded_one() {
+    let ahead = cases::ago(-50);
+    let mut status = cases::moving("Canary", 20);
+    status["trafficAcceptedAt"] = ahead.clone().into();
+    status["conditions"] = json!([{"type": "MetricsAvailable", "status": "True", "reason": "Fresh", "message": "",
+        "lastTransitionTime": ahead}]);
+    let mut case = case(status);
+    case.read = Read::Silence;
+    for condition in case.plan().status.conditions {
+        assert!(condition.last_transition_time.0 >= ahead.parse().unwrap(), "{}", condition.type_);
+    }
+}
+
+#[test]
+fn a_trigger_without_a_metric_is_no_pass() {
+    for triggers in [vec![], vec!["nothing".to_owned()]] {
+        let mut case = case(cases::moving("Canary", 20));
+        case.rollout.spec.strategy.rollback_triggers = triggers.clone();
+        assert_eq!(case.plan().status.weight, 20, "{triggers:?}");
+    }
+}
+
+#[test]
+fn a_version_that_left_traffic_keeps_its_pods_until_no_request_can_reach_it() {
+    for (accepted, deleted) in [(Some(29), 0), (Some(31), 2), (None, 0)] {
+        let mut case = case(cases::moving("Canary", 20));
+        let children = case.children.clone();
+        let mut status = cases::moving("RolledBack", 0);
+        status["rejected"] = json!([cases::reference(2)]);
+        status["trafficAcceptedAt"] = accepted.map(cases::ago).into();
+        case.rollout = cases::rollout(status).unwrap();
+        case.settle_children();
+        case.children.deployments = children.deployments;
+        case.children.services = children.services;
+        if accepted.is_none() {
+            case.children.route.as_mut().unwrap()["status"] = Value::Null;
+        }
+        let plan = case.plan();
+        let deletes = plan.actions.iter().filter(|action| matches!(action, Action::Delete { .. })).count();
+        assert_eq!(deletes, deleted, "{accepted:?}");
+        assert!(deletes > 0 || plan.wake != Wake::OnChange, "someone must come back for it");
+    }
+}
+
+#[test]
+fn a_foreign_deployment_is_not_deleted() {
+    let mut status = cases::moving("RolledBack", 0);
+    status["rejected"] = json!([cases::reference(2)]);
+    let mut case = case(status);
+    case.children
+        .deployments
+        .push(json!({"metadata": {"name": "ads-old", "uid": "uid-x", "ownerReferences": [
+        {"uid": "uid-someone", "controller": true}]}}));
+    assert!(!case.plan().actions.iter().any(|action| matches!(action, Action::Delete { .. })));
+}
+
+#[test]
+fn a_steady_world_gets_no_writes_and_no_events() {
+    for status in [healthy(), cases::moving("Shadow", 0), cases::moving("Canary", 20)] {
+        let mut case = case(status);
+        case.versions.truncate(if case.rollout.status.as_ref().unwrap().phase == P::Healthy { 1 } else { 2 });
+        case.read = Read::Errors(0.0, 3.0);
+        for _ in 0..3 {
+            let plan = case.plan();
+            case.perform(&plan.actions);
+            case.rollout.status = Some(plan.status);
+            case.now += SignedDuration::from_millis(1);
+        }
+        let plan = case.plan();
+        assert_eq!(Some(&plan.status), case.rollout.status.as_ref());
+        assert_eq!((plan.actions, plan.notes), (vec![], vec![]));
+    }
+}
