@@ -18,7 +18,7 @@ const GRACE_SECONDS: u32 = 120;
 /// Port of the trainer's `/metrics`.
 const METRICS_PORT: u32 = 9090;
 
-/// Name of the child Job and of the ConfigMap with its job file.
+/// Name of the child Job.
 pub fn child_name(job: &str, attempt: u32) -> String {
     format!("{job}-{attempt}")
 }
@@ -26,6 +26,13 @@ pub fn child_name(job: &str, attempt: u32) -> String {
 /// Name of the Job that reads a result whose notice was lost.
 pub fn report_name(job: &str, attempt: u32) -> String {
     format!("{job}-{attempt}-report")
+}
+
+/// Name of the ConfigMap with the job file. It carries the run's uid: the file of a deleted run of the same name may still
+/// be there, and a pod must not read it as its own.
+fn job_file_name(run: Run<'_>) -> String {
+    let uid: String = run.uid.chars().take(8).collect();
+    format!("{}-{uid}", child_name(run.name, run.attempt))
 }
 
 /// Name of the ModelVersion object of a version.
@@ -70,7 +77,7 @@ pub(super) fn job_file(run: Run<'_>, baseline: &ResolvedBaseline) -> Object {
         "spec": run.job.spec,
         "status": {"baseline": baseline},
     });
-    let key = Key::new(Kind::ConfigMap, run.namespace, &child_name(run.name, run.attempt));
+    let key = Key::new(Kind::ConfigMap, run.namespace, &job_file_name(run));
     // JSON is YAML, and the API server keeps it as it is.
     Object::new(
         key,
@@ -148,7 +155,7 @@ fn pod_template(
         json!({"name": contract::ENV_CHECKPOINT_URI, "value": format!("{}/{}/runs/{}/checkpoints", spec.output.uri.trim_end_matches('/'), spec.model, run.uid)}),
     ];
     env.extend(storage.env);
-    let mut volumes = vec![json!({"name": "job", "configMap": {"name": child_name(run.name, run.attempt)}})];
+    let mut volumes = vec![json!({"name": "job", "configMap": {"name": job_file_name(run)}})];
     volumes.extend(storage.volumes);
     volumes.push(json!({"name": "tmp", "emptyDir": {}}));
     let mut mounts = vec![json!({"name": "job", "mountPath": "/etc/anneal", "readOnly": true})];

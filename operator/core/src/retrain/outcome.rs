@@ -73,6 +73,38 @@ fn notice(pod: &Pod) -> Option<Notice> {
     serde_json::from_str(terminated(pod)?.message.as_deref()?).ok()
 }
 
+/// Whether a pod waits for its volumes and its image, and nothing else.
+pub(super) fn starts(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return true };
+    let unscheduled = status
+        .conditions
+        .iter()
+        .flatten()
+        .any(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    let begun = status.container_statuses.iter().flatten().any(|container| {
+        container.state.as_ref().is_some_and(|state| state.running.is_some() || state.terminated.is_some())
+    });
+    !unscheduled && !begun
+}
+
+/// Whether the pods that are left say why the Job failed, so that there is no result to look for. Earlier executions say
+/// nothing: the last pod may be the one that is gone.
+pub(super) fn explained(pods: &[&Pod], job: &JobState) -> bool {
+    let reason = match job {
+        JobState::Failed { reason, .. } => reason,
+        JobState::Active | JobState::Complete => return false,
+    };
+    let Some(end) = pods.iter().rev().find_map(|pod| terminated(pod)) else { return false };
+    match ExitCode::of(end.exit_code) {
+        ExitCode::Done | ExitCode::GateFailed => false,
+        ExitCode::Interrupted => reason == "DeadlineExceeded",
+        ExitCode::Unclassified | ExitCode::OutOfMemory | ExitCode::Storage | ExitCode::Device => {
+            reason != "PodFailurePolicy"
+        }
+        ExitCode::BadConfiguration | ExitCode::BadData | ExitCode::Diverged | ExitCode::Bug => true,
+    }
+}
+
 /// Why the run failed: reason and sentence, from the last pod that ended, else from the Job.
 pub(super) fn failure(pods: &[&Pod], job: &JobState) -> (String, String) {
     let last = pods.iter().rev().find_map(|pod| terminated(pod).map(|end| (*pod, end)));

@@ -18,7 +18,7 @@ use super::{
     outcome::{self, JobState},
 };
 use crate::{
-    condition::{KState, Truth, Writer},
+    condition::{KState, Truth, Writer, not_before},
     gates,
     plan::{Action, Note, Plan, Severity, Wake},
     trouble,
@@ -48,12 +48,17 @@ pub struct Snapshot<'a> {
 /// How soon to look again at something that is watched anyway.
 const RECHECK: SignedDuration = SignedDuration::from_secs(30);
 
+/// How soon to look for what was just made.
+const SOON: SignedDuration = SignedDuration::from_secs(1);
+
 /// Decides what a RetrainJob's status is to be and what follows from it.
 pub fn plan(snapshot: &Snapshot<'_>) -> Plan<RetrainJobStatus> {
     let job = snapshot.job;
     let mut status = job.status.clone().unwrap_or_default();
     status.observed_generation = job.metadata.generation;
-    let mut draft = Draft { snapshot, status, actions: vec![], notes: vec![], wake: Wake::OnChange };
+    let times = [&status.started_at, &status.finished_at].map(Option::as_ref);
+    let now = not_before(snapshot.now, &status.conditions, times);
+    let mut draft = Draft { snapshot, status, now, actions: vec![], notes: vec![], wake: Wake::OnChange };
     if job.metadata.deletion_timestamp.is_none() {
         draft.decide();
     }
@@ -63,6 +68,7 @@ pub fn plan(snapshot: &Snapshot<'_>) -> Plan<RetrainJobStatus> {
 struct Draft<'a> {
     snapshot: &'a Snapshot<'a>,
     status: RetrainJobStatus,
+    now: Timestamp,
     actions: Vec<Action>,
     notes: Vec<Note>,
     wake: Wake,
@@ -84,7 +90,7 @@ impl<'a> Draft<'a> {
             Ok(baseline) => baseline,
             Err(message) => {
                 self.kstatus(KState::Stalled, "BaselineMissing", &message);
-                self.wake = Wake::after(self.snapshot.now, RECHECK);
+                self.wake = Wake::after(self.now, RECHECK);
                 return;
             }
         };
@@ -94,7 +100,7 @@ impl<'a> Draft<'a> {
         };
         self.status.baseline = Some(baseline);
         self.status.attempt = Some(1);
-        self.status.started_at = Some(Time(self.snapshot.now));
+        self.status.started_at = Some(Time(self.now));
         self.enter(RetrainPhase::Training, KState::Reconciling, "Training", &format!("Training, {against}."));
         self.training();
     }
@@ -137,13 +143,16 @@ impl<'a> Draft<'a> {
                 "A Job named {name} exists that is not this run's. Delete it, or rename the RetrainJob."
             );
             self.kstatus(KState::Stalled, "NameConflict", &message);
-            self.wake = Wake::after(self.snapshot.now, RECHECK);
+            self.wake = Wake::after(self.now, RECHECK);
             return;
         }
         let pods = outcome::pods_of(self.snapshot.pods, child);
         let state = outcome::state(child);
         match (&state, outcome::reported_result(&pods)) {
-            (JobState::Active, _) => self.progress(&pods),
+            (JobState::Active, _) => {
+                self.progress(&pods);
+                self.keep_job_file(run, &baseline, &pods);
+            }
             (JobState::Complete | JobState::Failed { .. }, Some(result)) => {
                 self.conclude(run, &baseline, result)
             }
@@ -162,14 +171,18 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Pods cannot start without the job file, and no watch tells when it is deleted. Creating it again is no write while
+    /// it is there.
+    fn keep_job_file(&mut self, run: Run<'_>, baseline: &ResolvedBaseline, pods: &[&Pod]) {
+        if pods.iter().any(|pod| outcome::starts(pod)) {
+            self.actions.push(Action::Create(build::job_file(run, baseline)));
+            self.wake = Wake::after(self.now, RECHECK);
+        }
+    }
+
     /// The child ended and no notice arrived: a pod may have said why, or storage may hold the result.
     fn without_notice(&mut self, run: Run<'_>, baseline: &ResolvedBaseline, pods: &[&Pod], state: &JobState) {
-        let explained = pods
-            .iter()
-            .rev()
-            .find_map(|pod| outcome::terminated(pod))
-            .is_some_and(|end| !matches!(end.exit_code, 0 | 4));
-        if explained {
+        if outcome::explained(pods, state) {
             let (reason, message) = outcome::failure(pods, state);
             return self.fail(&reason, &message);
         }
@@ -186,6 +199,7 @@ impl<'a> Draft<'a> {
             (JobState::Active, None) => {
                 let message = "The trainer ended and its notice was lost; result.json is being read.";
                 self.kstatus(KState::Reconciling, "ReadingResult", message);
+                self.keep_job_file(run, baseline, &report_pods);
             }
             (JobState::Active | JobState::Complete | JobState::Failed { .. }, Some(result)) => {
                 self.conclude(run, baseline, result)
@@ -230,7 +244,7 @@ impl<'a> Draft<'a> {
                 self.fail("ResultInvalid", "The gates pass but the trainer set no version aside. Use a trainer image of this release.");
             }
             (false, _) => {
-                self.status.finished_at = Some(Time(self.snapshot.now));
+                self.status.finished_at = Some(Time(self.now));
                 self.condition("GatesPassed", Truth::False, "Rejected", &summary);
                 self.condition("Complete", Truth::True, "Rejected", &summary);
                 self.enter(RetrainPhase::Rejected, KState::Ready, "Rejected", &summary);
@@ -245,10 +259,14 @@ impl<'a> Draft<'a> {
             return self.fail("StatusLost", "The status lost its result. Create the RetrainJob again.");
         };
         match self.snapshot.version {
-            None => self.actions.push(Action::Create(build::model_version(run, &baseline, &result, &version))),
+            None => {
+                self.actions.push(Action::Create(build::model_version(run, &baseline, &result, &version)));
+                // RetrainJobs do not watch ModelVersions.
+                self.wake = Wake::after(self.now, SOON);
+            }
             Some(record) if record.spec.origin.uid == run.uid && record.spec.artifact == result.artifact => {
                 let message = format!("{} is recorded as {version}.", run.job.spec.model);
-                self.status.finished_at = Some(Time(self.snapshot.now));
+                self.status.finished_at = Some(Time(self.now));
                 self.condition("Registered", Truth::True, "Recorded", &message);
                 self.condition("Complete", Truth::True, "Succeeded", &message);
                 self.enter(RetrainPhase::Succeeded, KState::Ready, "Succeeded", &message);
@@ -276,7 +294,7 @@ impl<'a> Draft<'a> {
     }
 
     fn fail(&mut self, reason: &str, message: &str) {
-        self.status.finished_at = Some(Time(self.snapshot.now));
+        self.status.finished_at = Some(Time(self.now));
         if reason == anneal_crds::contract::ExitCode::BadData.reason() {
             self.condition("DataValidated", Truth::False, reason, message);
         }
@@ -309,7 +327,7 @@ impl<'a> Draft<'a> {
         Writer {
             conditions: &mut self.status.conditions,
             generation: self.snapshot.job.metadata.generation,
-            now: self.snapshot.now,
+            now: self.now,
         }
     }
 }
