@@ -24,7 +24,10 @@ fn number(name: &str) -> Option<u64> {
 fn fail(report: &Report) -> ! {
     let told = world::run(report.seed, Story::Kept);
     let story = told.trace.join("\n");
-    panic!("{story}\n\nseed {} breaks a law: {:?}\nreplay it with SEED={}", report.seed, report.violation, report.seed)
+    panic!(
+        "{story}\n\nseed {} breaks a law: {:?}\nreplay it with SEED={}",
+        report.seed, report.violation, report.seed
+    )
 }
 
 /// Plays seeds on all cores until all are played or, unless `survey`, one fails.
@@ -90,7 +93,14 @@ fn every_law_holds_in_every_world_and_every_world_comes_to_rest() {
         *reached.entry(name).or_default() += count;
     }
     println!("{} seeds, {steps} steps, {reconciles} reconciles; at rest: {reached:?}", reports.len());
-    for end in ["rollout Healthy", "rollout RolledBack", "rollout Pending", "job Succeeded", "job Rejected", "job Failed"] {
+    for end in [
+        "rollout Healthy",
+        "rollout RolledBack",
+        "rollout Pending",
+        "job Succeeded",
+        "job Rejected",
+        "job Failed",
+    ] {
         assert!(reached.contains_key(end), "no world came to {end}");
     }
 }

@@ -105,7 +105,10 @@ impl Cluster for Operator {
         Turn::default().await;
         let caller = self.caller;
         self.world.lock().say(|_| {
-            format!("operator {caller} tells about {}: {}: {}", object["metadata"]["name"], note.reason, note.message)
+            format!(
+                "operator {caller} tells about {}: {}: {}",
+                object["metadata"]["name"], note.reason, note.message
+            )
         });
     }
 }

@@ -89,7 +89,8 @@ impl Sim {
             return None;
         }
         self.callers[caller].walk.disturbed = true;
-        let faults = [Fault::Lost, Fault::Forbidden, Fault::TimeoutAfterCommit, Fault::LateCommit, Fault::Conflict];
+        let faults =
+            [Fault::Lost, Fault::Forbidden, Fault::TimeoutAfterCommit, Fault::LateCommit, Fault::Conflict];
         self.dice.pick(if writes { &faults } else { &faults[..2] }).copied()
     }
 
@@ -262,7 +263,9 @@ impl Sim {
             }
             Kind::HttpRoute => format!(": {}", object["spec"]["rules"]),
             Kind::ModelVersion => format!(": {}", object["metadata"]["annotations"]),
-            Kind::ConfigMap | Kind::Pod | Kind::Service | Kind::Job | Kind::Deployment | Kind::Gateway => String::new(),
+            Kind::ConfigMap | Kind::Pod | Kind::Service | Kind::Job | Kind::Deployment | Kind::Gateway => {
+                String::new()
+            }
         }
     }
 }

@@ -98,7 +98,8 @@ impl Sim {
         let accepts = self.gateway_programmed();
         let shares = Shares::of(read);
         let generation = read["metadata"]["generation"].as_i64().unwrap_or(0);
-        let same = self.store.get(key).is_some_and(|route| route["metadata"]["uid"] == read["metadata"]["uid"]);
+        let same =
+            self.store.get(key).is_some_and(|route| route["metadata"]["uid"] == read["metadata"]["uid"]);
         if !accepts || !same {
             return;
         }
@@ -108,7 +109,9 @@ impl Sim {
         }
         let seen = |type_: &str| {
             let old = read["status"]["parents"][0]["conditions"].as_array();
-            let same = |condition: &&Value| condition["type"] == type_ && condition["observedGeneration"] == generation;
+            let same = |condition: &&Value| {
+                condition["type"] == type_ && condition["observedGeneration"] == generation
+            };
             old.and_then(|all| all.iter().find(same).cloned())
                 .unwrap_or_else(|| condition(type_, type_, generation, now))
         };

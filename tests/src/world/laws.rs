@@ -25,8 +25,6 @@ use super::{
 pub struct Laws {
     /// The first breach.
     pub violation: Option<Violation>,
-    /// Until which version of the world a Deployment was ready; the end of time while it is.
-    pub ready_until: BTreeMap<Key, u64>,
     /// Digests that were rolled back, by rollout.
     pub banned: BTreeMap<String, BTreeSet<String>>,
     /// Service that a finished reconcile took out of a rollout's traffic.
@@ -44,7 +42,9 @@ impl Sim {
     pub fn check_write(&mut self, caller: usize, key: &Key, before: Option<&Value>) {
         let after = self.store.get(key).cloned();
         match (key.kind, before, after) {
-            (Kind::ModelRollout, Some(before), Some(after)) => self.check_rollout(caller, key, before, &after),
+            (Kind::ModelRollout, Some(before), Some(after)) => {
+                self.check_rollout(caller, key, before, &after)
+            }
             (Kind::RetrainJob, Some(before), Some(after)) => self.check_retrain(caller, key, before, &after),
             (Kind::HttpRoute, _, Some(after)) => self.check_route(caller, key, &after),
             (Kind::Deployment, Some(before), None) => self.check_deployment_deleted(caller, key, before),
@@ -81,7 +81,8 @@ impl Sim {
             Kind::ModelRollout => {
                 let versions = self.store.all(Kind::ModelVersion).map(|(_, version)| version);
                 let marked_here = versions.filter(|version| marked(version).contains(&key.name));
-                let digests = marked_here.map(|version| string(&version["spec"]["artifact"]["digest"])).collect();
+                let digests =
+                    marked_here.map(|version| string(&version["spec"]["artifact"]["digest"])).collect();
                 self.laws.banned.insert(key.name.clone(), digests);
                 self.laws.taken_out.remove(&key.name);
             }
@@ -109,9 +110,14 @@ impl Sim {
             self.broken("one Job for each attempt", format!("{} was made {count} times", key.name));
         }
         let of_run = |(_, owner): &(&Key, &Value)| owner["metadata"]["uid"] == run.as_str();
-        let phase = self.store.all(Kind::RetrainJob).find(of_run).map(|(_, owner)| owner["status"]["phase"].clone());
-        if phase.as_ref().is_some_and(|phase| phase != "Training") {
-            self.broken("no Job without a run that trains", format!("{} was made in phase {phase:?}", key.name));
+        let phase =
+            self.store.all(Kind::RetrainJob).find(of_run).map(|(_, owner)| owner["status"]["phase"].clone());
+        // A status that was lost is no phase.
+        if phase.as_ref().is_some_and(|phase| !phase.is_null() && phase != "Training") {
+            self.broken(
+                "no Job without a run that trains",
+                format!("{} was made in phase {phase:?}", key.name),
+            );
         }
     }
 
@@ -131,15 +137,20 @@ impl Sim {
                 let at = string(&condition["lastTransitionTime"]).parse().ok()?;
                 Some((string(&condition["type"]), at))
             })
-            .chain(["stepStartedAt", "startedAt", "finishedAt"].into_iter().filter_map(|field| {
-                Some((field.to_owned(), status[field].as_str()?.parse().ok()?))
-            }))
+            .chain(
+                ["stepStartedAt", "startedAt", "finishedAt"]
+                    .into_iter()
+                    .filter_map(|field| Some((field.to_owned(), status[field].as_str()?.parse().ok()?))),
+            )
             .collect()
         };
         let (before, after) = (conditions(&before["status"]), conditions(&after["status"]));
         for (type_, at) in &before {
             if let Some(later) = after.get(type_).filter(|later| *later < at) {
-                self.broken("time does not go backwards", format!("{} {type_}: {at}, then {later}", key.name));
+                self.broken(
+                    "time does not go backwards",
+                    format!("{} {type_}: {at}, then {later}", key.name),
+                );
             }
         }
     }
@@ -148,7 +159,9 @@ impl Sim {
 /// The rollouts that a version's annotations say it was rolled back in.
 fn marked(version: &Value) -> BTreeSet<String> {
     let annotations = version["metadata"]["annotations"].as_object().into_iter().flatten();
-    let rollout = |key: &String| Some(key.strip_prefix(names::ANNOTATION_ROLLED_BACK_IN)?.strip_prefix('/')?.to_owned());
+    let rollout = |key: &String| {
+        Some(key.strip_prefix(names::ANNOTATION_ROLLED_BACK_IN)?.strip_prefix('/')?.to_owned())
+    };
     annotations.filter_map(|(key, _)| rollout(key)).collect()
 }
 

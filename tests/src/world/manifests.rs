@@ -3,12 +3,7 @@
 use anneal_core::object::{Key, Kind, Object};
 use serde_json::{Value, json};
 
-use super::{
-    dice::Dice,
-    gateway::GATEWAY,
-    metrics::MAX_ERRORS,
-    sim::NAMESPACE,
-};
+use super::{dice::Dice, gateway::GATEWAY, metrics::MAX_ERRORS, sim::NAMESPACE};
 
 /// The one model.
 pub const MODEL: &str = "ads";

@@ -109,8 +109,10 @@ impl Sim {
             return;
         }
         let now = instant(self.now);
-        let services: Vec<String> = self.store.all(Kind::Deployment).map(|(key, _)| key.name.clone()).collect();
-        for version in services.iter().filter_map(|service| self.version_behind(service)).collect::<Vec<_>>() {
+        let services: Vec<String> =
+            self.store.all(Kind::Deployment).map(|(key, _)| key.name.clone()).collect();
+        for version in services.iter().filter_map(|service| self.version_behind(service)).collect::<Vec<_>>()
+        {
             let total = self.counters.totals.get(&version).copied().unwrap_or(0.0);
             let samples = self.counters.samples.entry(version).or_default();
             if samples.last().is_none_or(|(time, _)| *time < now) {
@@ -130,19 +132,28 @@ impl Sim {
             Weather::Fair | Weather::NoScrapes => self.honest(&question, at),
             Weather::Unreachable => (Answer::Unreachable("connection refused".into()), Verdict::Nothing),
             Weather::Empty => (Answer::Vector(vec![]), Verdict::Nothing),
-            Weather::NotANumber => (self.spoiled(&question, at, |series| series.value = f64::NAN), Verdict::Nothing),
+            Weather::NotANumber => {
+                (self.spoiled(&question, at, |series| series.value = f64::NAN), Verdict::Nothing)
+            }
             Weather::Partial => {
                 let (answer, verdict) = self.honest(&question, at);
                 match answer {
                     Answer::Vector(mut vector) if !vector.is_empty() => {
-                        vector.retain(|series| series.labels.get("anneal_part").is_some_and(|part| part != "at"));
+                        vector.retain(|series| {
+                            series.labels.get("anneal_part").is_some_and(|part| part != "at")
+                        });
                         (Answer::Vector(vector), Verdict::Nothing)
                     }
                     other => (other, verdict),
                 }
             }
         };
-        self.say(|_| format!("Prometheus tells operator {caller} about {}: {verdict:?} ({weather:?})", question.version));
+        self.say(|_| {
+            format!(
+                "Prometheus tells operator {caller} about {}: {verdict:?} ({weather:?})",
+                question.version
+            )
+        });
         self.callers[caller].walk.told.push(Told { version: question.version, verdict });
         answer
     }

@@ -2,8 +2,8 @@
 
 use anneal_crds::{
     contract::{
-        BaselineEvaluation, Device, Evaluation, FailureNotice, MetricValue, Notice, RESULT_SCHEMA, RowSet, RunResult,
-        StopReason,
+        BaselineEvaluation, Device, Evaluation, FailureNotice, MetricValue, Notice, RESULT_SCHEMA, RowSet,
+        RunResult, StopReason,
     },
     gates::EvalMetric,
     model_version::Artifact,
@@ -139,7 +139,9 @@ impl Sim {
             Some(ResolvedBaseline::Version(version)) => Some(version.version.digest),
             Some(ResolvedBaseline::Bootstrap(_)) | None => None,
         };
-        let digest = self.twin(against.as_deref(), finding).unwrap_or_else(|| self.new_digest(against.as_deref(), finding));
+        let digest = self
+            .twin(against.as_deref(), finding)
+            .unwrap_or_else(|| self.new_digest(against.as_deref(), finding));
         let passes = matches!(finding, Finding::Better | Finding::ForeignRun | Finding::ForeignBaseline);
         let version = passes.then(|| {
             self.runs.versions += 1;
@@ -154,10 +156,12 @@ impl Sim {
             (Finding::NoLoss, _) => None,
             (_, _) => Some(0.4),
         };
-        let compared_with = |digest: &String| if finding == Finding::ForeignBaseline { format!("{digest}0") } else { digest.clone() };
+        let compared_with = |digest: &String| {
+            if finding == Finding::ForeignBaseline { format!("{digest}0") } else { digest.clone() }
+        };
         RunResult {
             schema: RESULT_SCHEMA,
-            run_uid: if finding == Finding::ForeignRun { "uid-of-someone-else".into() } else { run.to_owned() },
+            run_uid: if finding == Finding::ForeignRun { "someone-else".into() } else { run.to_owned() },
             artifact: Artifact { uri: format!("file:///models/{digest}"), digest },
             version,
             device: Device::Cpu,

@@ -80,8 +80,15 @@ impl World {
         };
         let shared = Shared::new(sim);
         let ports = [shared.ports(0), shared.ports(1)];
-        let mut world =
-            Self { shared, ports, tasks: [None, None], operators: 1, interleaved: false, steps: 0, reconciles: 0 };
+        let mut world = Self {
+            shared,
+            ports,
+            tasks: [None, None],
+            operators: 1,
+            interleaved: false,
+            steps: 0,
+            reconciles: 0,
+        };
         world.operators = if two { 2 } else { 1 };
         world.furnish();
         world
@@ -139,7 +146,8 @@ impl World {
             7 => sim.weather_step(),
             8 => sim.late_write(),
             _ => {
-                let span = SignedDuration::from_secs(60 * (1 + i64::try_from(sim.dice.below(40)).unwrap_or(0)));
+                let span =
+                    SignedDuration::from_secs(60 * (1 + i64::try_from(sim.dice.below(40)).unwrap_or(0)));
                 sim.say(|_| format!("the clock jumps by {span:#}"));
                 sim.advance(span);
             }
@@ -187,7 +195,9 @@ impl World {
     /// One more call of an operator.
     fn poll(&mut self, who: usize) -> Option<Ended> {
         let task = self.tasks[who].as_mut()?;
-        let Poll::Ready(ended) = task.as_mut().poll(&mut Context::from_waker(Waker::noop())) else { return None };
+        let Poll::Ready(ended) = task.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+            return None;
+        };
         self.tasks[who] = None;
         self.reconciles += 1;
         let mut sim = self.shared.lock();
@@ -234,7 +244,13 @@ impl Sim {
         let verbs = ["apply", "create", "delete", "record"];
         match self.dice.below(6) {
             0 | 1 => {
-                let all = [Weather::Unreachable, Weather::Empty, Weather::NotANumber, Weather::Partial, Weather::NoScrapes];
+                let all = [
+                    Weather::Unreachable,
+                    Weather::Empty,
+                    Weather::NotANumber,
+                    Weather::Partial,
+                    Weather::NoScrapes,
+                ];
                 self.counters.weather = self.dice.pick(&all).copied().unwrap_or_default();
             }
             2 | 3 => self.counters.weather = Weather::Fair,

@@ -26,7 +26,8 @@ impl Sim {
         let generation = deployment["metadata"]["generation"].as_i64().unwrap_or(0);
         let wanted = deployment["spec"]["replicas"].as_i64().unwrap_or(0);
         let seen = deployment["status"]["observedGeneration"].as_i64().unwrap_or(0);
-        let boots = self.digest_of(&deployment).is_none_or(|digest| self.truth.get(&digest).is_none_or(|t| t.boots));
+        let boots =
+            self.digest_of(&deployment).is_none_or(|digest| self.truth.get(&digest).is_none_or(|t| t.boots));
         let runs = |field: &str| deployment["status"][field].as_i64().unwrap_or(0);
         // A rolling update keeps what is ready until its replacement is.
         let updated = if seen == generation { runs("updatedReplicas") } else { 0 };
@@ -52,7 +53,6 @@ impl Sim {
             "updatedReplicas": updated, "readyReplicas": ready,
         });
         self.store.edit(key, |deployment| deployment["status"] = status);
-        self.note_readiness(key);
     }
 
     /// A pod of a Deployment, running or unable to.
@@ -85,24 +85,12 @@ impl Sim {
         args.iter().find_map(|arg| Some(arg.as_str()?.strip_prefix("--digest=")?.to_owned()))
     }
 
-    /// Whether all pods of a Deployment are ready, for its present generation.
-    pub fn is_ready(deployment: &Value) -> bool {
+    /// Whether as many pods of a Deployment as `wanted` are ready, for its present generation.
+    pub fn is_ready(deployment: &Value, wanted: i64) -> bool {
         let status = |field: &str| deployment["status"][field].as_i64().unwrap_or(-1);
-        let wanted = deployment["spec"]["replicas"].as_i64().unwrap_or(i64::MAX);
         status("observedGeneration") >= deployment["metadata"]["generation"].as_i64().unwrap_or(i64::MAX)
             && status("updatedReplicas") >= wanted
             && status("readyReplicas") >= wanted
-    }
-
-    fn note_readiness(&mut self, key: &Key) {
-        let version = self.store.version();
-        if self.store.get(key).is_some_and(Self::is_ready) {
-            self.laws.ready_until.insert(key.clone(), u64::MAX);
-        } else if let Some(until) = self.laws.ready_until.get_mut(key)
-            && *until == u64::MAX
-        {
-            *until = version.saturating_sub(1);
-        }
     }
 
     /// The garbage collector takes one object whose owners are gone.

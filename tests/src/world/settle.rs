@@ -23,8 +23,8 @@ use super::{
 
 /// Most rounds until a world rests.
 const MAX_ROUNDS: usize = 1500;
-/// Wakes in a row that may change nothing until a world counts as resting.
-const QUIET_WAKES: usize = 30;
+/// How long nothing may change until a world counts as resting: longer than every deadline of the rollouts.
+const QUIET: SignedDuration = SignedDuration::from_mins(4);
 
 impl World {
     /// Everything comes to rest.
@@ -33,7 +33,7 @@ impl World {
         self.shared.lock().faults_end();
         let mut seen: BTreeMap<Key, u64> = BTreeMap::new();
         let mut wakes: BTreeMap<Key, Timestamp> = BTreeMap::new();
-        let mut quiet = 0;
+        let mut last_change = self.shared.lock().now;
         for _ in 0..MAX_ROUNDS {
             self.steps += 1;
             self.shared.lock().controllers_catch_up();
@@ -49,7 +49,8 @@ impl World {
             if !dirty.is_empty() {
                 continue;
             }
-            let Some((key, at)) = wakes.iter().min_by_key(|(_, at)| **at).map(|(key, at)| (key.clone(), *at)) else {
+            let Some((key, at)) = wakes.iter().min_by_key(|(_, at)| **at).map(|(key, at)| (key.clone(), *at))
+            else {
                 return self.check_rest();
             };
             let before = {
@@ -59,8 +60,10 @@ impl World {
                 sim.store.version()
             };
             self.wake(&key, &mut wakes);
-            quiet = if self.shared.lock().store.version() == before { quiet + 1 } else { 0 };
-            if quiet > QUIET_WAKES {
+            let now = self.shared.lock().now;
+            if self.shared.lock().store.version() != before {
+                last_change = now;
+            } else if now.duration_since(last_change) > QUIET {
                 return self.check_rest();
             }
         }
@@ -163,7 +166,8 @@ impl Sim {
     fn touched_since(&self, key: &Key, at: u64) -> bool {
         let uid = self.store.get(key).map(|object| object["metadata"]["uid"].clone());
         let concerns = |other: &Key, object: &Value| {
-            let owned = object["metadata"]["ownerReferences"][0]["uid"] == *uid.as_ref().unwrap_or(&Value::Null);
+            let owned =
+                object["metadata"]["ownerReferences"][0]["uid"] == *uid.as_ref().unwrap_or(&Value::Null);
             let labels = &object["metadata"]["labels"];
             match (key.kind, other.kind) {
                 _ if other == key => true,
@@ -180,7 +184,8 @@ impl Sim {
 
     fn check_rollout_rests(&mut self, name: &str, rollout: &Value) {
         let status = rollout["status"].clone();
-        *self.laws.reached.entry(format!("rollout {}", super::laws::text(&status["phase"]))).or_default() += 1;
+        *self.laws.reached.entry(format!("rollout {}", super::laws::text(&status["phase"]))).or_default() +=
+            1;
         let candidate = super::laws::text(&status["candidate"]["digest"]).to_owned();
         let boots = self.truth.get(&candidate).is_none_or(|truth| truth.boots);
         let phase = super::laws::text(&status["phase"]);
@@ -210,7 +215,10 @@ impl Sim {
                 .map(|object| super::laws::text(&object["metadata"]["name"]).to_owned())
                 .collect();
             if recorded && found != [stable.clone()] {
-                self.broken("what serves has pods and what does not has none", format!("{name}: {kind:?} {found:?}, stable {stable}"));
+                self.broken(
+                    "what serves has pods and what does not has none",
+                    format!("{name}: {kind:?} {found:?}, stable {stable}"),
+                );
             }
         }
     }
@@ -224,7 +232,10 @@ impl Sim {
             let parts = version.trim_start_matches('v').split_once('.');
             parts.map_or((0, 0), |(date, build)| (date.parse().unwrap_or(0), build.parse().unwrap_or(0)))
         };
-        let newest_stable = self.store.all(Kind::ModelVersion).map(|(_, version)| &version["spec"])
+        let newest_stable = self
+            .store
+            .all(Kind::ModelVersion)
+            .map(|(_, version)| &version["spec"])
             .filter(|spec| spec["artifact"]["digest"] == stable)
             .map(|spec| rank(super::laws::text(&spec["version"])))
             .max();
@@ -248,7 +259,8 @@ impl Sim {
         let phase = super::laws::text(&job["status"]["phase"]);
         *self.laws.reached.entry(format!("job {phase}")).or_default() += 1;
         let uid = super::laws::text(&job["metadata"]["uid"]).to_owned();
-        let reason = |condition: &Value| condition["type"] == "Stalled" && condition["reason"] == "BaselineMissing";
+        let reason =
+            |condition: &Value| condition["type"] == "Stalled" && condition["reason"] == "BaselineMissing";
         let waits = phase == "Pending"
             && job["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(reason));
         if !matches!(phase, "Succeeded" | "Rejected" | "Failed") && !waits {
@@ -257,9 +269,9 @@ impl Sim {
         }
         let outcome = self.runs.outcomes.get(&uid);
         let told = outcome.is_some_and(|o| o.finding == Finding::Better && o.telling != Telling::Unwritten);
-        let late = job["status"]["conditions"].as_array().is_some_and(|all| {
-            all.iter().any(|condition| condition["reason"] == "DeadlineExceeded")
-        });
+        let late = job["status"]["conditions"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|condition| condition["reason"] == "DeadlineExceeded"));
         if told && !late && phase != "Succeeded" && !self.laws.touched.contains(&uid) {
             let why = format!("{name} rests in {phase}: {}", job["status"]["conditions"]);
             self.broken("no result is lost", why);

@@ -115,7 +115,8 @@ impl Sim {
     /// Remembers what happened, if anyone wants to know.
     pub fn say(&mut self, what: impl FnOnce(&Self) -> String) {
         if self.trace.is_some() {
-            let line = format!("{} rv {:<4} {}", self.now.strftime("%d %T"), self.store.version(), what(self));
+            let line =
+                format!("{} rv {:<4} {}", self.now.strftime("%d %T"), self.store.version(), what(self));
             self.trace.get_or_insert_default().push(line);
         }
     }

@@ -64,6 +64,13 @@ impl Store {
         past.iter().rev().find(|(at, _)| *at <= version)?.1.as_deref()
     }
 
+    /// An object in every form that it had from `version` on.
+    pub fn forms_since(&self, key: &Key, version: u64) -> impl Iterator<Item = &Value> {
+        let past = self.history.get(key).map(Vec::as_slice).unwrap_or_default();
+        let first = past.iter().rposition(|(at, _)| *at <= version).unwrap_or(0);
+        past[first..].iter().filter_map(|(_, body)| body.as_deref())
+    }
+
     /// All keys of a kind, as they are now.
     pub fn keys(&self, kind: Kind) -> Vec<Key> {
         self.objects.keys().filter(|key| key.kind == kind).cloned().collect()
@@ -89,12 +96,13 @@ impl Store {
 
     /// What changed after `version`: each object as it was left, or as it was before it went.
     pub fn changed_since(&self, version: u64) -> impl Iterator<Item = (&Key, &Value)> {
-        self.history.iter().filter(move |(_, past)| past.last().is_some_and(|(at, _)| *at > version)).filter_map(
-            |(key, past)| {
+        self.history
+            .iter()
+            .filter(move |(_, past)| past.last().is_some_and(|(at, _)| *at > version))
+            .filter_map(|(key, past)| {
                 let last = past.iter().rev().find_map(|(_, body)| body.as_deref())?;
                 Some((key, last))
-            },
-        )
+            })
     }
 
     /// Creates an object.
@@ -224,12 +232,15 @@ pub fn seconds(time: Timestamp) -> String {
 fn admit(key: &Key, old: Option<&Value>, new: &Value) -> Result<(), Refusal> {
     let changed = |path: &str| old.is_some_and(|old| old.pointer(path) != new.pointer(path));
     match key.kind {
-        Kind::RetrainJob | Kind::ModelVersion if changed("/spec") => Err(Refusal::Invalid("spec is immutable")),
+        Kind::RetrainJob | Kind::ModelVersion if changed("/spec") => {
+            Err(Refusal::Invalid("spec is immutable"))
+        }
         Kind::Deployment if changed("/spec/selector") => Err(Refusal::Invalid("selector is immutable")),
         Kind::Job if changed("/spec/template") => Err(Refusal::Invalid("template is immutable")),
         Kind::ConfigMap if changed("/data") => Err(Refusal::Invalid("data is immutable")),
         Kind::Deployment
-            if new["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"] == "nonsense" =>
+            if new["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"]
+                == "nonsense" =>
         {
             Err(Refusal::Invalid("nonsense is not a quantity"))
         }
@@ -303,7 +314,10 @@ mod tests {
         assert_eq!(store.version(), 1);
         assert_eq!(store.apply(&route(1, json!({"b": "1"})), now), Ok(Written::Changed));
         let body = store.get(&key).unwrap();
-        assert_eq!((&body["metadata"]["generation"], &body["metadata"]["annotations"]), (&json!(1), &json!({"b": "1"})));
+        assert_eq!(
+            (&body["metadata"]["generation"], &body["metadata"]["annotations"]),
+            (&json!(1), &json!({"b": "1"}))
+        );
         assert_eq!(store.apply(&route(2, json!({"b": "1"})), now), Ok(Written::Changed));
         assert_eq!(store.get(&key).unwrap()["metadata"]["generation"], 2);
         assert_eq!(store.get_at(&key, 1).unwrap()["spec"]["rules"][0]["weight"], 1);

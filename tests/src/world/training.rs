@@ -37,8 +37,12 @@ impl Sim {
     /// The Job controller and a kubelet take one Job a step further.
     pub fn job_step(&mut self) {
         let unfinished = |job: &Value| !finished(job);
-        let keys: Vec<Key> =
-            self.store.all(Kind::Job).filter(|(_, job)| unfinished(job)).map(|(key, _)| key.clone()).collect();
+        let keys: Vec<Key> = self
+            .store
+            .all(Kind::Job)
+            .filter(|(_, job)| unfinished(job))
+            .map(|(key, _)| key.clone())
+            .collect();
         if let Some(key) = self.dice.pick(&keys).cloned() {
             self.job_progresses(&key);
         }
@@ -51,6 +55,7 @@ impl Sim {
             return false;
         }
         if self.deadline_passed(&job) {
+            self.laws.touched.insert(run_uid(&job));
             self.end(key, "Failed", "DeadlineExceeded");
             return true;
         }
@@ -65,21 +70,24 @@ impl Sim {
         let open = pods.iter().find(|(_, pod)| !self.runs.counted.contains(text(&pod["metadata"]["uid"])));
         match open {
             None => self.start_pod(key, &job),
-            Some((pod_key, pod)) => match (exit_code(pod), self.runs.files.get(text(&pod["metadata"]["uid"]))) {
-                (Some(code), _) => self.count(key, &job, pod, code),
-                (None, None) => return self.pod_starts(pod_key, pod),
-                (None, Some(file)) => {
-                    let file = file.clone();
-                    self.pod_ends(pod_key, &job, &file);
+            Some((pod_key, pod)) => {
+                match (exit_code(pod), self.runs.files.get(text(&pod["metadata"]["uid"]))) {
+                    (Some(code), _) => self.count(key, &job, pod, code),
+                    (None, None) => return self.pod_starts(pod_key, pod),
+                    (None, Some(file)) => {
+                        let file = file.clone();
+                        self.pod_ends(pod_key, &job, &file);
+                    }
                 }
-            },
+            }
         }
         true
     }
 
     fn deadline_passed(&self, job: &Value) -> bool {
         let created = text(&job["metadata"]["creationTimestamp"]).parse::<Timestamp>().unwrap_or(self.now);
-        let deadline = SignedDuration::from_secs(job["spec"]["activeDeadlineSeconds"].as_i64().unwrap_or(i64::MAX));
+        let deadline =
+            SignedDuration::from_secs(job["spec"]["activeDeadlineSeconds"].as_i64().unwrap_or(i64::MAX));
         self.now.duration_since(created) > deadline
     }
 
@@ -112,8 +120,17 @@ impl Sim {
         let reports = container["args"][0] == "report";
         let (code, message) = if reports { self.report(file) } else { self.train(file) };
         self.say(|_| format!("{} ends with code {code}", name(key)));
-        let reason = if code == 137 { "OOMKilled" } else if code == 0 { "Completed" } else { "Error" };
-        self.set_container(key, &json!({"terminated": {"exitCode": code, "reason": reason, "message": message}}));
+        let reason = if code == 137 {
+            "OOMKilled"
+        } else if code == 0 {
+            "Completed"
+        } else {
+            "Error"
+        };
+        self.set_container(
+            key,
+            &json!({"terminated": {"exitCode": code, "reason": reason, "message": message}}),
+        );
     }
 
     fn set_container(&mut self, key: &Key, state: &Value) {
@@ -129,10 +146,14 @@ impl Sim {
         let failed = job["status"]["failed"].as_i64().unwrap_or(0);
         let limit = job["spec"]["backoffLimit"].as_i64().unwrap_or(6);
         let matches = |rule: &Value| {
-            rule["onExitCodes"]["values"].as_array().is_some_and(|codes| codes.iter().any(|known| *known == code))
+            rule["onExitCodes"]["values"]
+                .as_array()
+                .is_some_and(|codes| codes.iter().any(|known| *known == code))
         };
         let rules = job["spec"]["podFailurePolicy"]["rules"].as_array();
-        let action = rules.and_then(|rules| rules.iter().find(|rule| matches(rule))).map(|rule| rule["action"].clone());
+        let action = rules
+            .and_then(|rules| rules.iter().find(|rule| matches(rule)))
+            .map(|rule| rule["action"].clone());
         match (code, action.as_ref().and_then(Value::as_str)) {
             (0, _) => self.end(key, "Complete", "CompletionsReached"),
             (_, Some("Ignore")) => {}
@@ -153,8 +174,12 @@ impl Sim {
         if args[0] == "train" && told == Some(Telling::PodLost) {
             let uid = job["metadata"]["uid"].clone();
             let of_job = |pod: &Value| pod["metadata"]["ownerReferences"][0]["uid"] == uid;
-            let pods: Vec<Key> =
-                self.store.all(Kind::Pod).filter(|(_, pod)| of_job(pod)).map(|(key, _)| key.clone()).collect();
+            let pods: Vec<Key> = self
+                .store
+                .all(Kind::Pod)
+                .filter(|(_, pod)| of_job(pod))
+                .map(|(key, _)| key.clone())
+                .collect();
             for pod in pods {
                 self.say(|_| format!("{} is lost", name(&pod)));
                 drop(self.store.delete(&pod, None));

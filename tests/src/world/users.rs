@@ -49,7 +49,9 @@ impl Sim {
     fn user_approves(&mut self) {
         if let Some(key) = self.any(Kind::ModelVersion) {
             self.say(|_| format!("a user approves {}", name(&key)));
-            self.store.edit(&key, |version| version["metadata"]["annotations"][names::ANNOTATION_APPROVED_BY] = "ann".into());
+            self.store.edit(&key, |version| {
+                version["metadata"]["annotations"][names::ANNOTATION_APPROVED_BY] = "ann".into()
+            });
         }
     }
 
@@ -61,10 +63,16 @@ impl Sim {
     }
 
     fn user_pins(&mut self) {
-        let (Some(key), Some(version)) = (self.any(Kind::ModelRollout), self.any(Kind::ModelVersion)) else { return };
-        let version = self.store.get(&version).map(|version| version["spec"]["version"].clone()).unwrap_or_default();
-        let candidate =
-            if self.dice.chance(500) { json!({"follow": "NewestApproved"}) } else { json!({"version": version}) };
+        let (Some(key), Some(version)) = (self.any(Kind::ModelRollout), self.any(Kind::ModelVersion)) else {
+            return;
+        };
+        let version =
+            self.store.get(&version).map(|version| version["spec"]["version"].clone()).unwrap_or_default();
+        let candidate = if self.dice.chance(500) {
+            json!({"follow": "NewestApproved"})
+        } else {
+            json!({"version": version})
+        };
         self.say(|_| format!("a user sets the candidate of {}: {candidate}", name(&key)));
         self.store.edit(&key, |rollout| rollout["spec"]["candidate"] = candidate);
     }
@@ -95,8 +103,11 @@ impl Sim {
     }
 
     fn user_changes_route(&mut self) {
-        let (Some(route), Some(service)) = (self.any(Kind::HttpRoute), self.any(Kind::Service)) else { return };
-        let backend = json!({"group": "", "kind": "Service", "name": service.name, "port": 80, "weight": 100});
+        let (Some(route), Some(service)) = (self.any(Kind::HttpRoute), self.any(Kind::Service)) else {
+            return;
+        };
+        let backend =
+            json!({"group": "", "kind": "Service", "name": service.name, "port": 80, "weight": 100});
         let mirror = json!([{"type": "RequestMirror", "requestMirror": {"backendRef": backend}}]);
         let only_mirror = self.dice.chance(500);
         self.say(|_| format!("a user sends {} to {}", name(&route), service.name));
@@ -140,7 +151,8 @@ impl Sim {
         let Some(old) = self.store.get(key).cloned() else { return };
         self.say(|_| format!("a user deletes {} and creates it again", name(key)));
         drop(self.store.delete(key, None));
-        let again = anneal_core::object::Object::new(key.clone(), json!({"metadata": {}, "spec": old["spec"]}));
+        let again =
+            anneal_core::object::Object::new(key.clone(), json!({"metadata": {}, "spec": old["spec"]}));
         let now = self.now;
         drop(self.store.create(&again, now));
         self.forget(key);

@@ -4,7 +4,10 @@ use anneal_core::object::{Key, Kind};
 use serde_json::Value;
 
 use super::string;
-use crate::world::{outcome::Finding, sim::{NAMESPACE, Sim}};
+use crate::world::{
+    outcome::Finding,
+    sim::{NAMESPACE, Sim},
+};
 
 const TERMINAL: [&str; 3] = ["Succeeded", "Rejected", "Failed"];
 
@@ -24,7 +27,10 @@ impl Sim {
         }
         for field in ["result", "version", "baseline"] {
             if !old[field].is_null() && old[field] != new[field] {
-                self.broken("what is recorded stays", format!("{name}: {field} was {}, is {}", old[field], new[field]));
+                self.broken(
+                    "what is recorded stays",
+                    format!("{name}: {field} was {}, is {}", old[field], new[field]),
+                );
             }
         }
         if new["phase"] != old["phase"] {
@@ -43,13 +49,15 @@ impl Sim {
         let version = format!("{}-{}", string(&job["spec"]["model"]), string(&status["version"]));
         let record = Key::new(Kind::ModelVersion, NAMESPACE, &version);
         let floor = self.callers[caller].walk.floor;
-        let records = [self.store.get(&record), self.store.get_at(&record, floor)];
-        let right = |record: &&Value| {
+        let right = |record: &Value| {
             record["spec"]["artifact"]["digest"] == digest.as_str()
                 && record["spec"]["origin"]["uid"] == job["metadata"]["uid"]
         };
-        if !records.iter().flatten().any(right) {
-            self.broken("success is a recorded version", format!("{name} succeeded without {version} of {digest}"));
+        if !self.store.forms_since(&record, floor).any(right) {
+            self.broken(
+                "success is a recorded version",
+                format!("{name} succeeded without {version} of {digest}"),
+            );
         }
         let truth = self.truth.get(&digest);
         let against = status["baseline"]["version"]["digest"].as_str();
@@ -58,7 +66,10 @@ impl Sim {
             None => truth.good_first,
         });
         if !better {
-            self.broken("only what is better succeeds", format!("{name}: {digest} against {against:?} is {truth:?}"));
+            self.broken(
+                "only what is better succeeds",
+                format!("{name}: {digest} against {against:?} is {truth:?}"),
+            );
         }
     }
 
@@ -66,7 +77,10 @@ impl Sim {
         let uid = string(&job["metadata"]["uid"]);
         let better = self.runs.outcomes.get(&uid).is_some_and(|outcome| outcome.finding == Finding::Better);
         if better && !self.laws.touched.contains(&uid) {
-            self.broken("what is better is not rejected", format!("{name}: {}", job["status"]["result"]["gates"]));
+            self.broken(
+                "what is better is not rejected",
+                format!("{name}: {}", job["status"]["result"]["gates"]),
+            );
         }
     }
 }

@@ -29,9 +29,13 @@ impl Sim {
         let digest = string(&new["candidate"]["digest"]);
         let weight = new["weight"].as_i64().unwrap_or(0);
         if !(0..=100).contains(&weight) || (weight > 0 && new["phase"] != "Canary") {
-            self.broken("weights are shares", format!("{name} has weight {weight} in phase {}", new["phase"]));
+            self.broken(
+                "weights are shares",
+                format!("{name} has weight {weight} in phase {}", new["phase"]),
+            );
         }
-        let begins = moving(new) && (!moving(old) || old["candidate"]["digest"] != new["candidate"]["digest"]);
+        let begins =
+            moving(new) && (!moving(old) || old["candidate"]["digest"] != new["candidate"]["digest"]);
         if begins && self.laws.banned.get(name).is_some_and(|banned| banned.contains(&digest)) {
             self.broken("what was rolled back stays away", format!("{name}: {digest} is back"));
         }
@@ -41,11 +45,15 @@ impl Sim {
         if promoted && !from_candidate && !old["stable"].is_null() {
             self.broken("only a candidate becomes stable", format!("{name}: {stable}"));
         }
-        let rises = moving(old) && !promoted && old["candidate"] == new["candidate"] && weight > old["weight"].as_i64().unwrap_or(0);
+        let rises = moving(old)
+            && !promoted
+            && old["candidate"] == new["candidate"]
+            && weight > old["weight"].as_i64().unwrap_or(0);
         if (promoted && from_candidate) || rises {
             self.check_rise(caller, name, before, after);
         }
-        if new["decision"]["reason"] == "ThresholdBreached" && old["decision"]["at"] != new["decision"]["at"] {
+        if new["decision"]["reason"] == "ThresholdBreached" && old["decision"]["at"] != new["decision"]["at"]
+        {
             self.check_blame(name, &digest);
         }
         self.note_rejected(name, new);
@@ -65,8 +73,13 @@ impl Sim {
         let (old, candidate) = (&before["status"], &before["status"]["candidate"]);
         let deployment = Key::new(Kind::Deployment, NAMESPACE, &workload(name, candidate));
         let floor = self.callers[caller].walk.floor;
-        if self.laws.ready_until.get(&deployment).is_none_or(|until| *until < floor) {
-            self.broken("capacity comes before traffic", format!("{} was not ready since rv {floor}", deployment.name));
+        let wanted =
+            self.callers[caller].walk.read["spec"]["serving"]["replicas"].as_i64().unwrap_or(i64::MAX);
+        if !self.store.forms_since(&deployment, floor).any(|form| Self::is_ready(form, wanted)) {
+            self.broken(
+                "capacity comes before traffic",
+                format!("{} was not ready since rv {floor}", deployment.name),
+            );
         }
         self.check_iron_law(name, old);
         if old["phase"] == "Preparing" {
@@ -90,8 +103,12 @@ impl Sim {
         let truth = self.truth.get(&digest).cloned();
         let record = Key::new(Kind::ModelVersion, NAMESPACE, &string(&status["candidate"]["name"]));
         // A record that was deleted a moment ago counts as it was.
-        let record = self.store.get_at(&record, u64::MAX).or_else(|| self.store.get_at(&record, self.faults.stale_floor));
-        let approved = record.is_none_or(|record| !record["metadata"]["annotations"][names::ANNOTATION_APPROVED_BY].is_null());
+        let record = self
+            .store
+            .get_at(&record, u64::MAX)
+            .or_else(|| self.store.get_at(&record, self.faults.stale_floor));
+        let approved = record
+            .is_none_or(|record| !record["metadata"]["annotations"][names::ANNOTATION_APPROVED_BY].is_null());
         let lawful = truth.as_ref().is_some_and(|truth| match &stable {
             Some(stable) => truth.beats.as_ref() == Some(stable),
             None => truth.beats.is_some() || (truth.good_first && approved),
@@ -115,7 +132,8 @@ impl Sim {
         let triggers = strategy["rollbackTriggers"].as_array().map_or(0, Vec::len);
         let enough = terms.1.as_f64().unwrap_or(f64::INFINITY);
         let version = string(&status["candidate"]["version"]);
-        let passes = |told: &Told| told.version == version && matches!(told.verdict, Verdict::Pass(n) if n >= enough);
+        let passes =
+            |told: &Told| told.version == version && matches!(told.verdict, Verdict::Pass(n) if n >= enough);
         if triggers == 0 || walk.told.len() != triggers || !walk.told.iter().all(passes) {
             self.broken("more traffic needs a pass of every trigger", format!("{name}: {:?}", walk.told));
         }

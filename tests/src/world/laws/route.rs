@@ -14,7 +14,9 @@ impl Sim {
     pub(super) fn check_route(&mut self, caller: usize, key: &Key, route: &Value) {
         let shares = Shares::of(route);
         let name = &key.name;
-        if shares.live.values().sum::<i64>() != 100 || shares.live.values().any(|weight| !(0..=100).contains(weight)) {
+        if shares.live.values().sum::<i64>() != 100
+            || shares.live.values().any(|weight| !(0..=100).contains(weight))
+        {
             self.broken("weights sum to 100", format!("{name}: {shares:?}"));
         }
         if let Some(out) = self.laws.taken_out.get(name).cloned()
@@ -22,7 +24,9 @@ impl Sim {
         {
             self.broken("a late write does not undo a rollback", format!("{name}: {shares:?}"));
         }
-        let Some(rollout) = self.store.get(&Key::new(Kind::ModelRollout, NAMESPACE, name)).cloned() else { return };
+        let Some(rollout) = self.store.get(&Key::new(Kind::ModelRollout, NAMESPACE, name)).cloned() else {
+            return;
+        };
         let read = self.callers[caller].walk.read.clone();
         let allowed = |status: &Value| {
             let wanted = wanted(name, status);
@@ -38,7 +42,10 @@ impl Sim {
         let status = self.status_of(&rollout);
         let is = |version: &Value| !version.is_null() && workload(&rollout, version) == key.name;
         if is(&status["stable"]) || (moving(&status) && is(&status["candidate"])) {
-            self.broken("what serves keeps its pods", format!("{} was deleted in {}", key.name, status["phase"]));
+            self.broken(
+                "what serves keeps its pods",
+                format!("{} was deleted in {}", key.name, status["phase"]),
+            );
         }
         let reached = self.data_plane.routes.get(&rollout).is_some_and(|shares| shares.reach(&key.name));
         if reached && !self.callers[caller].walk.disturbed {
@@ -81,13 +88,18 @@ impl Sim {
             && let Some(wanted) = wanted(name, &status)
             && (wanted != shares || !self.hostnames_follow(&key, route.as_ref()))
         {
-            self.broken("a reconcile leaves the route as the status has it", format!("{name}: {shares:?}, not {wanted:?}"));
+            self.broken(
+                "a reconcile leaves the route as the status has it",
+                format!("{name}: {shares:?}, not {wanted:?}"),
+            );
         }
     }
 
     fn hostnames_follow(&self, key: &Key, route: Option<&Value>) -> bool {
         let none = serde_json::json!([]);
-        let list = |value: Option<&Value>| value.filter(|value| !value.is_null()).cloned().unwrap_or_else(|| none.clone());
+        let list = |value: Option<&Value>| {
+            value.filter(|value| !value.is_null()).cloned().unwrap_or_else(|| none.clone())
+        };
         let spec = self.store.get(key).map(|rollout| &rollout["spec"]["traffic"]["gateway"]["hostnames"]);
         list(spec) == list(route.map(|route| &route["spec"]["hostnames"]))
     }
