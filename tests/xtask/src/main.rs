@@ -4,6 +4,7 @@
 //! watches goes to stderr, and whatever is slow to make is kept in the cache folder outside the checkout, so a second
 //! run, and a fresh clone in another folder, start warm.
 
+mod bench;
 mod cargo;
 mod checkout;
 mod cluster;
@@ -38,6 +39,11 @@ struct Args {
 enum Command {
     /// Runs the main job from end to end on a throwaway Kubernetes, and tells how it goes
     Demo(demo::Options),
+    /// Measures and prints a table and one JSON line
+    Bench {
+        /// What to measure
+        which: bench::Which,
+    },
     /// Writes the chart's custom resource definitions from the Rust types
     Crds,
     /// Makes the demo's data set and prints its folder
@@ -82,6 +88,7 @@ fn run(args: &Args) -> Result<()> {
     let context = Context { checkout: Checkout::find()?, cache: Cache::open()?, progress: Progress::new() };
     match &args.command {
         Command::Demo(options) => demo::run(&context, options),
+        Command::Bench { which } => bench::run(&context, *which),
         Command::Crds => crds::run(&context, crds::Mode::Write),
         Command::Data => print(&data::prepare(&context)?.display().to_string()),
         Command::Test(selection) => test::run(&context, *selection),
