@@ -79,8 +79,9 @@ pub enum Follow {
 }
 
 /// The pods that serve. Every version gets a Deployment of its own.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.port != self.shadowPort").message("port and shadowPort must differ"))]
 pub struct Serving {
     /// Image with `anneal-trainer serve`.
     #[schemars(length(min = 1, max = 512))]
@@ -96,6 +97,10 @@ pub struct Serving {
     #[serde(default = "default_port")]
     #[schemars(range(min = 1, max = 65_535))]
     pub port: i32,
+    /// Port of the container for copied requests, by which the server can tell them from live ones. Default 8081.
+    #[serde(default = "default_shadow_port")]
+    #[schemars(range(min = 1, max = 65_535))]
+    pub shadow_port: i32,
     /// Requests and limits of the serving container.
     #[serde(default)]
     #[schemars(schema_with = "common::preserve")]
@@ -110,6 +115,9 @@ fn default_replicas() -> i32 {
 }
 fn default_port() -> i32 {
     8080
+}
+fn default_shadow_port() -> i32 {
+    8081
 }
 fn default_progress_deadline() -> Span {
     Span::from_secs(600)

@@ -9,6 +9,7 @@ use anneal_core::{
     plan::{Plan, Wake},
 };
 use anneal_crds::{ModelRollout, RetrainJob};
+use futures::future::join_all;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -80,7 +81,7 @@ pub async fn reconcile(
     }
 }
 
-/// Records first; performs only what follows from a recorded status; tells people last.
+/// Records first; performs, and tells people, only what follows from a recorded status.
 async fn walk<S: PartialEq + Serialize>(
     ports: &Ports,
     key: &Key,
@@ -89,7 +90,9 @@ async fn walk<S: PartialEq + Serialize>(
     plan: Plan<S>,
 ) -> Result<Wake, ClusterError> {
     let cluster = ports.cluster.as_ref();
-    if seen != Some(&plan.status) {
+    // With something to perform, an unchanged status is written too: the API server makes nothing of it, but refuses it
+    // when someone has decided since, and then an old leader must not act on what it once read.
+    if seen != Some(&plan.status) || !plan.actions.is_empty() {
         let status = serde_json::to_value(&plan.status).map_err(|error| ClusterError::Refused {
             verb: "record",
             what: observe::describe(key),
@@ -97,9 +100,8 @@ async fn walk<S: PartialEq + Serialize>(
         })?;
         cluster.record_status(key, object, status).await?;
     }
-    perform::perform(cluster, &plan.actions).await?;
-    for note in &plan.notes {
-        cluster.publish(object, note).await;
-    }
-    Ok(plan.wake)
+    // Both follow from the record, and neither has to wait for the other.
+    let told = plan.notes.iter().map(|note| cluster.publish(object, note));
+    let (performed, _) = tokio::join!(perform::perform(cluster, &plan.actions), join_all(told));
+    performed.map(|()| plan.wake)
 }

@@ -118,10 +118,13 @@ pub struct ServeArgs {
     /// Port for requests and metrics.
     #[arg(long, default_value_t = 8080)]
     pub port: u16,
+    /// Port for copied requests, which are counted with arm="shadow".
+    #[arg(long)]
+    pub shadow_port: Option<u16>,
     /// Time to go on after being asked to stop.
     #[arg(long, default_value = "5s")]
     pub drain: Span,
-    /// Faults on purpose: latency=200ms,error=0.3.
+    /// Faults on purpose: latency=200ms,error=0.3,arm=live.
     #[arg(long, default_value = "")]
     pub fault: Fault,
 }

@@ -107,6 +107,7 @@ pub fn serve(runtime: &Handle, args: ServeArgs) -> Result<ExitCode, Failure> {
         model: args.model,
         version: args.model_version,
         listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, args.port)),
+        shadow: args.shadow_port.map(|port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
         drain: Duration::from_millis(u64::try_from(args.drain.as_millis()).unwrap_or(0)),
         fault: args.fault,
     };

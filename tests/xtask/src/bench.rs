@@ -21,10 +21,13 @@ pub(crate) fn run(context: &Context, which: Which) -> Result<()> {
     };
     let step = context.progress.step("Build the benchmark");
     let cargo = Cargo::prepare(context)?;
-    cargo.command(&["build", "--release", "--locked", "--package", package]).run(&context.cache.log("bench"))?;
+    cargo
+        .command(&["build", "--release", "--locked", "--package", package])
+        .run(&context.cache.log("bench"))?;
     step.done();
     let program = cargo.target().join("release").join(package);
-    let status = Command::new(program).stdin(Stdio::null()).status().context("the benchmark cannot be started")?;
+    let status =
+        Command::new(program).stdin(Stdio::null()).status().context("the benchmark cannot be started")?;
     ensure!(status.success(), "the benchmark failed; its last lines say why");
     Ok(())
 }

@@ -75,14 +75,26 @@ impl App {
     }
 }
 
-pub(super) fn router(app: Arc<App>) -> Router {
+/// Which port a request came in by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    /// The one for everything.
+    Main,
+    /// The one to which only copies are sent.
+    Shadow,
+}
+
+pub(super) fn router(app: Arc<App>, door: Door) -> Router {
     Router::new()
         .route("/v2", get(server))
         .route("/v2/health/live", get(|| async { Json(json!({"live": true})) }))
         .route("/v2/health/ready", get(ready))
         .route("/v2/models/{model}", get(metadata))
         .route("/v2/models/{model}/ready", get(model_ready))
-        .route("/v2/models/{model}/infer", post(infer))
+        .route(
+            "/v2/models/{model}/infer",
+            post(move |app, model, headers, body| infer(app, model, headers, body, door)),
+        )
         .route(
             "/metrics",
             get(|State(app): State<Arc<App>>| async move { metrics_page(&app.metrics.registry) }),
@@ -131,10 +143,14 @@ async fn infer(
     Path(model): Path<String>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
+    door: Door,
 ) -> Response {
     let watch = Stopwatch::start();
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let arm = Arm::of_host(host);
+    let arm = match door {
+        Door::Main => Arm::of_host(host),
+        Door::Shadow => Arm::Shadow,
+    };
     let response = match body {
         _ if model != app.model => no_model(&app),
         Ok(body) => answer(&app, app.fault.for_arm(arm), &body).await,

@@ -33,7 +33,7 @@ use crate::{
     nn::{Compute, set_threads},
     storage::Location,
 };
-use http::App;
+use http::{App, Door};
 use metrics::Metrics;
 use worker::Workers;
 
@@ -53,6 +53,8 @@ pub struct Options {
     pub version: String,
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Where to listen for copied requests, whose answers reach nobody.
+    pub shadow: Option<SocketAddr>,
     /// How long to go on after being asked to stop, so that nobody is sent here any more.
     pub drain: Duration,
     /// What to do wrong on purpose.
@@ -74,17 +76,18 @@ pub fn serve(runtime: &Handle, options: Options) -> Result<(), Failure> {
 }
 
 async fn listen(options: Options, app: Arc<App>) -> Result<(), Failure> {
-    let address = options.listen;
-    let failed = |source| Failure::System { action: format!("listen on {address}"), source };
+    let failed = |source| Failure::System { action: "handle signals".to_owned(), source };
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    if let Ok(address) = listener.local_addr() {
+    let main = bind(options.listen).await?;
+    let shadow = match options.shadow {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
+    if let Ok(address) = main.local_addr() {
         // Without a place to write there is nothing to say.
         let _ = writeln!(stderr(), "serving {} {} on {address}", options.model, options.version);
     }
-    // A small answer must not wait for the acknowledgement of the one before.
-    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
     let (asked, mut stop) = tokio::sync::watch::channel(());
     let draining = app.clone();
     let drain = options.drain;
@@ -97,9 +100,32 @@ async fn listen(options: Options, app: Arc<App>) -> Result<(), Failure> {
         tokio::time::sleep(drain).await;
         drop(asked);
     };
-    let server = axum::serve(listener, http::router(app)).with_graceful_shutdown(shutdown);
+    let copies = async {
+        match shadow {
+            Some(listener) => axum::serve(quick(listener), http::router(app.clone(), Door::Shadow)).await,
+            None => std::future::pending().await,
+        }
+    };
+    let router = http::router(app.clone(), Door::Main);
+    let server = axum::serve(quick(main), router).with_graceful_shutdown(shutdown);
     tokio::select! {
-        ended = async { server.await } => ended.map_err(failed),
+        ended = async { server.await } => ended.map_err(lost),
+        // Copies need no farewell: nobody waits for them.
+        ended = copies => ended.map_err(lost),
         () = async { while stop.changed().await.is_ok() {} tokio::time::sleep(LAST_REQUESTS).await } => Ok(()),
     }
+}
+
+fn lost(source: std::io::Error) -> Failure {
+    Failure::System { action: "serve".to_owned(), source }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    let failed = |source| Failure::System { action: format!("listen on {address}"), source };
+    TcpListener::bind(address).await.map_err(failed)
+}
+
+/// A small answer must not wait for the acknowledgement of the one before.
+fn quick(listener: TcpListener) -> impl axum::serve::Listener<Addr = SocketAddr> {
+    listener.tap_io(|stream| drop(stream.set_nodelay(true)))
 }

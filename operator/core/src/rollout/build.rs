@@ -13,6 +13,11 @@ use crate::{
 /// Seconds that a serving pod keeps answering after it was asked to stop, until the data plane has noticed.
 const DRAIN_SECONDS: u32 = 10;
 
+/// Port of a version's Service for requests.
+const LIVE: u16 = 80;
+/// Port of a version's Service for copies. Not every data plane marks a copy, so it comes in by another door.
+const SHADOW: u16 = 81;
+
 /// Name of the Deployment and of the Service of a version.
 pub fn workload_name(rollout: &str, version: &str) -> String {
     format!("{rollout}-{}", version.replace('.', "-"))
@@ -74,6 +79,7 @@ pub(super) fn deployment(home: Home<'_>, version: &ModelVersion) -> Object {
         format!("--model={}", version.spec.model),
         format!("--version={number}"),
         format!("--port={}", serving.port),
+        format!("--shadow-port={}", serving.shadow_port),
         format!("--drain={DRAIN_SECONDS}s"),
     ];
     args.extend(version.spec.serving.iter().flat_map(|serving| serving.args.iter().cloned()));
@@ -82,7 +88,10 @@ pub(super) fn deployment(home: Home<'_>, version: &ModelVersion) -> Object {
         "image": serving.image,
         "imagePullPolicy": serving.image_pull_policy.name(),
         "args": args,
-        "ports": [{"name": "http", "containerPort": serving.port}],
+        "ports": [
+            {"name": "http", "containerPort": serving.port},
+            {"name": "shadow", "containerPort": serving.shadow_port},
+        ],
         "resources": serving.resources,
         "securityContext": pod::container_security(),
         "volumeMounts": mounts,
@@ -126,7 +135,10 @@ pub(super) fn service(home: Home<'_>, version: &str) -> Object {
         "metadata": {"labels": home.version_labels(version), "ownerReferences": home.owner().reference()},
         "spec": {
             "selector": home.version_labels(version),
-            "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}],
+            "ports": [
+                {"name": "http", "port": LIVE, "targetPort": "http", "protocol": "TCP"},
+                {"name": "shadow", "port": SHADOW, "targetPort": "shadow", "protocol": "TCP"},
+            ],
         },
     });
     Object::new(Key::new(Kind::Service, home.namespace, &workload_name(home.name, version)), body)
@@ -160,16 +172,16 @@ pub(super) fn shares(rollout: &ModelRollout) -> Option<Shares<'_>> {
 /// The HTTPRoute. The whole object is ours: its lists are atomic, so no one can own a weight alone.
 pub(super) fn route(home: Home<'_>, shares: &Shares<'_>) -> Object {
     let gateway = &home.rollout.spec.traffic.gateway;
-    let backend = |version: &VersionRef| json!({"group": "", "kind": "Service", "name": workload_name(home.name, &version.version), "port": 80});
+    let backend = |version: &VersionRef, port: u16| json!({"group": "", "kind": "Service", "name": workload_name(home.name, &version.version), "port": port});
     let weighted = |version: &VersionRef, weight: i32| {
-        let mut backend = backend(version);
+        let mut backend = backend(version, LIVE);
         backend["weight"] = weight.into();
         backend
     };
     let canary_weight = shares.canary.map_or(0, |(_, weight)| weight);
     let mut backends = vec![weighted(shares.stable, 100 - canary_weight)];
     backends.extend(shares.canary.map(|(version, weight)| weighted(version, weight)));
-    let mirror = |(version, percent)| json!({"type": "RequestMirror", "requestMirror": {"backendRef": backend(version), "percent": percent}});
+    let mirror = |(version, percent)| json!({"type": "RequestMirror", "requestMirror": {"backendRef": backend(version, SHADOW), "percent": percent}});
     // Empty lists are written too: what is left out would not be missed when the old value is still there.
     let rule = json!({
         "backendRefs": backends,
