@@ -6,6 +6,7 @@
 mod checks;
 mod kubectl;
 mod load;
+mod manifests;
 mod scenario;
 mod story;
 

@@ -18,6 +18,7 @@ use crate::{
     checks::{self, Report},
     kubectl::Kubectl,
     load::Load,
+    manifests,
     story::Story,
 };
 
@@ -108,9 +109,9 @@ impl Scenario {
             .await?;
         step.done();
         let step = self.progress.step("Make a namespace with a volume and a gateway");
-        self.apply_text(&namespace()).await?;
+        self.apply_text(&manifests::namespace(HOME)).await?;
         if let Some(path) = &self.args.host_path {
-            self.apply_text(&local_volume(&path.to_string_lossy())).await?;
+            self.apply_text(&manifests::local_volume(HOME, &path.to_string_lossy())).await?;
         }
         let storage = self.example("storage.yaml")?;
         let storage = if self.args.host_path.is_some() {
@@ -154,7 +155,7 @@ impl Scenario {
             self.args.data.display(),
             String::from_utf8_lossy(&archive.stderr)
         );
-        let overrides = copy_pod(&self.args.copy_image).to_string();
+        let overrides = manifests::copy_pod(&self.args.copy_image).to_string();
         // A run that was cut short may have left its pod.
         self.kubectl.run(&["delete", "pod", "copy", "-n", HOME, "--ignore-not-found"]).await?;
         self.kubectl
@@ -412,52 +413,4 @@ fn encode(text: &str) -> String {
             },
         )
         .collect()
-}
-
-fn namespace() -> String {
-    // The demo's pods must pass the strictest profile.
-    format!(
-        "{{apiVersion: v1, kind: Namespace, metadata: {{name: {HOME}, labels: {{pod-security.kubernetes.io/enforce: restricted}}}}}}"
-    )
-}
-
-fn local_volume(path: &str) -> String {
-    serde_json::json!({
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": {"name": "anneal-demo-models"},
-        "spec": {
-            "capacity": {"storage": "10Gi"},
-            "accessModes": ["ReadWriteMany"],
-            "persistentVolumeReclaimPolicy": "Retain",
-            "claimRef": {"namespace": HOME, "name": "models"},
-            "hostPath": {"path": path, "type": "Directory"},
-        },
-    })
-    .to_string()
-}
-
-/// A pod that unpacks what it gets on standard input.
-fn copy_pod(image: &str) -> Value {
-    let folder = "/var/lib/anneal/data/car-loan";
-    serde_json::json!({
-        "spec": {
-            "automountServiceAccountToken": false,
-            "securityContext": {
-                "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "containers": [{
-                "name": "copy",
-                "image": image,
-                "imagePullPolicy": "IfNotPresent",
-                "command": ["sh", "-c", format!("mkdir -p {folder} && tar -xC {folder}")],
-                "stdin": true,
-                "stdinOnce": true,
-                "securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}},
-                "volumeMounts": [{"name": "storage", "mountPath": "/var/lib/anneal"}],
-            }],
-            "volumes": [{"name": "storage", "persistentVolumeClaim": {"claimName": "models"}}],
-        },
-    })
 }
