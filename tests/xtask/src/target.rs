@@ -27,9 +27,13 @@ pub(crate) fn prepare(context: &Context) -> Result<PathBuf> {
     let root = context.checkout.root();
     let entry = context.cache.entry(NAME, &[root.as_os_str().as_encoded_bytes()]);
     let own = entry.get_or_build(|own| {
-        let Some(neighbour) = Neighbour::newest(&context.cache.root().join("entries")) else { return Ok(()) };
+        let mut neighbours = Neighbour::all(&context.cache.root().join("entries"));
+        let Some(newest) = neighbours.pop() else { return Ok(()) };
         let step = context.progress.step("Take over the dependencies that another checkout has built");
-        neighbour.seed(own, &members(root)?)?;
+        newest.seed(own, &members(root)?)?;
+        for neighbour in neighbours.iter().filter(|neighbour| neighbour.orphan) {
+            remove_dir(&neighbour.folder)?;
+        }
         step.done();
         Ok(())
     })?;
@@ -53,23 +57,22 @@ struct Neighbour {
 }
 
 impl Neighbour {
-    /// The one used last.
-    fn newest(entries: &Path) -> Option<Self> {
+    /// All of them, the one used last at the end.
+    fn all(entries: &Path) -> Vec<Self> {
         let used = |folder: PathBuf| {
             let owner = folder.join(OWNER);
             let time: SystemTime = owner.metadata().and_then(|meta| meta.modified()).ok()?;
             let orphan = !Path::new(&fs::read_to_string(owner).ok()?).exists();
             Some((time, Self { folder, orphan }))
         };
-        fs::read_dir(entries)
-            .ok()?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| {
-                path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"target-"))
-            })
-            .filter_map(used)
-            .max_by_key(|(time, _)| *time)
-            .map(|(_, neighbour)| neighbour)
+        let ours = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"target-"))
+        };
+        let Ok(list) = fs::read_dir(entries) else { return vec![] };
+        let mut all: Vec<_> =
+            list.filter_map(|entry| Some(entry.ok()?.path())).filter(ours).filter_map(used).collect();
+        all.sort_by_key(|(time, _)| *time);
+        all.into_iter().map(|(_, neighbour)| neighbour).collect()
     }
 
     /// Fills a new build folder.
@@ -155,7 +158,7 @@ mod tests {
     fn a_new_checkout_gets_the_dependencies_but_never_the_crates_of_another() {
         let dir = tempfile::tempdir().unwrap();
         let folder = build_folder(dir.path(), "target-a", dir.path());
-        let neighbour = Neighbour::newest(dir.path()).unwrap();
+        let neighbour = Neighbour::all(dir.path()).pop().unwrap();
         assert!(!neighbour.orphan);
         let own = dir.path().join("own");
         neighbour.seed(&own, &names()).unwrap();
@@ -175,7 +178,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = build_folder(dir.path(), "target-a", &dir.path().join("gone"));
         let own = dir.path().join("own");
-        Neighbour::newest(dir.path()).unwrap().seed(&own, &names()).unwrap();
+        Neighbour::all(dir.path()).pop().unwrap().seed(&own, &names()).unwrap();
         assert!(own.join("debug/deps/libserde-1.rlib").is_file() && !folder.exists());
     }
 
@@ -187,7 +190,7 @@ mod tests {
             let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(10_000 - age);
             File::options().write(true).open(folder.join(OWNER)).unwrap().set_modified(time).unwrap();
         }
-        assert!(Neighbour::newest(dir.path()).unwrap().folder.ends_with("target-new"));
-        assert!(Neighbour::newest(&dir.path().join("none")).is_none());
+        assert!(Neighbour::all(dir.path()).pop().unwrap().folder.ends_with("target-new"));
+        assert!(Neighbour::all(&dir.path().join("none")).is_empty());
     }
 }
