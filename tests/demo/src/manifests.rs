@@ -2,6 +2,9 @@
 
 use serde_json::{Value, json};
 
+/// Name of the volume on the node.
+pub(crate) const VOLUME: &str = "anneal-demo-models";
+
 /// The namespace of the model.
 pub(crate) fn namespace(home: &str) -> String {
     // The demo's pods must pass the strictest profile.
@@ -15,7 +18,7 @@ pub(crate) fn local_volume(home: &str, path: &str) -> String {
     json!({
         "apiVersion": "v1",
         "kind": "PersistentVolume",
-        "metadata": {"name": "anneal-demo-models"},
+        "metadata": {"name": VOLUME},
         "spec": {
             "capacity": {"storage": "10Gi"},
             "accessModes": ["ReadWriteMany"],

@@ -109,6 +109,11 @@ impl Scenario {
             .await?;
         step.done();
         let step = self.progress.step("Make a namespace with a volume and a gateway");
+        // What an earlier run left on this cluster would be taken for this run's.
+        self.kubectl
+            .run(&["delete", "namespace", HOME, "--ignore-not-found", "--timeout", SETUP_LIMIT])
+            .await?;
+        self.kubectl.run(&["delete", "persistentvolume", manifests::VOLUME, "--ignore-not-found"]).await?;
         self.apply_text(&manifests::namespace(HOME)).await?;
         if let Some(path) = &self.args.host_path {
             self.apply_text(&manifests::local_volume(HOME, &path.to_string_lossy())).await?;
