@@ -1,9 +1,9 @@
 //! What clients saw, against what was promised.
 
 use anneal_crds::model_rollout::RolloutPhase;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use jiff::SignedDuration;
-use serde_json::json;
+use serde::Serialize;
 
 use crate::{
     load::{Outcome, Seen},
@@ -18,7 +18,8 @@ const MIN_REQUESTS: usize = 500;
 const SIGMAS: f64 = 4.5;
 
 /// The demo's last line.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Report {
     /// Phase of the main RetrainJob.
     pub(crate) retrain: String,
@@ -33,21 +34,19 @@ pub(crate) struct Report {
     /// Requests sent.
     pub(crate) requests: usize,
     /// Requests that failed outside the injected faults.
+    #[serde(rename = "failedRequests")]
     pub(crate) failed: usize,
     /// How long it all took.
     pub(crate) seconds: u64,
     /// Fewest requests that were asked for.
+    #[serde(skip)]
     pub(crate) wanted_requests: usize,
 }
 
 impl Report {
-    /// One line of JSON.
-    pub(crate) fn line(&self) -> String {
-        json!({
-            "retrain": self.retrain, "version": self.version, "rollout": self.rollout, "rejected": self.rejected,
-            "faulty": self.faulty, "requests": self.requests, "failedRequests": self.failed, "seconds": self.seconds,
-        })
-        .to_string()
+    /// One line of JSON, in the order that is promised.
+    pub(crate) fn line(&self) -> Result<String> {
+        serde_json::to_string(self).context("the report cannot be written as JSON")
     }
 
     /// Whether every field is as it must be.

@@ -77,8 +77,8 @@ async fn main() -> ExitCode {
     };
     match Scenario::new(args, kubectl, Progress::new()).run().await {
         Ok(report) => {
-            let printed = writeln!(std::io::stdout(), "{}", report.line());
-            if printed.is_ok() && report.is_as_promised() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            let printed = report.line().is_ok_and(|line| writeln!(std::io::stdout(), "{line}").is_ok());
+            if printed && report.is_as_promised() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "the demo failed: {error:#}");

@@ -102,7 +102,8 @@ fn on_own_cluster(context: &Context, options: &Options, mut demo: Command) -> Re
     })();
     if options.keep {
         context.progress.say(&Cluster::status(&options.name)?.to_string());
-        context.progress.say("  kubectl get rtj,mro,mv -n anneal-demo\n  cargo xtask cluster down");
+        context.progress.say("  kubectl get rtj,mro,mv -n anneal-demo");
+        context.progress.say(&format!("  cargo xtask cluster down --name {}", options.name));
     } else {
         Cluster::down(&options.name, &context.progress)?;
     }
