@@ -1,5 +1,7 @@
 //! Tables of the rollout's plan: every phase with every kind of observation, and each bug that was found.
 
+#![expect(clippy::unwrap_used, reason = "this is a test")]
+
 use anneal_core::{
     object::Kind,
     plan::{Action, Wake},

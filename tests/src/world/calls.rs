@@ -123,7 +123,7 @@ impl Sim {
         if view < self.store.version() {
             self.say(|_| format!("operator {caller} reads {} as it was at rv {view}", name(key)));
         }
-        Ok(found)
+        Ok(found.as_deref().cloned())
     }
 
     fn begin_walk(&mut self, caller: usize, key: &Key) {
@@ -148,8 +148,13 @@ impl Sim {
     ) -> Result<Vec<Value>, ClusterError> {
         self.read_allowed(caller, &Key::new(kind, namespace, "*"))?;
         let view = self.view(caller);
+        let newest = self.store.version();
         let walk = &mut self.callers[caller].walk;
         walk.floor = walk.floor.min(view);
+        if kind == Kind::Pod && view < newest {
+            // A Job that is seen ended beside pods that are seen running looks like one whose pods left no word.
+            self.laws.touched.extend(walk.read["metadata"]["uid"].as_str().map(str::to_owned));
+        }
         Ok(self.store.list_at(kind, namespace, label, view))
     }
 
@@ -199,7 +204,7 @@ impl Sim {
     /// The API server does what it was asked to, with the answer that the real adapter makes of it.
     pub fn commit(&mut self, caller: usize, write: &Write) -> Result<(), ClusterError> {
         let (verb, key) = (write.verb(), write.key());
-        let before = self.store.get(key).cloned();
+        let before = self.store.keep(key);
         let now = self.now;
         let done = match write {
             Write::Create(object) => self.store.create(object, now),
@@ -211,7 +216,7 @@ impl Sim {
             self.callers[caller].walk.writes += 1;
             self.disturb_others(Some(caller));
             self.say(|sim| format!("operator {caller} {verb}s {}{}", name(key), sim.gist(key)));
-            self.check_write(caller, key, before.as_ref());
+            self.check_write(caller, key, before.as_deref());
         }
         match (done, write) {
             (Ok(_), _) | (Err(Refusal::Exists), Write::Create(_)) => Ok(()),
@@ -238,6 +243,7 @@ impl Sim {
         self.say(|_| format!("a late write of operator {caller}: {} {}", write.verb(), name(write.key())));
         if self.dice.chance(700) {
             self.disturb_others(None);
+            let walk = Walk { late: true, ..walk };
             let current = std::mem::replace(&mut self.callers[caller].walk, walk);
             drop(self.commit(caller, &write));
             self.callers[caller].walk = current;

@@ -1,6 +1,6 @@
 //! The gateway's controller and its data plane: who answers requests is what the last accepted route says.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use anneal_core::object::{Key, Kind};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ pub struct DataPlane {
     /// The rules that requests follow.
     pub routes: BTreeMap<String, Shares>,
     /// Routes that the controller has read and not yet written to the data plane.
-    reading: Option<(Key, Value)>,
+    reading: Option<(Key, Arc<Value>)>,
 }
 
 /// How one route shares requests among backends.
@@ -73,7 +73,7 @@ impl Sim {
         }
         let keys = self.store.keys(Kind::HttpRoute);
         let Some(key) = self.dice.pick(&keys).cloned() else { return };
-        self.data_plane.reading = self.store.get(&key).cloned().map(|route| (key, route));
+        self.data_plane.reading = self.store.keep(&key).map(|route| (key, route));
     }
 
     /// The data plane gets every route as it is, at once.
@@ -81,7 +81,7 @@ impl Sim {
         let version = self.store.version();
         self.data_plane.reading = None;
         for key in self.store.keys(Kind::HttpRoute) {
-            if let Some(route) = self.store.get(&key).cloned() {
+            if let Some(route) = self.store.keep(&key) {
                 self.program(&key, &route);
             }
         }

@@ -6,7 +6,7 @@ mod retrain;
 mod rollout;
 mod route;
 
-pub(super) use rollout::workload;
+pub(super) use rollout::{moving, workload};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::{
     sim::{Sim, Violation},
-    training::run_uid,
+    training::{run_of, run_uid},
 };
 
 /// What must be remembered to tell whether the laws hold.
@@ -40,16 +40,14 @@ pub struct Laws {
 impl Sim {
     /// Holds a write of an operator to the laws.
     pub fn check_write(&mut self, caller: usize, key: &Key, before: Option<&Value>) {
-        let after = self.store.get(key).cloned();
-        match (key.kind, before, after) {
-            (Kind::ModelRollout, Some(before), Some(after)) => {
-                self.check_rollout(caller, key, before, &after)
-            }
-            (Kind::RetrainJob, Some(before), Some(after)) => self.check_retrain(caller, key, before, &after),
-            (Kind::HttpRoute, _, Some(after)) => self.check_route(caller, key, &after),
+        let after = self.store.keep(key);
+        match (key.kind, before, after.as_deref()) {
+            (Kind::ModelRollout, Some(before), Some(after)) => self.check_rollout(caller, key, before, after),
+            (Kind::RetrainJob, Some(before), Some(after)) => self.check_retrain(caller, key, before, after),
+            (Kind::HttpRoute, _, Some(after)) => self.check_route(caller, key, after),
             (Kind::Deployment, Some(before), None) => self.check_deployment_deleted(caller, key, before),
-            (Kind::Job, None, Some(after)) => self.check_job_created(key, &after),
-            (Kind::ModelVersion, Some(_), Some(after)) => self.note_marks(&after),
+            (Kind::Job, None, Some(after)) => self.check_job_created(caller, key, after),
+            (Kind::ModelVersion, Some(_), Some(after)) => self.note_marks(after),
             (
                 Kind::ModelRollout
                 | Kind::RetrainJob
@@ -101,7 +99,7 @@ impl Sim {
         }
     }
 
-    fn check_job_created(&mut self, key: &Key, job: &Value) {
+    fn check_job_created(&mut self, caller: usize, key: &Key, job: &Value) {
         let run = run_uid(job);
         let count = self.laws.jobs.entry((run.clone(), key.name.clone())).or_default();
         *count += 1;
@@ -112,8 +110,10 @@ impl Sim {
         let of_run = |(_, owner): &(&Key, &Value)| owner["metadata"]["uid"] == run.as_str();
         let phase =
             self.store.all(Kind::RetrainJob).find(of_run).map(|(_, owner)| owner["status"]["phase"].clone());
-        // A status that was lost is no phase.
-        if phase.as_ref().is_some_and(|phase| !phase.is_null() && phase != "Training") {
+        // A status that was lost is no phase; a write that was under way when the run ended cannot be called back.
+        let walk = &self.callers[caller].walk;
+        let late = walk.late || (walk.disturbed && key.name.ends_with("-report"));
+        if !late && phase.as_ref().is_some_and(|phase| !phase.is_null() && phase != "Training") {
             self.broken(
                 "no Job without a run that trains",
                 format!("{} was made in phase {phase:?}", key.name),
@@ -127,6 +127,12 @@ impl Sim {
         let run = run_uid(job);
         *self.laws.jobs.entry((run.clone(), key.name.clone())).or_default() -= 1;
         self.laws.touched.insert(run);
+    }
+
+    /// A user deletes a pod, which may have been the only one that knew a result.
+    pub fn note_pod_deleted(&mut self, key: &Key) {
+        let run = self.store.get(key).map(|pod| run_of(&pod["spec"]));
+        self.laws.touched.extend(run);
     }
 
     /// No time in a status goes backwards.

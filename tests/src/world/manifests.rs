@@ -26,8 +26,8 @@ pub fn rollout(name: &str, dice: &mut Dice) -> Object {
 
 /// One way to take over.
 pub fn strategy(dice: &mut Dice) -> Value {
-    let steps = [(10, 15, 100), (20, 40, 100), (50, 50, 100), (100, 1, 100), (10, 20, 60)];
-    let (initial, increment, max) = dice.pick(&steps).copied().unwrap_or((10, 15, 100));
+    let steps = [(10, 30, 100), (20, 40, 100), (50, 50, 100), (100, 1, 100), (10, 50, 60)];
+    let (initial, increment, max) = dice.pick(&steps).copied().unwrap_or((50, 50, 100));
     let mut strategy = json!({
         "canary": {"initial": initial, "increment": increment, "max": max, "interval": "20s", "minRequests": 20},
         "rollbackTriggers": if dice.chance(700) { json!(["error_rate", "latency"]) } else { json!(["latency", "error_rate"]) },

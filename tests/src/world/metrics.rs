@@ -136,16 +136,11 @@ impl Sim {
                 (self.spoiled(&question, at, |series| series.value = f64::NAN), Verdict::Nothing)
             }
             Weather::Partial => {
-                let (answer, verdict) = self.honest(&question, at);
-                match answer {
-                    Answer::Vector(mut vector) if !vector.is_empty() => {
-                        vector.retain(|series| {
-                            series.labels.get("anneal_part").is_some_and(|part| part != "at")
-                        });
-                        (Answer::Vector(vector), Verdict::Nothing)
-                    }
-                    other => (other, verdict),
+                let (mut answer, _) = self.honest(&question, at);
+                if let Answer::Vector(vector) = &mut answer {
+                    vector.retain(|series| series.labels.get("anneal_part").is_some_and(|part| part != "at"));
                 }
+                (answer, Verdict::Nothing)
             }
         };
         self.say(|_| {
@@ -159,13 +154,11 @@ impl Sim {
     }
 
     fn spoiled(&self, question: &Question, at: Timestamp, spoil: impl Fn(&mut Series)) -> Answer {
-        match self.honest(question, at).0 {
-            Answer::Vector(mut vector) => {
-                vector.iter_mut().for_each(spoil);
-                Answer::Vector(vector)
-            }
-            other => other,
+        let (mut answer, _) = self.honest(question, at);
+        if let Answer::Vector(vector) = &mut answer {
+            vector.iter_mut().for_each(spoil);
         }
+        answer
     }
 
     /// What Prometheus would say in fair weather, and what that means.

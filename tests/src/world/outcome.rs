@@ -98,7 +98,10 @@ impl Sim {
     /// A trainer ends: exit code and message.
     pub fn train(&mut self, file: &Value) -> (i64, String) {
         let run = file["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-        let drawn = Outcome::draw(&mut self.dice);
+        let drawn = match self.runs.luck {
+            Some(_) => Outcome { finding: Finding::Better, failures: vec![], telling: Telling::Notice },
+            None => Outcome::draw(&mut self.dice),
+        };
         let outcome = self.runs.outcomes.entry(run.clone()).or_insert(drawn);
         if let Some(code) = outcome.failures.pop() {
             return (code, failure("interrupted or failed; it may pass"));
@@ -145,7 +148,8 @@ impl Sim {
         let passes = matches!(finding, Finding::Better | Finding::ForeignRun | Finding::ForeignBaseline);
         let version = passes.then(|| {
             self.runs.versions += 1;
-            format!("v202611{:02}.{}", 10 + self.now.as_second().rem_euclid(3), self.runs.versions)
+            let day = format!("v202611{:02}", 10 + self.now.as_second().rem_euclid(3));
+            format!("{}.{}", self.runs.luck.unwrap_or(&day), self.runs.versions)
         });
         let rows = |extra: u64| 100 + extra;
         let base = 0.5;
@@ -184,7 +188,7 @@ impl Sim {
 
     /// Training is deterministic: now and then two runs make the very same weights.
     fn twin(&mut self, against: Option<&str>, finding: Finding) -> Option<String> {
-        if finding != Finding::Better || !self.dice.chance(150) {
+        if finding != Finding::Better || self.runs.luck.is_some() || !self.dice.chance(150) {
             return None;
         }
         let mut twins = self.runs.results.values().filter(|result| {
@@ -195,17 +199,25 @@ impl Sim {
         twins.next().map(|result| result.artifact.digest.clone())
     }
 
+    fn unlucky(&mut self, per_mille: usize) -> bool {
+        self.runs.luck.is_none() && self.dice.chance(per_mille)
+    }
+
     fn new_digest(&mut self, against: Option<&str>, finding: Finding) -> String {
         self.runs.digests += 1;
         let digest = format!("sha256:{:064x}", self.runs.digests);
         let better = matches!(finding, Finding::Better | Finding::ForeignRun);
-        let good_first = !matches!(finding, Finding::Worse | Finding::NoLoss | Finding::ForeignRun);
+        // Its loss is at most 1, which is all that the value gate asks for.
+        let good_first = !matches!(
+            (finding, against),
+            (Finding::Worse, None) | (Finding::NoLoss | Finding::ForeignRun, _)
+        );
         let truth = Truth {
             beats: against.filter(|_| better).map(str::to_owned),
-            good_first: against.is_none() && good_first,
-            error_rate: if self.dice.chance(250) { 0.05 } else { 0.001 },
-            slow: self.dice.chance(100),
-            boots: !self.dice.chance(80),
+            good_first,
+            error_rate: if self.unlucky(250) { 0.05 } else { 0.001 },
+            slow: self.unlucky(100),
+            boots: !self.unlucky(80),
         };
         self.say(|_| format!("{digest} is really {truth:?}"));
         self.truth.insert(digest.clone(), truth);

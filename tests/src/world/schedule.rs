@@ -105,7 +105,6 @@ impl World {
             // The world is empty, so no name is taken.
             drop(sim.store.create(&object, now));
         }
-        sim.user_retrains();
         self.interleaved = self.operators == 2 || sim.dice.chance(400);
     }
 
@@ -113,9 +112,14 @@ impl World {
         self.shared.lock().laws.violation.is_some()
     }
 
-    /// The random part.
+    /// The random part. Most worlds have a version in production before anything goes wrong.
     pub(super) fn play(&mut self) {
-        let steps = 150 + self.shared.lock().dice.below(150);
+        if self.shared.lock().dice.chance(850) {
+            let faults = std::mem::take(&mut self.shared.lock().faults);
+            self.bring_into_service("v20261110");
+            self.shared.lock().faults = faults;
+        }
+        let steps = 80 + self.shared.lock().dice.below(120);
         for _ in 0..steps {
             self.step();
             if self.is_broken() {
@@ -163,9 +167,12 @@ impl World {
             let mut sim = self.shared.lock();
             let who = sim.dice.below(self.operators);
             let polls = if self.interleaved { 1 + sim.dice.below(6) } else { MAX_POLLS };
-            let mut keys = sim.store.keys(Kind::ModelRollout);
-            keys.extend(sim.store.keys(Kind::RetrainJob));
-            (who, polls, sim.dice.chance(25), sim.dice.pick(&keys).cloned())
+            let kind = if sim.dice.chance(600) { Kind::ModelRollout } else { Kind::RetrainJob };
+            let keys = sim.store.keys(kind);
+            // Two leaders that are at the same object are the interesting ones.
+            let rival = sim.callers[1 - who].walk.key.clone().filter(|_| self.tasks[1 - who].is_some());
+            let same = rival.filter(|_| sim.dice.chance(500));
+            (who, polls, sim.dice.chance(25), same.or_else(|| sim.dice.pick(&keys).cloned()))
         };
         if self.tasks[who].is_none() {
             let Some(key) = chosen else { return };

@@ -22,7 +22,10 @@ impl Sim {
 
     /// One more pod of a Deployment becomes ready, or says why it does not.
     pub fn deployment_progresses(&mut self, key: &Key) {
-        let Some(deployment) = self.store.get(key).cloned() else { return };
+        let Some(deployment) = self.store.keep(key) else { return };
+        if deployment["spec"]["replicas"].as_i64().is_some_and(|wanted| Self::is_ready(&deployment, wanted)) {
+            return;
+        }
         let generation = deployment["metadata"]["generation"].as_i64().unwrap_or(0);
         let wanted = deployment["spec"]["replicas"].as_i64().unwrap_or(0);
         let seen = deployment["status"]["observedGeneration"].as_i64().unwrap_or(0);
@@ -38,7 +41,7 @@ impl Sim {
     }
 
     fn pod_fails(&mut self, key: &Key) {
-        let Some(deployment) = self.store.get(key).cloned() else { return };
+        let Some(deployment) = self.store.keep(key) else { return };
         let status = |field: &str| deployment["status"][field].as_i64().unwrap_or(0);
         let ready = status("readyReplicas");
         if ready > 0 {
@@ -98,6 +101,9 @@ impl Sim {
         let orphans = self.store.orphans();
         let Some(key) = self.dice.pick(&orphans).cloned() else { return false };
         self.say(|_| format!("the garbage collector takes {}", name(&key)));
+        if key.kind == Kind::Job {
+            self.note_job_deleted(&key);
+        }
         drop(self.store.delete(&key, None));
         true
     }

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::{
     calls::Faults,
+    manifests,
     metrics::Weather,
     outcome::{Finding, Telling},
     schedule::World,
@@ -27,13 +28,35 @@ const MAX_ROUNDS: usize = 1500;
 const QUIET: SignedDuration = SignedDuration::from_mins(4);
 
 impl World {
-    /// Everything comes to rest.
+    /// Everything comes to rest, where it should be; and after all that happened a good version still gets through.
     pub(super) fn settle(&mut self) {
         self.drop_tasks();
         self.shared.lock().faults_end();
+        self.come_to_rest();
+        self.check_rest();
+        let again = self.shared.lock().dice.chance(300);
+        if again && !self.is_broken() {
+            self.bring_into_service("v20261212");
+            self.check_rest();
+        }
+    }
+
+    /// A good model is trained, approved and rolled out, without any trouble. Its version has this date.
+    pub(super) fn bring_into_service(&mut self, date: &'static str) {
+        let (job, rollouts) = self.shared.lock().good_run_begins(date);
+        self.come_to_rest();
+        self.shared.lock().all_is_approved();
+        self.come_to_rest();
+        let mut sim = self.shared.lock();
+        sim.runs.luck = None;
+        sim.check_in_service(date, &job, &rollouts);
+    }
+
+    fn come_to_rest(&mut self) {
         let mut seen: BTreeMap<Key, u64> = BTreeMap::new();
         let mut wakes: BTreeMap<Key, Timestamp> = BTreeMap::new();
         let mut last_change = self.shared.lock().now;
+        let mut quiet = BTreeSet::new();
         for _ in 0..MAX_ROUNDS {
             self.steps += 1;
             self.shared.lock().controllers_catch_up();
@@ -51,7 +74,7 @@ impl World {
             }
             let Some((key, at)) = wakes.iter().min_by_key(|(_, at)| **at).map(|(key, at)| (key.clone(), *at))
             else {
-                return self.check_rest();
+                return;
             };
             let before = {
                 let mut sim = self.shared.lock();
@@ -60,11 +83,16 @@ impl World {
                 sim.store.version()
             };
             self.wake(&key, &mut wakes);
-            let now = self.shared.lock().now;
-            if self.shared.lock().store.version() != before {
-                last_change = now;
-            } else if now.duration_since(last_change) > QUIET {
-                return self.check_rest();
+            let sim = self.shared.lock();
+            if sim.store.version() != before {
+                last_change = sim.now;
+                quiet.clear();
+                continue;
+            }
+            quiet.insert(key);
+            let all_quiet = quiet.len() >= wakes.len() && !sim.anything_moves();
+            if all_quiet || sim.now.duration_since(last_change) > QUIET {
+                return;
             }
         }
         self.shared.lock().broken("the world comes to rest", format!("not in {MAX_ROUNDS} rounds"));
@@ -101,15 +129,61 @@ impl World {
         let mut sim = self.shared.lock();
         for key in keys {
             let Some(object) = sim.store.get(&key).cloned() else { continue };
-            match key.kind {
-                Kind::ModelRollout => sim.check_rollout_rests(&key.name, &object),
-                _ => sim.check_retrain_rests(&key.name, &object),
+            if key.kind == Kind::ModelRollout {
+                sim.check_rollout_rests(&key.name, &object);
+            } else {
+                sim.check_retrain_rests(&key.name, &object);
             }
         }
     }
 }
 
 impl Sim {
+    /// A user trains against the first rollout; the keys of the run, and of the rollouts that its version is for.
+    fn good_run_begins(&mut self, date: &'static str) -> (Key, Vec<Key>) {
+        self.runs.luck = Some(date);
+        let rollout = Key::new(Kind::ModelRollout, NAMESPACE, "ads-a");
+        let mut job = manifests::retrain_job(&format!("good-{date}"), &rollout.name, &mut self.dice);
+        job.body["spec"]["baseline"]["whenMissing"] = "Bootstrap".into();
+        let now = self.now;
+        self.say(|_| format!("a good model is trained by {}", job.key.name));
+        // The name is new.
+        drop(self.store.create(&job, now));
+        self.store
+            .edit(&rollout, |rollout| rollout["spec"]["candidate"] = json!({"follow": "NewestApproved"}));
+        (job.key, vec![rollout])
+    }
+
+    fn all_is_approved(&mut self) {
+        for key in self.store.keys(Kind::ModelVersion) {
+            self.store.edit(&key, |version| {
+                version["metadata"]["annotations"][names::ANNOTATION_APPROVED_BY] = "ann".into();
+            });
+        }
+    }
+
+    /// The good run's version is stable now, or that of another run that found as good a model meanwhile.
+    fn check_in_service(&mut self, date: &str, job: &Key, rollouts: &[Key]) {
+        let Some(run) = self.store.get(job).cloned() else { return };
+        let waits = run["status"]["conditions"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|condition| condition["reason"] == "BaselineMissing"));
+        // Someone deleted the record of what serves: that is said, and for people to mend.
+        if waits {
+            return;
+        }
+        if run["status"]["phase"] != "Succeeded" {
+            return self.broken("a good version gets through", format!("{} is {}", job.name, run["status"]));
+        }
+        for rollout in rollouts {
+            let status = self.store.get(rollout).map(|rollout| rollout["status"].clone()).unwrap_or_default();
+            if !super::laws::text(&status["stable"]["version"]).starts_with(date) {
+                let why = format!("{} does not serve {}: {status}", rollout.name, run["status"]["version"]);
+                self.broken("a good version gets through", why);
+            }
+        }
+    }
+
     fn faults_end(&mut self) {
         self.say(|_| "faults end".to_owned());
         self.faults = Faults { stale_floor: self.store.version(), ..Faults::default() };
@@ -148,6 +222,11 @@ impl Sim {
             }
         }
         self.broken("controllers catch up", "they do not");
+    }
+
+    /// Whether a version is on its way, so that a deadline may still come.
+    fn anything_moves(&self) -> bool {
+        self.store.all(Kind::ModelRollout).any(|(_, rollout)| super::laws::moving(&rollout["status"]))
     }
 
     /// All objects that operators reconcile.

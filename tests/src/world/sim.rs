@@ -1,6 +1,6 @@
 //! Everything that is the case in a simulated world, outside the operators.
 
-use std::{collections::BTreeMap, fmt::Display};
+use std::{collections::BTreeMap, fmt::Display, sync::Arc};
 
 use anneal_core::object::Key;
 use jiff::{SignedDuration, Timestamp};
@@ -80,11 +80,13 @@ pub struct Walk {
     /// The object that is reconciled.
     pub key: Option<Key>,
     /// The object as it was read.
-    pub read: Value,
+    pub read: Arc<Value>,
     /// The oldest resource version of anything that was read.
     pub floor: u64,
     /// What Prometheus told.
     pub told: Vec<Told>,
+    /// Whether this is about a write that comes late.
+    pub late: bool,
     /// Whether a call failed, was late or stale, or anything moved meanwhile.
     pub disturbed: bool,
     /// Writes that changed something, since the reconcile began.

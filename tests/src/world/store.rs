@@ -3,7 +3,10 @@
 //! Called by [`super::calls`] for the operators and by controllers and users directly. A write that changes nothing
 //! gets no new resource version, as in the real one. Old versions are kept, so that a read can be stale.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use anneal_core::object::{Key, Kind, Object};
 use jiff::Timestamp;
@@ -38,11 +41,15 @@ struct Entry {
     applied: Option<Value>,
 }
 
+/// From which version on an object was so; none if it was gone.
+type Past = (u64, Option<Arc<Value>>);
+
 /// All objects, and all that they were.
 #[derive(Clone, Debug, Default)]
 pub struct Store {
     objects: BTreeMap<Key, Entry>,
-    history: BTreeMap<Key, Vec<(u64, Option<Arc<Value>>)>>,
+    history: BTreeMap<Key, Vec<Past>>,
+    log: Vec<(u64, Key)>,
     version: u64,
     uids: u64,
 }
@@ -58,10 +65,15 @@ impl Store {
         self.objects.get(key).map(|entry| entry.body.as_ref())
     }
 
+    /// An object as it is now, to keep.
+    pub fn keep(&self, key: &Key) -> Option<Arc<Value>> {
+        self.objects.get(key).map(|entry| Arc::clone(&entry.body))
+    }
+
     /// An object as it was at `version`.
-    pub fn get_at(&self, key: &Key, version: u64) -> Option<&Value> {
+    pub fn get_at(&self, key: &Key, version: u64) -> Option<&Arc<Value>> {
         let past = self.history.get(key)?;
-        past.iter().rev().find(|(at, _)| *at <= version)?.1.as_deref()
+        past.iter().rev().find(|(at, _)| *at <= version)?.1.as_ref()
     }
 
     /// An object in every form that it had from `version` on.
@@ -73,12 +85,14 @@ impl Store {
 
     /// All keys of a kind, as they are now.
     pub fn keys(&self, kind: Kind) -> Vec<Key> {
-        self.objects.keys().filter(|key| key.kind == kind).cloned().collect()
+        self.all(kind).map(|(key, _)| key.clone()).collect()
     }
 
     /// All objects of a kind with a label, as they were at `version`.
     pub fn list_at(&self, kind: Kind, namespace: &str, label: (&str, &str), version: u64) -> Vec<Value> {
-        let found = self.history.iter().filter(|(key, _)| key.kind == kind && key.namespace == namespace);
+        let first = Key::new(kind, namespace, "");
+        let here = |key: &Key| key.kind == kind && key.namespace == namespace;
+        let found = self.history.range(first..).take_while(|(key, _)| here(key));
         found
             .filter_map(|(_, past)| past.iter().rev().find(|(at, _)| *at <= version)?.1.as_deref())
             .filter(|object| object["metadata"]["labels"][label.0] == label.1)
@@ -88,21 +102,19 @@ impl Store {
 
     /// All objects of a kind, as they are now.
     pub fn all(&self, kind: Kind) -> impl Iterator<Item = (&Key, &Value)> {
-        self.objects
-            .iter()
-            .filter(move |(key, _)| key.kind == kind)
-            .map(|(key, entry)| (key, entry.body.as_ref()))
+        let first = Key::new(kind, "", "");
+        let of_kind = self.objects.range(first..).take_while(move |(key, _)| key.kind == kind);
+        of_kind.map(|(key, entry)| (key, entry.body.as_ref()))
     }
 
     /// What changed after `version`: each object as it was left, or as it was before it went.
     pub fn changed_since(&self, version: u64) -> impl Iterator<Item = (&Key, &Value)> {
-        self.history
-            .iter()
-            .filter(move |(_, past)| past.last().is_some_and(|(at, _)| *at > version))
-            .filter_map(|(key, past)| {
-                let last = past.iter().rev().find_map(|(_, body)| body.as_deref())?;
-                Some((key, last))
-            })
+        let first = self.log.partition_point(|(at, _)| *at <= version);
+        self.log[first..].iter().filter_map(|(_, key)| {
+            let past = self.history.get(key)?;
+            let last = past.iter().rev().find_map(|(_, body)| body.as_deref())?;
+            Some((key, last))
+        })
     }
 
     /// Creates an object.
@@ -171,6 +183,7 @@ impl Store {
         self.objects.remove(key);
         self.version += 1;
         self.history.entry(key.clone()).or_default().push((self.version, None));
+        self.log.push((self.version, key.clone()));
         Ok(Written::Changed)
     }
 
@@ -186,10 +199,9 @@ impl Store {
 
     /// Objects whose owners are all gone.
     pub fn orphans(&self) -> Vec<Key> {
-        let alive = |owner: &Value| {
-            let uid = &owner["uid"];
-            self.objects.values().any(|entry| entry.body["metadata"]["uid"] == *uid)
-        };
+        let uids: BTreeSet<&str> =
+            self.objects.values().filter_map(|entry| entry.body["metadata"]["uid"].as_str()).collect();
+        let alive = |owner: &Value| owner["uid"].as_str().is_some_and(|uid| uids.contains(uid));
         let orphaned = |body: &Value| {
             body["metadata"]["ownerReferences"]
                 .as_array()
@@ -219,6 +231,7 @@ impl Store {
         body["metadata"]["resourceVersion"] = self.version.to_string().into();
         let body = Arc::new(body);
         self.history.entry(key.clone()).or_default().push((self.version, Some(Arc::clone(&body))));
+        self.log.push((self.version, key.clone()));
         self.objects.insert(key, Entry { body, applied });
     }
 }

@@ -23,6 +23,8 @@ pub struct Runs {
     pub outcomes: BTreeMap<String, Outcome>,
     /// `result.json` of each run, by uid.
     pub results: BTreeMap<String, RunResult>,
+    /// While set, every new run makes a good model, and its version has this date.
+    pub luck: Option<&'static str>,
     /// Versions that were set aside.
     pub versions: u32,
     /// Digests that were made.
@@ -50,7 +52,7 @@ impl Sim {
 
     /// Takes one Job a step further; whether there was anything to do.
     pub fn job_progresses(&mut self, key: &Key) -> bool {
-        let Some(job) = self.store.get(key).cloned() else { return false };
+        let Some(job) = self.store.keep(key) else { return false };
         if finished(&job) {
             return false;
         }
@@ -95,9 +97,15 @@ impl Sim {
         let template = &job["spec"]["template"];
         let owner = json!([{"apiVersion": "batch/v1", "kind": "Job", "name": key.name, "uid": job["metadata"]["uid"],
             "controller": true}]);
+        // Of a pod's spec only what trainers and laws look at, because reading the rest takes most of the time.
+        let container = &template["spec"]["containers"][0];
+        let spec = json!({
+            "containers": [{"name": container["name"], "env": container["env"]}],
+            "volumes": [template["spec"]["volumes"][0]],
+        });
         let body = json!({
             "metadata": {"labels": template["metadata"]["labels"], "ownerReferences": owner},
-            "spec": template["spec"],
+            "spec": spec,
         });
         let pod = Key::new(Kind::Pod, NAMESPACE, &format!("{}-{}", key.name, self.store.version()));
         let now = self.now;
@@ -196,7 +204,12 @@ impl Sim {
 
 /// The run that a Job's pods say they are.
 pub fn run_uid(job: &Value) -> String {
-    let env = job["spec"]["template"]["spec"]["containers"][0]["env"].as_array();
+    run_of(&job["spec"]["template"]["spec"])
+}
+
+/// The run that a pod says it is.
+pub fn run_of(pod_spec: &Value) -> String {
+    let env = pod_spec["containers"][0]["env"].as_array();
     let uid = env.and_then(|env| env.iter().find(|entry| entry["name"] == "ANNEAL_RUN_UID"));
     uid.map(|entry| text(&entry["value"]).to_owned()).unwrap_or_default()
 }

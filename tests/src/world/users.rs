@@ -37,7 +37,7 @@ impl Sim {
     pub fn user_retrains(&mut self) {
         let count = self.store.keys(Kind::RetrainJob).len();
         let Some(rollout) = self.any(Kind::ModelRollout) else { return };
-        if count < 6 {
+        if count < 5 {
             let job = manifests::retrain_job(&format!("run{count}"), &rollout.name, &mut self.dice);
             let now = self.now;
             self.say(|_| format!("a user creates {}", name(&job.key)));
@@ -97,6 +97,9 @@ impl Sim {
         let Some(key) = self.any(kind) else { return };
         if kind == Kind::Job {
             self.note_job_deleted(&key);
+        }
+        if kind == Kind::Pod {
+            self.note_pod_deleted(&key);
         }
         self.say(|_| format!("a user deletes {}", name(&key)));
         drop(self.store.delete(&key, None));

@@ -1,0 +1,221 @@
+//! What holds for every status and every spec, sensible or not.
+
+#![expect(clippy::unwrap_used, reason = "this is a test")]
+
+use anneal_core::{object::Kind, plan::Action};
+use anneal_crds::{
+    ModelRolloutStatus, RetrainJobStatus,
+    model_rollout::{CandidateSource, RolloutPhase},
+};
+use anneal_tests::cases::{self, Read, RetrainCase, RolloutCase};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use proptest::{collection::vec, option, prelude::*};
+use serde_json::{Value, json};
+
+fn version_ref() -> impl Strategy<Value = Value> {
+    (1..=4_u32).prop_map(cases::reference)
+}
+
+fn time() -> impl Strategy<Value = Option<Time>> {
+    // Around now, and at the ends of time.
+    let near = (-7200..7200_i64).prop_map(|seconds| cases::now() + SignedDuration::from_secs(seconds));
+    option::of(prop_oneof![8 => near, 1 => Just(Timestamp::MIN), 1 => Just(Timestamp::MAX)])
+        .prop_map(|at| at.map(Time))
+}
+
+fn rollout_status() -> impl Strategy<Value = ModelRolloutStatus> {
+    let phases = vec!["Pending", "Preparing", "Shadow", "Canary", "Healthy", "RolledBack"];
+    let refs = (option::of(version_ref()), option::of(version_ref()), vec(version_ref(), 0..3));
+    let numbers = (any::<i32>(), any::<u32>());
+    let times = (time(), time(), time());
+    (prop::sample::select(phases), refs, numbers, times).prop_map(
+        |(phase, (stable, candidate, rejected), (weight, step), (started, accepted, holding))| {
+            let mut status: ModelRolloutStatus = serde_json::from_value(json!({"phase": phase})).unwrap();
+            let read = |value: Value| serde_json::from_value(value).unwrap();
+            status.stable = stable.map(read);
+            status.candidate = candidate.map(read);
+            status.rejected = rejected.into_iter().map(read).collect();
+            (status.weight, status.step_index) = (weight, step);
+            (status.step_started_at, status.traffic_accepted_at, status.holding_since) =
+                (started, accepted, holding);
+            status
+        },
+    )
+}
+
+fn read() -> impl Strategy<Value = Read> {
+    prop_oneof![
+        (0.0..1.0_f64, 0.0..1e9_f64).prop_map(|(share, requests)| Read::Errors(share, requests)),
+        (any::<f64>(), any::<f64>()).prop_map(|(share, requests)| Read::Errors(share, requests)),
+        (0..100_i64).prop_map(Read::Old),
+        Just(Read::NotANumber),
+        Just(Read::Nothing),
+        Just(Read::Silence),
+    ]
+}
+
+prop_compose! {
+    fn rollout_case()(
+        status in rollout_status(),
+        read in read(),
+        canary in (any::<i32>(), any::<i32>(), any::<i32>()),
+        shadow in any::<bool>(),
+        triggers in vec("error_rate|nothing", 0..3),
+        baselines in vec(option::of(1..=4_u32), 0..4),
+        settled in any::<bool>(),
+        lost in option::of(1..=4_u32),
+    ) -> RolloutCase {
+        let mut case = RolloutCase::new(json!({})).unwrap();
+        case.children = anneal_core::rollout::Children::default();
+        case.versions = (1..).zip(baselines).map(|(number, baseline)| cases::version(number, baseline).unwrap()).collect();
+        case.rollout.status = Some(status);
+        let strategy = &mut case.rollout.spec.strategy;
+        (strategy.canary.initial, strategy.canary.increment, strategy.canary.max) = canary;
+        strategy.rollback_triggers = triggers;
+        if !shadow {
+            strategy.shadow = None;
+        }
+        if settled {
+            case.settle_children();
+        }
+        lost.into_iter().for_each(|number| case.lose_a_pod(number));
+        case.read = read;
+        case
+    }
+}
+
+/// Whether a plan lets a version answer, or answer more than before.
+fn rises(before: &ModelRolloutStatus, after: &ModelRolloutStatus) -> bool {
+    let share = |status: &ModelRolloutStatus| match status.phase {
+        RolloutPhase::Canary => status.weight.clamp(0, 100),
+        RolloutPhase::Pending
+        | RolloutPhase::Preparing
+        | RolloutPhase::Shadow
+        | RolloutPhase::Healthy
+        | RolloutPhase::RolledBack => 0,
+    };
+    let more = before.candidate == after.candidate && share(after) > share(before);
+    let promoted = after.stable != before.stable && after.stable == before.candidate;
+    let judged = matches!(before.phase, RolloutPhase::Shadow | RolloutPhase::Canary);
+    judged && before.candidate.is_some() && (more || promoted)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_rollouts_plan_is_total_and_its_routes_are_shares(case in rollout_case()) {
+        let plan = case.plan();
+        if let Some(route) = cases::route_of(&plan) {
+            let weights: Vec<i64> = route["rules"][0]["backendRefs"].as_array().unwrap().iter()
+                .map(|backend| backend["weight"].as_i64().unwrap()).collect();
+            prop_assert_eq!(weights.iter().sum::<i64>(), 100);
+            prop_assert!(weights.iter().all(|weight| (0..=100).contains(weight)));
+        }
+    }
+
+    #[test]
+    fn without_a_fresh_pass_of_every_trigger_no_version_gets_more(case in rollout_case()) {
+        let before = case.rollout.status.clone().unwrap();
+        let after = case.plan().status;
+        if rises(&before, &after) {
+            let triggers = &case.rollout.spec.strategy.rollback_triggers;
+            prop_assert!(!triggers.is_empty() && triggers.iter().all(|trigger| trigger == "error_rate"));
+            let passes = matches!(case.read, Read::Errors(share, requests)
+                if (0.0..=0.01 + 1e-9).contains(&share) && requests >= 20.0)
+                || matches!(case.read, Read::Old(age) if age <= 30);
+            prop_assert!(passes, "{:?}", case.read);
+            prop_assert_eq!(after.decision.unwrap().readings.len(), triggers.len());
+        }
+    }
+
+    #[test]
+    fn what_is_rejected_is_never_chosen(case in rollout_case()) {
+        let before = case.rollout.status.clone().unwrap();
+        let after = case.plan().status;
+        let begun = after.phase == RolloutPhase::Preparing && before.candidate != after.candidate;
+        if let Some(candidate) = after.candidate.filter(|_| begun) {
+            prop_assert!(!before.rejected.iter().any(|rejected| rejected.digest == candidate.digest));
+        }
+    }
+
+    #[test]
+    fn plans_come_to_rest(mut case in rollout_case()) {
+        // Whatever the status was, deciding, recording and performing at one moment ends, and then nothing more happens.
+        for _ in 0..150 {
+            let plan = case.plan();
+            case.perform(&plan.actions);
+            if Some(&plan.status) == case.rollout.status.as_ref() && plan.actions.is_empty() {
+                prop_assert_eq!(&plan.notes, &vec![]);
+                return Ok(());
+            }
+            case.rollout.status = Some(plan.status);
+        }
+        prop_assert!(false, "still {:?}", case.rollout.status);
+    }
+
+    #[test]
+    fn a_breach_rolls_back_from_every_step_and_a_recorded_one_needs_no_prometheus(
+        mut case in rollout_case(), share in 0.02..1.0_f64, shadow in any::<bool>(),
+    ) {
+        let stable: anneal_crds::VersionRef = serde_json::from_value(cases::reference(1)).unwrap();
+        let status = case.rollout.status.as_mut().unwrap();
+        status.phase = if shadow { RolloutPhase::Shadow } else { RolloutPhase::Canary };
+        status.stable = Some(stable);
+        status.candidate = Some(serde_json::from_value(cases::reference(2)).unwrap());
+        status.rejected.clear();
+        (status.step_started_at, status.traffic_accepted_at, status.holding_since) = (None, None, None);
+        case.rollout.spec.strategy.rollback_triggers = vec!["error_rate".into()];
+        case.rollout.spec.candidate = CandidateSource::Version("v20261121.2".into());
+        case.versions = vec![cases::version(1, None).unwrap(), cases::version(2, Some(1)).unwrap()];
+        case.read = Read::Errors(share, 1000.0);
+        let plan = case.plan();
+        prop_assert_eq!(plan.status.phase, RolloutPhase::RolledBack);
+        case.rollout.status = Some(plan.status);
+        case.read = Read::Silence;
+        let again = case.plan();
+        prop_assert_eq!(again.status.phase, RolloutPhase::RolledBack);
+        case.perform(&again.actions);
+        let rule = &case.children.route.as_ref().unwrap()["spec"]["rules"][0];
+        prop_assert_eq!(rule["backendRefs"].as_array().unwrap().len(), 1);
+        prop_assert_eq!(&rule["filters"], &json!([]));
+    }
+
+    #[test]
+    fn a_run_goes_forwards_and_makes_nothing_when_it_is_over(
+        phase in 0..6_usize, attempt in option::of(any::<u32>()), baseline in any::<bool>(), result in any::<bool>(),
+        version in any::<bool>(), started in time(), child in option::of((any::<bool>(), 0..4_usize)),
+        codes in vec(any::<i32>(), 0..4), message in ".{0,40}",
+    ) {
+        let phases = ["Pending", "Training", "Registering", "Succeeded", "Rejected", "Failed"];
+        let mut status = RetrainCase::training();
+        status["phase"] = phases[phase].into();
+        let notice: Value = serde_json::from_str(&cases::notice(cases::UID, 0.4, 1)).unwrap();
+        if !baseline { status["baseline"] = Value::Null; }
+        if result { status["result"] = notice["result"].clone(); }
+        if version { status["version"] = "v20261121.2".into(); }
+        let mut case = RetrainCase::new(status).unwrap();
+        let recorded: &mut RetrainJobStatus = case.job.status.as_mut().unwrap();
+        (recorded.attempt, recorded.started_at) = (attempt, started);
+        let ends = [None, Some(("Complete", "C")), Some(("Failed", "PodFailurePolicy")), Some(("Failed", "DeadlineExceeded"))];
+        case.child = child.map(|(own, end)| {
+            cases::child("ads-1", if own { cases::UID } else { "uid-other" }, ends[end]).unwrap()
+        });
+        let pods = (0_i64..).zip(codes);
+        case.pods = pods.map(|(order, code)| cases::pod("ads-1", order, Some((i64::from(code), &message))).unwrap()).collect();
+        let plan = case.plan();
+        let rank = |status: &RetrainJobStatus| (status.phase as usize).min(3);
+        prop_assert!(rank(&plan.status) >= rank(case.job.status.as_ref().unwrap()));
+        if phase > 2 {
+            prop_assert_eq!(Some(&plan.status), case.job.status.as_ref());
+            prop_assert_eq!(&plan.actions, &vec![]);
+        }
+        let makes_version = |action: &Action| matches!(action, Action::Create(object) if object.key.kind == Kind::ModelVersion);
+        if plan.actions.iter().any(makes_version) {
+            prop_assert!(plan.status.result.is_some() && plan.status.version.is_some());
+        }
+        case.job.status = Some(plan.status.clone());
+        prop_assert_eq!(case.plan().status, plan.status);
+    }
+}

@@ -1,0 +1,110 @@
+//! The walk between plan and cluster, where a plan's table cannot look.
+
+#![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "this is a test")]
+
+use std::{
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
+};
+
+use anneal_core::{
+    object::{Key, Kind, Object},
+    plan::Note,
+    rollout::Answer,
+};
+use anneal_operator::{
+    ports::{Clock, Cluster, ClusterError, Prometheus},
+    reconcile::{Machine, Ports, reconcile},
+};
+use anneal_tests::cases::{self, RolloutCase};
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// A cluster as a case has it, in which someone else has just written the rollout.
+struct Overtaken {
+    case: RolloutCase,
+    writes: Mutex<Vec<String>>,
+}
+
+impl Overtaken {
+    fn write(&self, what: &str, key: &Key) -> Result<(), ClusterError> {
+        self.writes.lock().unwrap().push(format!("{what} {:?}", key.kind));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Cluster for Overtaken {
+    async fn get(&self, key: &Key) -> Result<Option<Value>, ClusterError> {
+        Ok(match key.kind {
+            Kind::ModelRollout => serde_json::to_value(&self.case.rollout).ok(),
+            Kind::HttpRoute => self.case.children.route.clone(),
+            _ => Some(json!({"status": {"conditions": [{"type": "Programmed", "status": "True"}]}})),
+        })
+    }
+
+    async fn list(&self, kind: Kind, _: &str, _: (&str, &str)) -> Result<Vec<Value>, ClusterError> {
+        Ok(match kind {
+            Kind::ModelVersion => {
+                self.case.versions.iter().map(|v| serde_json::to_value(v).unwrap()).collect()
+            }
+            Kind::Deployment => self.case.children.deployments.clone(),
+            Kind::Service => self.case.children.services.clone(),
+            _ => vec![],
+        })
+    }
+
+    async fn create(&self, object: &Object) -> Result<(), ClusterError> {
+        self.write("create", &object.key)
+    }
+
+    async fn apply(&self, object: &Object) -> Result<(), ClusterError> {
+        self.write("apply", &object.key)
+    }
+
+    async fn delete(&self, key: &Key, _: &str) -> Result<(), ClusterError> {
+        self.write("delete", key)
+    }
+
+    async fn record_status(&self, _: &Key, _: &Value, _: Value) -> Result<(), ClusterError> {
+        Err(ClusterError::Conflict)
+    }
+
+    async fn publish(&self, _: &Value, _: &Note) {}
+}
+
+#[async_trait]
+impl Prometheus for Overtaken {
+    async fn query(&self, _: &str, _: &str, _: Timestamp) -> Answer {
+        Answer::Vector(vec![])
+    }
+}
+
+impl Clock for Overtaken {
+    fn now(&self) -> Timestamp {
+        self.case.now
+    }
+}
+
+#[test]
+fn who_decided_by_an_older_status_does_nothing_even_when_it_would_record_nothing() {
+    let status = json!({"observedGeneration": 1, "phase": "Healthy", "stable": cases::reference(1)});
+    let mut case = RolloutCase::new(status).unwrap();
+    case.versions.truncate(1);
+    for _ in 0..3 {
+        let plan = case.plan();
+        case.perform(&plan.actions);
+        case.rollout.status = Some(plan.status);
+    }
+    case.children.services.clear();
+    let plan = case.plan();
+    assert_eq!((Some(&plan.status), plan.actions.len()), (case.rollout.status.as_ref(), 1));
+
+    let world = Arc::new(Overtaken { case, writes: Mutex::default() });
+    let ports = Ports { cluster: world.clone(), prometheus: world.clone(), clock: world.clone() };
+    let mut walk = Box::pin(reconcile(&ports, Machine::ModelRollout, cases::NAMESPACE, cases::NAME));
+    let ended = walk.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(ended, Poll::Ready(Err(ClusterError::Conflict))), "{ended:?}");
+    assert_eq!(*world.writes.lock().unwrap(), Vec::<String>::new());
+}
