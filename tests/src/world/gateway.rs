@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use anneal_core::object::{Key, Kind};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
@@ -19,6 +20,8 @@ pub const GATEWAY: &str = "web";
 pub struct DataPlane {
     /// The rules that requests follow.
     pub routes: BTreeMap<String, Shares>,
+    /// When a Service last stopped getting requests.
+    pub left: BTreeMap<String, Timestamp>,
     /// Routes that the controller has read and not yet written to the data plane.
     reading: Option<(Key, Arc<Value>)>,
 }
@@ -105,6 +108,8 @@ impl Sim {
         }
         let old = self.data_plane.routes.insert(key.name.clone(), shares.clone());
         if old.as_ref() != Some(&shares) {
+            let gone = old.iter().flat_map(Shares::services).filter(|service| !shares.reach(service));
+            self.data_plane.left.extend(gone.map(|service| (service.clone(), now)));
             self.say(|_| format!("the data plane takes {}: {shares:?}", name(key)));
         }
         let seen = |type_: &str| {

@@ -18,7 +18,7 @@ pub fn rollout(name: &str, dice: &mut Dice) -> Object {
         "traffic": {"gateway": {"name": GATEWAY}},
         "prometheus": {"url": "http://prometheus"},
         "strategy": strategy(dice),
-        "metrics": metrics(),
+        "metrics": metrics(if dice.chance(500) { "40s" } else { "2m" }),
         "judge": {"evidence": "none", "maxHold": "2m"},
     });
     Object::new(Key::new(Kind::ModelRollout, NAMESPACE, name), json!({"metadata": {}, "spec": spec}))
@@ -38,11 +38,11 @@ pub fn strategy(dice: &mut Dice) -> Value {
     strategy
 }
 
-fn metrics() -> Value {
+fn metrics(window: &str) -> Value {
     json!([
-        {"name": "error_rate", "window": "40s", "interval": "10s",
+        {"name": "error_rate", "window": window, "interval": "10s",
             "ratio": {"bad": "requests{code=~\"5..\"}", "total": "requests", "max": MAX_ERRORS}},
-        {"name": "latency", "window": "40s", "interval": "10s",
+        {"name": "latency", "window": window, "interval": "10s",
             "histogram": {"selector": "seconds_bucket", "quantile": 0.95, "max": "300ms"}},
     ])
 }

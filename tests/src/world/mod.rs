@@ -17,6 +17,7 @@ pub mod laws;
 pub mod manifests;
 pub mod metrics;
 pub mod outcome;
+mod rest;
 mod schedule;
 pub mod serving;
 mod settle;

@@ -2,10 +2,10 @@
 
 use anneal_crds::{
     contract::{
-        BaselineEvaluation, Device, Evaluation, FailureNotice, MetricValue, Notice, RESULT_SCHEMA, RowSet,
-        RunResult, StopReason,
+        BaselineEvaluation, Device, Evaluation, FailureNotice, GateOutcome, GateVerdict, MetricValue, Notice,
+        RESULT_SCHEMA, RowSet, RunResult, StopReason,
     },
-    gates::EvalMetric,
+    gates::{Enforcement, EvalMetric},
     model_version::Artifact,
     retrain_job::ResolvedBaseline,
 };
@@ -146,7 +146,9 @@ impl Sim {
             .twin(against.as_deref(), finding)
             .unwrap_or_else(|| self.new_digest(against.as_deref(), finding));
         let passes = matches!(finding, Finding::Better | Finding::ForeignRun | Finding::ForeignBaseline);
-        let version = passes.then(|| {
+        // A trainer that claims too much: only the evidence may decide.
+        let claims = passes || (finding != Finding::NoVersion && self.dice.chance(500));
+        let version = claims.then(|| {
             self.runs.versions += 1;
             let day = format!("v202611{:02}", 10 + self.now.as_second().rem_euclid(3));
             format!("{}.{}", self.runs.luck.unwrap_or(&day), self.runs.versions)
@@ -181,7 +183,12 @@ impl Sim {
                 schema_difference: (finding == Finding::OtherSchema).then(|| "640 and 643".to_owned()),
                 evaluation: evaluation(rows(0), Some(base)),
             }),
-            gates: vec![],
+            gates: vec![GateOutcome {
+                gate: "ironLaw".into(),
+                enforcement: Enforcement::Required,
+                verdict: GateVerdict::Pass,
+                message: "trust me".into(),
+            }],
             seconds: 1.5,
         }
     }
@@ -192,7 +199,8 @@ impl Sim {
             return None;
         }
         let mut twins = self.runs.results.values().filter(|result| {
-            result.version.is_some()
+            let truth = self.truth.get(&result.artifact.digest);
+            truth.is_some_and(|truth| truth.good_first && (against.is_none() || truth.beats.is_some()))
                 && result.run_uid.starts_with("uid-")
                 && result.baseline.as_ref().map(|baseline| baseline.digest.as_str()) == against
         });

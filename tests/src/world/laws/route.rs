@@ -2,6 +2,7 @@
 
 use anneal_core::object::{Key, Kind};
 use anneal_operator::ports::ClusterError;
+use jiff::SignedDuration;
 use serde_json::Value;
 
 use super::rollout::{moving, workload};
@@ -9,6 +10,9 @@ use crate::world::{
     gateway::Shares,
     sim::{NAMESPACE, Sim, Verdict},
 };
+
+/// How long requests may be on their way; a little less than the operator gives them, whose times are whole seconds.
+const ON_THEIR_WAY: SignedDuration = SignedDuration::from_secs(28);
 
 impl Sim {
     pub(super) fn check_route(&mut self, caller: usize, key: &Key, route: &Value) {
@@ -50,6 +54,12 @@ impl Sim {
         let reached = self.data_plane.routes.get(&rollout).is_some_and(|shares| shares.reach(&key.name));
         if reached && !self.callers[caller].walk.disturbed {
             self.broken("no backend goes while requests reach it", key.name.clone());
+        }
+        let left = self.data_plane.left.get(&key.name).copied();
+        if left.is_some_and(|left| self.now.duration_since(left) < ON_THEIR_WAY)
+            && !self.callers[caller].walk.disturbed
+        {
+            self.broken("requests on their way find their backend", format!("{} left at {left:?}", key.name));
         }
     }
 
