@@ -27,6 +27,7 @@ pub enum Storage {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.mountPath.startsWith('/') && self.mountPath != '/'").message("mountPath must be an absolute folder other than /"))]
+#[x_kube(validation = Rule::new("!self.mountPath.endsWith('/') && ['/tmp', '/etc/anneal'].all(taken, self.mountPath != taken && !self.mountPath.startsWith(taken + '/'))").message("mountPath must not end with / nor lie in /tmp or /etc/anneal, which the pods need themselves"))]
 pub struct ClaimStorage {
     /// Name of a PersistentVolumeClaim in the same namespace. Trainer pods write to it, serving pods only read it.
     #[schemars(length(min = 1, max = 253))]

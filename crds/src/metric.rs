@@ -6,6 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::span::Span;
 
+/// A metric's name, with any number of matchers. Nothing may follow them: the operator adds its own, and an expression
+/// could end them early.
+fn selector(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    const MATCHER: &str = r#"[a-zA-Z_][a-zA-Z0-9_]*\s*(=|!=|=~|!~)\s*"([^"\\]|\\.)*"\s*,?\s*"#;
+    let pattern = format!(r"^[a-zA-Z_:][a-zA-Z0-9_:]*([{{]\s*({MATCHER})*[}}])?$");
+    schemars::json_schema!({"type": "string", "minLength": 1, "maxLength": 1024, "pattern": pattern})
+}
+
 /// One metric of the candidate, read from Prometheus over a sliding window and compared with bounds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -41,10 +49,10 @@ pub enum Source {
 pub struct Ratio {
     /// Series selector of the counter of bad events, such as `anneal_serve_requests_total{code=~"5.."}`. A selector
     /// that matches no series is missing data, not zero.
-    #[schemars(length(min = 1, max = 1024), regex(pattern = "^[a-zA-Z_:][a-zA-Z0-9_:]*([{].*[}])?$"))]
+    #[schemars(schema_with = "selector")]
     pub bad: String,
     /// Series selector of the counter of all events.
-    #[schemars(length(min = 1, max = 1024), regex(pattern = "^[a-zA-Z_:][a-zA-Z0-9_:]*([{].*[}])?$"))]
+    #[schemars(schema_with = "selector")]
     pub total: String,
     /// Largest share that passes, inclusive, from 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,7 +70,7 @@ pub struct Ratio {
 #[x_kube(validation = Rule::new("self.quantile > 0.0 && self.quantile < 1.0").message("quantile must lie between 0 and 1, such as 0.95"))]
 pub struct Histogram {
     /// Series selector of the histogram's buckets in seconds, such as `anneal_serve_request_duration_seconds_bucket`.
-    #[schemars(length(min = 1, max = 1024), regex(pattern = "^[a-zA-Z_:][a-zA-Z0-9_:]*([{].*[}])?$"))]
+    #[schemars(schema_with = "selector")]
     pub selector: String,
     /// Which quantile, above 0 and below 1.
     pub quantile: f64,

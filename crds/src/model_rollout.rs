@@ -153,10 +153,14 @@ pub struct Gateway {
 #[serde(rename_all = "camelCase")]
 pub struct Prometheus {
     /// Base URL, such as `http://prometheus.monitoring:9090`.
-    #[schemars(length(max = 512), regex(pattern = "^https?://[^\\s]+$"))]
+    #[schemars(length(max = 512), regex(pattern = "^https?://[^\\s?#]+$"))]
     pub url: String,
-    /// Label of the series that holds the version; the operator adds the matchers `<versionLabel>="<candidate>"` and
-    /// `namespace="<namespace of the rollout>"` to every selector. Default `version`.
+    /// Label of the series that holds the model's name; the operator adds the matchers `<modelLabel>="<model>"`,
+    /// `<versionLabel>="<candidate>"` and `namespace="<namespace of the rollout>"` to every selector. Default `model`.
+    #[serde(default = "default_model_label")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-zA-Z_][a-zA-Z0-9_]*$"))]
+    pub model_label: String,
+    /// Label of the series that holds the version. Default `version`.
     #[serde(default = "default_version_label")]
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-zA-Z_][a-zA-Z0-9_]*$"))]
     pub version_label: String,
@@ -165,6 +169,9 @@ pub struct Prometheus {
     pub stale_after: Span,
 }
 
+fn default_model_label() -> String {
+    "model".into()
+}
 fn default_version_label() -> String {
     "version".into()
 }
@@ -305,7 +312,7 @@ pub enum RolloutPhase {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Decision {
-    /// What was decided, CamelCase, such as `StepPassed` or `ThresholdBreached`.
+    /// What was decided, CamelCase, such as `StepStarted` or `ThresholdBreached`.
     pub reason: String,
     /// The same in one sentence.
     pub message: String,

@@ -23,6 +23,9 @@ pub const LABEL_VERSION: &str = "anneal.dev/version";
 /// On a ModelVersion: who approves it, in one line. Needed for a version that had no baseline.
 pub const ANNOTATION_APPROVED_BY: &str = "anneal.dev/approved-by";
 
+/// On children: a digest of what the operator applied last.
+pub const ANNOTATION_APPLIED: &str = "anneal.dev/applied";
+
 /// Folder of the trainer pod that holds `job.yaml`.
 pub const JOB_FILE: &str = "/etc/anneal/job.yaml";
 /// Name of the trainer container; the Job's failure policy matches exit codes by it.
@@ -32,5 +35,5 @@ pub const SERVING_CONTAINER: &str = "server";
 /// On a ModelVersion, with `/<rollout>` behind it: it is that rollout's stable version. A rollout that lost its status
 /// finds its way back by it.
 pub const ANNOTATION_STABLE_IN: &str = "stable-in.anneal.dev";
-/// On a ModelVersion, with `/<rollout>` behind it: that rollout rolled it back, and why.
+/// On a ModelVersion, with `/<rollout>` behind it: that rollout rolled it back, and never takes it again by itself.
 pub const ANNOTATION_ROLLED_BACK_IN: &str = "rolled-back-in.anneal.dev";
