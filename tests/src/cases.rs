@@ -8,7 +8,9 @@ use anneal_core::{
     retrain, rollout,
     rollout::{Answer, Children, GatewayState, Series},
 };
-use anneal_crds::{ModelRollout, ModelRolloutStatus, ModelVersion, RetrainJob, RetrainJobStatus};
+use anneal_crds::{
+    ModelRollout, ModelRolloutStatus, ModelVersion, RetrainJob, RetrainJobStatus, model_rollout::RolloutPhase,
+};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use serde::de::DeserializeOwned;
@@ -192,6 +194,15 @@ impl RolloutCase {
         // One plan asks for all that is missing; it may decide something too, which is not recorded here.
         let status = self.rollout.status.clone();
         let read = std::mem::replace(&mut self.read, Read::Errors(0.0, 3.0));
+        if let Some(status) =
+            self.rollout.status.as_mut().filter(|status| status.phase == RolloutPhase::Canary)
+        {
+            // A canary has pods before it begins, and one without them is rolled back.
+            status.phase = RolloutPhase::Preparing;
+            let actions = self.plan().actions;
+            self.perform(&actions);
+        }
+        self.rollout.status.clone_from(&status);
         let actions = self.plan().actions;
         self.perform(&actions);
         self.read = read;

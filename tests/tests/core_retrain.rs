@@ -218,3 +218,79 @@ fn no_time_is_written_that_lies_before_a_recorded_one() {
     }
     assert!(status.finished_at.unwrap().0 >= ahead.parse().unwrap());
 }
+
+#[test]
+fn a_run_without_a_job_ends_at_its_deadline() {
+    let mut status = RetrainCase::training();
+    status["startedAt"] = cases::ago(24 * 3600 + 1).into();
+    let status = case(status).plan().status;
+    let failed = status.conditions.iter().find(|condition| condition.type_ == "Failed").unwrap();
+    assert_eq!((status.phase, failed.reason.as_str()), (P::Failed, "DeadlineExceeded"));
+}
+
+#[test]
+fn a_job_without_pods_says_where_to_look() {
+    let mut case = case(RetrainCase::training());
+    case.child = Some(cases::child(CHILD, cases::UID, None).unwrap());
+    let stalled = |case: &RetrainCase| {
+        let conditions = case.plan().status.conditions;
+        conditions.iter().find(|condition| condition.type_ == "Stalled").unwrap().clone()
+    };
+    assert_eq!((stalled(&case).status.as_str(), stalled(&case).reason.as_str()), ("True", "NoPods"));
+    case.child.as_mut().unwrap().spec =
+        Some(serde_json::from_value(json!({"suspend": true, "template": {}})).unwrap());
+    assert_eq!((stalled(&case).status.as_str(), stalled(&case).reason.as_str()), ("False", "Suspended"));
+}
+
+#[test]
+fn a_rollout_of_another_model_is_no_baseline() {
+    let mut case = case(json!({}));
+    case.rollout.as_mut().unwrap().spec.model = "other".into();
+    let status = case.plan().status;
+    let stalled = status.conditions.iter().find(|condition| condition.type_ == "Stalled").unwrap();
+    assert_eq!((status.phase, stalled.reason.as_str()), (P::Pending, "BaselineMissing"));
+    assert!(stalled.message.contains("serves model other"), "{}", stalled.message);
+}
+
+#[test]
+fn a_deadline_is_told_as_one_even_when_its_pods_are_gone() {
+    let mut case = ended(("Failed", "DeadlineExceeded"), &[]);
+    case.report = Some(cases::child(REPORT, cases::UID, Some(FAILED)).unwrap());
+    let status = case.plan().status;
+    let failed = status.conditions.iter().find(|condition| condition.type_ == "Failed").unwrap();
+    assert_eq!(failed.reason, "DeadlineExceeded");
+}
+
+#[test]
+fn a_report_of_someone_else_is_not_believed() {
+    let mut case = ended(COMPLETE, &[]);
+    case.report = Some(cases::child(REPORT, "uid-someone", Some(COMPLETE)).unwrap());
+    let status = case.plan().status;
+    let stalled = status.conditions.iter().find(|condition| condition.type_ == "Stalled").unwrap();
+    assert_eq!((status.phase, stalled.reason.as_str()), (P::Training, "NameConflict"));
+}
+
+#[test]
+fn a_lost_result_is_looked_for_through_an_outage_and_without_a_gpu() {
+    let mut case = ended(COMPLETE, &[]);
+    case.job.spec.trainer.resources = serde_json::from_value(
+        json!({"limits": {"nvidia.com/gpu": "1", "memory": "2Gi"}, "requests": {"cpu": "1"}}),
+    )
+    .unwrap();
+    let plan = case.plan();
+    let report = plan.actions.iter().find_map(|action| match action {
+        Action::Create(object) if object.key.kind == Kind::Job => Some(&object.body["spec"]),
+        Action::Create(_) | Action::Apply(_) | Action::Delete { .. } => None,
+    });
+    let report = report.unwrap();
+    let pod = &report["template"]["spec"]["containers"][0]["resources"];
+    assert_eq!(*pod, json!({"limits": {"memory": "2Gi"}, "requests": {"cpu": "1"}}));
+    let ends_it = |code: i64| {
+        let rules = report["podFailurePolicy"]["rules"].as_array().unwrap();
+        rules.iter().any(|rule| {
+            rule["action"] == "FailJob"
+                && rule["onExitCodes"]["values"].as_array().unwrap().contains(&json!(code))
+        })
+    };
+    assert!(ends_it(3) && !ends_it(7) && report["backoffLimit"].as_i64().unwrap() > 100);
+}

@@ -61,9 +61,9 @@ impl Writer<'_> {
 
     /// The three conditions that kstatus reads: done, working or stuck.
     pub fn set_kstatus(&mut self, state: KState, reason: &str, message: &str) {
-        self.set("Ready", (state == KState::Ready).into(), reason, message);
-        self.set("Reconciling", (state == KState::Reconciling).into(), reason, message);
-        self.set("Stalled", (state == KState::Stalled).into(), reason, message);
+        for (type_, meant) in KSTATUS.into_iter().zip([KState::Ready, KState::Reconciling, KState::Stalled]) {
+            self.set(type_, (state == meant).into(), reason, message);
+        }
     }
 }
 
@@ -76,6 +76,56 @@ pub fn not_before<'a>(
 ) -> Timestamp {
     let transitions = conditions.iter().map(|condition| &condition.last_transition_time);
     transitions.chain(times.into_iter().flatten()).fold(now, |latest, time| latest.max(time.0))
+}
+
+/// The API server's no to something that a plan asks for. It will say no again until someone changes something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Whether the object or the right to write it is wrong.
+    pub reason: RefusalReason,
+    /// What was tried, and the API server's words.
+    pub message: String,
+}
+
+/// Why the API server says no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalReason {
+    /// The object may not be so.
+    Refused,
+    /// The operator lacks a right, or a quota is used up.
+    Forbidden,
+}
+
+impl RefusalReason {
+    const ALL: [Self; 2] = [Self::Refused, Self::Forbidden];
+
+    /// As conditions and events write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "Refused",
+            Self::Forbidden => "Forbidden",
+        }
+    }
+}
+
+const KSTATUS: [&str; 3] = ["Ready", "Reconciling", "Stalled"];
+
+/// What was refused stays told for as long as something waits to be done: else every try would take the message away
+/// before it can be read, and write twice.
+pub(crate) fn keep_refusal(before: &[Condition], conditions: &mut [Condition]) {
+    let refused = |condition: &Condition| {
+        condition.type_ == "Stalled"
+            && condition.status == "True"
+            && RefusalReason::ALL.iter().any(|reason| reason.name() == condition.reason)
+    };
+    if !before.iter().any(refused) {
+        return;
+    }
+    for condition in conditions.iter_mut().filter(|condition| KSTATUS.contains(&condition.type_.as_str())) {
+        if let Some(told) = before.iter().find(|told| told.type_ == condition.type_) {
+            *condition = told.clone();
+        }
+    }
 }
 
 /// What kstatus makes of an object.

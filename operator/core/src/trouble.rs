@@ -2,7 +2,7 @@
 //!
 //! Used by both plans, so that a missing volume, Secret, image or GPU reads the same everywhere.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{apps::v1::DeploymentStatus, core::v1::Pod};
 
 /// Something that keeps a pod from running.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,10 +14,19 @@ pub struct Trouble {
 }
 
 /// The first trouble among `pods`, by name.
-pub fn find(pods: &[Pod]) -> Option<Trouble> {
-    let mut pods: Vec<&Pod> = pods.iter().collect();
+pub fn find<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> Option<Trouble> {
+    let mut pods: Vec<&Pod> = pods.into_iter().collect();
     pods.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
     pods.into_iter().find_map(|pod| waiting(pod).or_else(|| unscheduled(pod)))
+}
+
+/// Why a Deployment cannot make its pods: a quota, a policy or a webhook.
+pub fn of_deployment(status: &DeploymentStatus) -> Option<Trouble> {
+    let failure =
+        status.conditions.iter().flatten().find(|c| c.type_ == "ReplicaFailure" && c.status == "True")?;
+    let said = failure.message.clone().unwrap_or_default();
+    let reason = failure.reason.clone().unwrap_or_else(|| "FailedCreate".into());
+    Some(Trouble { reason, message: format!("{said}. Raise the quota, or change what the policy refuses.") })
 }
 
 fn unscheduled(pod: &Pod) -> Option<Trouble> {

@@ -11,7 +11,10 @@ use anneal_core::{
 use anneal_crds::names;
 use jiff::{SignedDuration, Timestamp};
 
-use super::sim::{NAMESPACE, Sim, Told, Truth, Verdict};
+use super::{
+    manifests::MODEL,
+    sim::{NAMESPACE, Sim, Told, Truth, Verdict},
+};
 
 /// Requests each second through each route.
 const REQUESTS: f64 = 50.0;
@@ -230,6 +233,9 @@ impl Question {
             .iter()
             .filter(|range| !range.ends_with("ms"))
             .find_map(|range| range.strip_suffix('s')?.parse::<f64>().ok())?;
+        // Versions are numbered for each model, and namespaces know nothing of each other.
+        let ours = between("model=\"", "\"")? == MODEL && between("namespace=\"", "\"")? == NAMESPACE;
+        ours.then_some(())?;
         Some(Self {
             version: between("version=\"", "\"")?,
             histogram: expression.contains("sum by (le)"),

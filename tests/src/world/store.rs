@@ -168,6 +168,9 @@ impl Store {
         if !same("uid") || !same("resourceVersion") {
             return Err(Refusal::Conflict);
         }
+        if status["rejected"].as_array().is_some_and(|rejected| rejected.len() > 64) {
+            return Err(Refusal::Invalid("rejected must have at most 64 items"));
+        }
         let mut body = entry.body.as_ref().clone();
         body["status"] = status;
         let applied = entry.applied.clone();

@@ -1,11 +1,14 @@
 //! The objects of a run, as functions of spec and status.
 
+use std::collections::BTreeMap;
+
 use anneal_crds::{
     ModelVersionSpec, RetrainJob, contract,
     model_version::{Admission, Origin},
     names,
     retrain_job::ResolvedBaseline,
 };
+use k8s_openapi::{api::core::v1::ResourceRequirements, apimachinery::pkg::api::resource::Quantity};
 use serde_json::{Value, json};
 
 use crate::{
@@ -15,6 +18,9 @@ use crate::{
 
 /// Seconds between the request to stop and the kill: time for a checkpoint.
 const GRACE_SECONDS: u32 = 120;
+/// How often and how long a lost result is looked for: Kubernetes waits up to six minutes between two tries.
+const REPORT_TRIES: u32 = 200;
+const REPORT_SECONDS: u32 = 24 * 3600;
 /// Port of the trainer's `/metrics`.
 const METRICS_PORT: u32 = 9090;
 
@@ -127,25 +133,43 @@ pub(super) fn trainer_job(run: Run<'_>) -> Object {
 }
 
 /// The Job that reads `result.json` again and reports it, with the run's own rights and without a GPU.
+///
+/// It outlasts an outage of the storage: only a pod that could look and found nothing ends it.
 pub(super) fn report_job(run: Run<'_>) -> Object {
     let args = json!(["report", "-f", names::JOB_FILE]);
+    let nothing_there =
+        [contract::ExitCode::BadConfiguration, contract::ExitCode::BadData, contract::ExitCode::Bug];
+    let codes: Vec<i32> = nothing_there.iter().map(|code| code.code()).collect();
     let body = json!({
         "metadata": run.metadata(),
         "spec": {
-            "backoffLimit": 3,
-            "activeDeadlineSeconds": 600,
+            "backoffLimit": REPORT_TRIES,
+            "activeDeadlineSeconds": REPORT_SECONDS,
             "podReplacementPolicy": "Failed",
-            "template": pod_template(run, args, k8s_openapi::api::core::v1::ResourceRequirements::default()),
+            "podFailurePolicy": {"rules": [
+                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                {"action": "FailJob", "onExitCodes": {"containerName": names::TRAINER_CONTAINER, "operator": "In", "values": codes}},
+            ]},
+            "template": pod_template(run, args, without_devices(&run.job.spec.trainer.resources)),
         },
     });
     Object::new(Key::new(Kind::Job, run.namespace, &report_name(run.name, run.attempt)), body)
 }
 
-fn pod_template(
-    run: Run<'_>,
-    args: Value,
-    resources: k8s_openapi::api::core::v1::ResourceRequirements,
-) -> Value {
+/// The same without GPUs and other devices, so that a quota on memory admits a pod that needs no device.
+fn without_devices(resources: &ResourceRequirements) -> ResourceRequirements {
+    let plain = |amounts: &Option<BTreeMap<String, Quantity>>| {
+        let amounts = amounts.clone()?;
+        Some(amounts.into_iter().filter(|(name, _)| !name.contains('/')).collect())
+    };
+    ResourceRequirements {
+        limits: plain(&resources.limits),
+        requests: plain(&resources.requests),
+        ..ResourceRequirements::default()
+    }
+}
+
+fn pod_template(run: Run<'_>, args: Value, resources: ResourceRequirements) -> Value {
     let spec = &run.job.spec;
     let storage = pod::storage(&spec.storage, Access::ReadWrite);
     let mut env = vec![

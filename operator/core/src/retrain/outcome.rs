@@ -105,22 +105,28 @@ pub(super) fn explained(pods: &[&Pod], job: &JobState) -> bool {
     }
 }
 
+/// Why a Job that left no result failed, whatever became of its pods: the Job controller deletes those that still run at
+/// the deadline.
+pub(super) fn without_result(job: &JobState) -> (&'static str, &'static str) {
+    match job {
+        JobState::Failed { reason, .. } if reason == "DeadlineExceeded" => (
+            "DeadlineExceeded",
+            "The run took longer than spec.failurePolicy.activeDeadline. Allow more time or train on less.",
+        ),
+        JobState::Active | JobState::Complete | JobState::Failed { .. } => (
+            "ResultMissing",
+            "The trainer ended without a result. Read its log, then create the RetrainJob again.",
+        ),
+    }
+}
+
 /// Why the run failed: reason and sentence, from the last pod that ended, else from the Job.
 pub(super) fn failure(pods: &[&Pod], job: &JobState) -> (String, String) {
     let last = pods.iter().rev().find_map(|pod| terminated(pod).map(|end| (*pod, end)));
     let deadline = matches!(job, JobState::Failed { reason, .. } if reason == "DeadlineExceeded");
-    if deadline {
-        return (
-            "DeadlineExceeded".into(),
-            "The run took longer than spec.failurePolicy.activeDeadline. Allow more time or train on less."
-                .into(),
-        );
-    }
-    let Some((pod, end)) = last else {
-        return (
-            "ResultMissing".into(),
-            "The Job ended and left neither a pod nor a result. Create the RetrainJob again.".into(),
-        );
+    let (Some((pod, end)), false) = (last, deadline) else {
+        let (reason, message) = without_result(job);
+        return (reason.to_owned(), message.to_owned());
     };
     let code = ExitCode::of(end.exit_code);
     let reason = if end.reason.as_deref() == Some("OOMKilled") {

@@ -18,7 +18,7 @@ use super::{
     outcome::{self, JobState},
 };
 use crate::{
-    condition::{KState, Truth, Writer, not_before},
+    condition::{KState, Truth, Writer, keep_refusal, not_before},
     gates,
     plan::{Action, Note, Plan, Severity, Wake},
     trouble,
@@ -48,6 +48,9 @@ pub struct Snapshot<'a> {
 /// How soon to look again at something that is watched anyway.
 const RECHECK: SignedDuration = SignedDuration::from_secs(30);
 
+/// How long a Job may be without a pod before that is worth telling.
+const NO_PODS: SignedDuration = SignedDuration::from_secs(8);
+
 /// How soon to look for what was just made.
 const SOON: SignedDuration = SignedDuration::from_secs(1);
 
@@ -62,7 +65,7 @@ pub fn plan(snapshot: &Snapshot<'_>) -> Plan<RetrainJobStatus> {
     if job.metadata.deletion_timestamp.is_none() {
         draft.decide();
     }
-    Plan { status: draft.status, actions: draft.actions, notes: draft.notes, wake: draft.wake }
+    draft.finish()
 }
 
 struct Draft<'a> {
@@ -75,6 +78,16 @@ struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
+    fn finish(mut self) -> Plan<RetrainJobStatus> {
+        if let Some(before) = &self.snapshot.job.status
+            && !self.actions.is_empty()
+            && before.phase == self.status.phase
+        {
+            keep_refusal(&before.conditions, &mut self.status.conditions);
+        }
+        Plan { status: self.status, actions: self.actions, notes: self.notes, wake: self.wake }
+    }
+
     fn decide(&mut self) {
         match self.status.phase {
             RetrainPhase::Pending => self.pending(),
@@ -90,7 +103,7 @@ impl<'a> Draft<'a> {
             Ok(baseline) => baseline,
             Err(message) => {
                 self.kstatus(KState::Stalled, "BaselineMissing", &message);
-                self.wake = Wake::after(self.now, RECHECK);
+                self.wake_after(RECHECK);
                 return;
             }
         };
@@ -106,7 +119,14 @@ impl<'a> Draft<'a> {
     }
 
     fn resolve_baseline(&self) -> Result<ResolvedBaseline, String> {
-        let name = &self.snapshot.job.spec.baseline.rollout;
+        let spec = &self.snapshot.job.spec;
+        let name = &spec.baseline.rollout;
+        if let Some(other) = self.snapshot.rollout.filter(|rollout| rollout.spec.model != spec.model) {
+            return Err(format!(
+                "ModelRollout {name} serves model {} and not {}. Correct spec.baseline.rollout or spec.model.",
+                other.spec.model, spec.model
+            ));
+        }
         let stable = self.snapshot.rollout.and_then(|rollout| rollout.status.as_ref()?.stable.clone());
         match (stable, self.snapshot.stable) {
             (Some(stable), Some(version)) if version.spec.artifact.digest == stable.digest => {
@@ -132,25 +152,15 @@ impl<'a> Draft<'a> {
     /// Training: the child Job exists or is made; its end is read.
     fn training(&mut self) {
         let Some((run, baseline)) = self.run() else { return };
-        let Some(child) = self.snapshot.child else {
-            self.actions.push(Action::Create(build::job_file(run, &baseline)));
-            self.actions.push(Action::Create(build::trainer_job(run)));
-            return;
-        };
+        let Some(child) = self.snapshot.child else { return self.start(run, &baseline) };
         if !run.owner().owns(&metadata_of(child)) {
-            let name = build::child_name(run.name, run.attempt);
-            let message = format!(
-                "A Job named {name} exists that is not this run's. Delete it, or rename the RetrainJob."
-            );
-            self.kstatus(KState::Stalled, "NameConflict", &message);
-            self.wake = Wake::after(self.now, RECHECK);
-            return;
+            return self.name_conflict(&build::child_name(run.name, run.attempt));
         }
         let pods = outcome::pods_of(self.snapshot.pods, child);
         let state = outcome::state(child);
         match (&state, outcome::reported_result(&pods)) {
             (JobState::Active, _) => {
-                self.progress(&pods);
+                self.progress(child, &pods);
                 self.keep_job_file(run, &baseline, &pods);
             }
             (JobState::Complete | JobState::Failed { .. }, Some(result)) => {
@@ -162,13 +172,59 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn progress(&mut self, pods: &[&Pod]) {
-        let owned: Vec<Pod> = pods.iter().map(|pod| (*pod).clone()).collect();
-        if let Some(trouble) = trouble::find(&owned) {
-            self.kstatus(KState::Stalled, &trouble.reason, &trouble.message);
-        } else {
-            self.kstatus(KState::Reconciling, "Training", "The trainer pod starts or runs.");
+    /// The child Job is made; a run that never got one ends at its deadline, as one with a Job does.
+    fn start(&mut self, run: Run<'_>, baseline: &ResolvedBaseline) {
+        let deadline = run.job.spec.failure_policy.active_deadline.get();
+        let started = self.status.started_at.as_ref().map_or(self.now, |started| started.0);
+        if self.now.duration_since(started) > deadline {
+            return self.fail(
+                "DeadlineExceeded",
+                "The trainer's Job could not be created within spec.failurePolicy.activeDeadline. See the events, then create the RetrainJob again.",
+            );
         }
+        self.actions.push(Action::Create(build::job_file(run, baseline)));
+        self.actions.push(Action::Create(build::trainer_job(run)));
+        self.wake_after(RECHECK);
+    }
+
+    fn name_conflict(&mut self, name: &str) {
+        let message =
+            format!("A Job named {name} exists that is not this run's. Delete it, or rename the RetrainJob.");
+        self.kstatus(KState::Stalled, "NameConflict", &message);
+        self.wake_after(RECHECK);
+    }
+
+    fn progress(&mut self, child: &Job, pods: &[&Pod]) {
+        if let Some(trouble) = trouble::find(pods.iter().copied()) {
+            return self.kstatus(KState::Stalled, &trouble.reason, &trouble.message);
+        }
+        let suspended = child.spec.as_ref().and_then(|spec| spec.suspend).unwrap_or(false);
+        if suspended {
+            let message =
+                "The trainer's Job is suspended: a queue has not admitted it, or someone paused it.";
+            return self.kstatus(KState::Reconciling, "Suspended", message);
+        }
+        if pods.is_empty() && self.age(child) > NO_PODS {
+            let name = child.metadata.name.as_deref().unwrap_or_default();
+            let message = format!(
+                "Job {name} has no pod: a quota or a policy may refuse it. See kubectl describe job {name}."
+            );
+            return self.kstatus(KState::Stalled, "NoPods", &message);
+        }
+        if pods.is_empty() {
+            self.wake_after(NO_PODS);
+        }
+        self.kstatus(KState::Reconciling, "Training", "The trainer pod starts or runs.");
+    }
+
+    fn age(&self, child: &Job) -> SignedDuration {
+        let created = child.metadata.creation_timestamp.as_ref();
+        created.map_or(SignedDuration::ZERO, |created| self.snapshot.now.duration_since(created.0))
+    }
+
+    fn wake_after(&mut self, span: SignedDuration) {
+        // By the clock as it is: a recorded time that lies ahead must not put anything off.
+        self.wake = Wake::after(self.snapshot.now, span);
     }
 
     /// Pods cannot start without the job file, and no watch tells when it is deleted. Creating it again is no write while
@@ -176,7 +232,7 @@ impl<'a> Draft<'a> {
     fn keep_job_file(&mut self, run: Run<'_>, baseline: &ResolvedBaseline, pods: &[&Pod]) {
         if pods.iter().any(|pod| outcome::starts(pod)) {
             self.actions.push(Action::Create(build::job_file(run, baseline)));
-            self.wake = Wake::after(self.now, RECHECK);
+            self.wake_after(RECHECK);
         }
     }
 
@@ -194,6 +250,9 @@ impl<'a> Draft<'a> {
             );
             return self.actions.push(Action::Create(build::report_job(run)));
         };
+        if !run.owner().owns(&metadata_of(report)) {
+            return self.name_conflict(&build::report_name(run.name, run.attempt));
+        }
         let report_pods = outcome::pods_of(self.snapshot.pods, report);
         match (outcome::state(report), outcome::reported_result(&report_pods)) {
             (JobState::Active, None) => {
@@ -205,10 +264,8 @@ impl<'a> Draft<'a> {
                 self.conclude(run, baseline, result)
             }
             (JobState::Complete | JobState::Failed { .. }, None) => {
-                self.fail(
-                    "ResultMissing",
-                    "The trainer ended without a result. Read its log, then create the RetrainJob again.",
-                );
+                let (reason, message) = outcome::without_result(state);
+                self.fail(reason, message);
             }
         }
     }
@@ -262,7 +319,7 @@ impl<'a> Draft<'a> {
             None => {
                 self.actions.push(Action::Create(build::model_version(run, &baseline, &result, &version)));
                 // RetrainJobs do not watch ModelVersions.
-                self.wake = Wake::after(self.now, SOON);
+                self.wake_after(SOON);
             }
             Some(record) if record.spec.origin.uid == run.uid && record.spec.artifact == result.artifact => {
                 let message = format!("{} is recorded as {version}.", run.job.spec.model);

@@ -23,6 +23,13 @@ pub fn workload_name(rollout: &str, version: &str) -> String {
     format!("{rollout}-{}", version.replace('.', "-"))
 }
 
+/// Names of the Deployments and Services that a rollout's status asks for.
+pub fn workload_names(rollout: &ModelRollout) -> Vec<String> {
+    let (Some(name), Some(status)) = (&rollout.metadata.name, &rollout.status) else { return vec![] };
+    let versions = status.stable.iter().chain(&status.candidate);
+    versions.map(|version| workload_name(name, &version.version)).collect()
+}
+
 /// A rollout, with the parts of its metadata that children need.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Home<'a> {
@@ -46,6 +53,22 @@ impl<'a> Home<'a> {
 
     pub(super) fn owner(self) -> Owner<'a> {
         Owner { kind: Kind::ModelRollout, name: self.name, uid: self.uid }
+    }
+
+    /// Whether an object with a child's name is this rollout's. That of a rollout that was deleted and created again is,
+    /// and so is one that nobody controls and whose labels say so, as after a restore or a deletion that left orphans: it
+    /// takes requests.
+    pub(super) fn owns(self, object: &Value) -> bool {
+        let labels = &object["metadata"]["labels"];
+        let labelled =
+            labels[names::MANAGED_BY] == names::MANAGER && labels[names::LABEL_ROLLOUT] == self.name;
+        match Owner::of(object) {
+            Some(owner) => {
+                owner["uid"] == self.uid
+                    || (owner["kind"] == Kind::ModelRollout.resource().2 && owner["name"] == self.name)
+            }
+            None => labelled,
+        }
     }
 
     fn labels(self) -> Value {
@@ -105,7 +128,7 @@ pub(super) fn deployment(home: Home<'_>, version: &ModelVersion) -> Object {
         "metadata": {"labels": home.version_labels(number), "ownerReferences": home.owner().reference()},
         "spec": {
             "replicas": serving.replicas,
-            "progressDeadlineSeconds": serving.progress_deadline.get().as_secs().max(1),
+            "progressDeadlineSeconds": serving.progress_deadline.get().as_secs().clamp(1, i64::from(i32::MAX)),
             "selector": {"matchLabels": home.version_labels(number)},
             "template": {
                 "metadata": {
@@ -126,7 +149,7 @@ pub(super) fn deployment(home: Home<'_>, version: &ModelVersion) -> Object {
             },
         },
     });
-    Object::new(Key::new(Kind::Deployment, home.namespace, &workload_name(home.name, number)), body)
+    Object::new(Key::new(Kind::Deployment, home.namespace, &workload_name(home.name, number)), body).stamped()
 }
 
 /// The Service of a version.
@@ -141,7 +164,7 @@ pub(super) fn service(home: Home<'_>, version: &str) -> Object {
             ],
         },
     });
-    Object::new(Key::new(Kind::Service, home.namespace, &workload_name(home.name, version)), body)
+    Object::new(Key::new(Kind::Service, home.namespace, &workload_name(home.name, version)), body).stamped()
 }
 
 /// Who answers and who listens in.
@@ -157,9 +180,9 @@ pub(super) fn shares(rollout: &ModelRollout) -> Option<Shares<'_>> {
     let status = rollout.status.as_ref()?;
     let stable = status.stable.as_ref()?;
     let candidate = status.candidate.as_ref();
-    let shadow_percent = rollout.spec.strategy.shadow.as_ref().map_or(100, |shadow| shadow.percent);
+    let percent = rollout.spec.strategy.shadow.as_ref().map(|shadow| shadow.percent);
     let (canary, shadow) = match status.phase {
-        RolloutPhase::Shadow => (None, candidate.map(|candidate| (candidate, shadow_percent))),
+        RolloutPhase::Shadow => (None, candidate.zip(percent)),
         RolloutPhase::Canary => (candidate.map(|candidate| (candidate, status.weight.clamp(0, 100))), None),
         RolloutPhase::Pending
         | RolloutPhase::Preparing
@@ -197,7 +220,7 @@ pub(super) fn route(home: Home<'_>, shares: &Shares<'_>) -> Object {
         "metadata": {"labels": home.labels(), "ownerReferences": home.owner().reference()},
         "spec": spec,
     });
-    Object::new(Key::new(Kind::HttpRoute, home.namespace, home.name), body)
+    Object::new(Key::new(Kind::HttpRoute, home.namespace, home.name), body).stamped()
 }
 
 /// The annotations of `version` as this rollout's status has them, if they are not so already. Other rollouts' marks

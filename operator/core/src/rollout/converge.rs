@@ -1,7 +1,7 @@
 //! Converge: what makes the cluster follow a recorded status, whatever state it is in.
 //!
 //! Called by [`super::plan`] after the transition. It changes nothing in the status but the time at which the data plane
-//! took the weights.
+//! took the weights, and what stands in the way. An object of someone else is never written.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +12,12 @@ use serde_json::Value;
 
 use super::{
     build::{self, Home},
-    plan::{Draft, RECHECK},
+    draft::{Draft, RECHECK},
 };
 use crate::{
     object::{Key, Kind, Object, covers},
     plan::Action,
+    trouble::Trouble,
 };
 
 /// How long a version that left traffic is kept, so that requests on their way still find it.
@@ -28,20 +29,21 @@ impl Draft<'_> {
         let rollout = self.rollout.clone();
         let Some(home) = Home::of(&rollout) else { return };
         let wanted = self.wanted_versions();
-        // A rollback has no preconditions: nothing that may be refused comes before its route.
-        let rolled_back =
-            rollout.status.as_ref().is_some_and(|status| status.phase == RolloutPhase::RolledBack);
-        if rolled_back {
+        // While only the stable version takes requests, nothing that may be refused comes before its route.
+        let candidate_takes_requests =
+            matches!(self.status().phase, RolloutPhase::Shadow | RolloutPhase::Canary);
+        if !candidate_takes_requests {
             self.apply_route(home);
         }
         for name in &wanted {
             // Without its record a version's Deployment cannot be made again; the one that runs is left alone.
             if let Some(version) = self.version(name) {
-                self.apply(&self.snapshot.children.deployments, build::deployment(home, version));
-                self.apply(&self.snapshot.children.services, build::service(home, &version.spec.version));
+                let children = self.snapshot.children;
+                self.apply(home, &children.deployments, build::deployment(home, version));
+                self.apply(home, &children.services, build::service(home, &version.spec.version));
             }
         }
-        if !rolled_back {
+        if candidate_takes_requests {
             self.apply_route(home);
         }
         self.note_accepted_traffic();
@@ -50,12 +52,12 @@ impl Draft<'_> {
     }
 
     fn wanted_versions(&self) -> Vec<VersionRef> {
-        let status = self.seen();
+        let status = self.status();
         let candidate = match status.phase {
-            RolloutPhase::Preparing | RolloutPhase::Shadow | RolloutPhase::Canary => status.candidate,
+            RolloutPhase::Preparing | RolloutPhase::Shadow | RolloutPhase::Canary => status.candidate.clone(),
             RolloutPhase::Pending | RolloutPhase::Healthy | RolloutPhase::RolledBack => None,
         };
-        status.stable.into_iter().chain(candidate).collect()
+        status.stable.clone().into_iter().chain(candidate).collect()
     }
 
     /// The route is written only as it was read: whoever decided by an older status must not overwrite a later decision.
@@ -63,6 +65,7 @@ impl Draft<'_> {
         let Some(shares) = build::shares(home.rollout) else { return };
         let mut wanted = build::route(home, &shares);
         match &self.snapshot.children.route {
+            Some(seen) if !home.owns(seen) => self.name_conflict(&wanted.key),
             Some(seen) if covers(seen, &wanted.body) => {}
             Some(seen) => {
                 wanted.body["metadata"]["resourceVersion"] = seen["metadata"]["resourceVersion"].clone();
@@ -72,11 +75,22 @@ impl Draft<'_> {
         }
     }
 
-    fn apply(&mut self, seen: &[Value], wanted: Object) {
-        let current = seen.iter().find(|object| object["metadata"]["name"] == wanted.key.name.as_str());
-        if !current.is_some_and(|current| covers(current, &wanted.body)) {
-            self.actions.push(Action::Apply(wanted));
+    fn apply(&mut self, home: Home<'_>, seen: &[Value], wanted: Object) {
+        match seen.iter().find(|object| object["metadata"]["name"] == wanted.key.name.as_str()) {
+            Some(seen) if !home.owns(seen) => self.name_conflict(&wanted.key),
+            Some(seen) if covers(seen, &wanted.body) => {}
+            Some(_) | None => self.actions.push(Action::Apply(wanted)),
         }
+    }
+
+    fn name_conflict(&mut self, key: &Key) {
+        let kind = key.kind.resource().2;
+        let message = format!(
+            "{kind} {} exists and is not this rollout's, so it stays as it is. Delete it, or rename the ModelRollout.",
+            key.name
+        );
+        self.stalled(&Trouble { reason: "NameConflict".to_owned(), message });
+        self.wake_at_latest(RECHECK);
     }
 
     /// The step's clock starts when the data plane's controller has accepted the weights that were asked for.
@@ -87,53 +101,74 @@ impl Draft<'_> {
         } else {
             ("NotAccepted", "The route does not have the weights of this step yet.")
         };
-        if self.seen().stable.is_some() {
+        if self.status().stable.is_some() {
             self.condition("TrafficVerified", accepted.into(), reason, message);
         }
         let now = Time(self.now);
         if accepted && self.status().traffic_accepted_at.is_none() {
-            self.status().traffic_accepted_at = Some(now);
+            self.status_mut().traffic_accepted_at = Some(now);
         }
+    }
+
+    /// The route, if it asks for what the status says.
+    fn current_route(&self) -> Option<&Value> {
+        let wanted = build::route(Home::of(&self.rollout)?, &build::shares(&self.rollout)?);
+        self.snapshot.children.route.as_ref().filter(|route| covers(route, &wanted.body))
     }
 
     /// Whether the route asks for what the status says and its gateway's controller has accepted that.
     pub(super) fn traffic_accepted(&self) -> bool {
-        let (Some(home), Some(shares)) = (Home::of(&self.rollout), build::shares(&self.rollout)) else {
-            return false;
-        };
-        let Some(route) = &self.snapshot.children.route else { return false };
-        if !covers(route, &build::route(home, &shares).body) {
-            return false;
-        }
-        let generation = route["metadata"]["generation"].as_i64().unwrap_or(i64::MAX);
-        let parents = route["status"]["parents"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let holds = |parent: &Value, type_: &str| {
-            parent["conditions"].as_array().is_some_and(|conditions| {
-                conditions.iter().any(|condition| {
-                    condition["type"] == type_
-                        && condition["status"] == "True"
-                        && condition["observedGeneration"].as_i64().is_some_and(|seen| seen >= generation)
-                })
-            })
-        };
-        parents.iter().any(|parent| holds(parent, "Accepted") && holds(parent, "ResolvedRefs"))
+        self.current_route().is_some_and(|route| {
+            let said =
+                |parent, type_| verdict_on(route, parent, type_).is_some_and(|said| said["status"] == "True");
+            parents(route).iter().any(|parent| said(parent, "Accepted") && said(parent, "ResolvedRefs"))
+        })
     }
 
-    /// Stable and rejected versions are marked on their records too, where a lost status finds them.
+    /// Why the gateway's controller does not take the route, if it says so.
+    pub(super) fn route_trouble(&self) -> Option<Trouble> {
+        let route = self.current_route()?;
+        let no = |parent| {
+            ["Accepted", "ResolvedRefs"]
+                .into_iter()
+                .filter_map(move |type_| verdict_on(route, parent, type_))
+                .find(|said| said["status"] == "False")
+        };
+        let said = parents(route).iter().find_map(no)?;
+        let text = |field: &str| said[field].as_str().unwrap_or_default();
+        let message = format!(
+            "The gateway does not take HTTPRoute {}: {} ({}). Correct the Gateway or spec.traffic.",
+            route["metadata"]["name"].as_str().unwrap_or_default(),
+            text("message").trim_end_matches('.'),
+            text("reason")
+        );
+        Some(Trouble { reason: "RouteNotAccepted".to_owned(), message })
+    }
+
+    /// Stable and rejected versions are marked on their records too, where a lost status finds them. The mark of a
+    /// rejected version stays for ever: status forgets the oldest.
     fn mark(&mut self, home: Home<'_>) {
-        let status = self.seen();
+        let (stable_key, rejected_key) = (
+            format!("{}/{}", names::ANNOTATION_STABLE_IN, home.name),
+            format!("{}/{}", names::ANNOTATION_ROLLED_BACK_IN, home.name),
+        );
+        let mut marks = vec![];
         for version in self.snapshot.versions {
             let is = |other: &VersionRef| other.digest == version.spec.artifact.digest;
+            let has = |key: &String| {
+                version.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(key))
+            };
+            let status = self.status();
             let mut wanted = BTreeMap::new();
             if status.stable.as_ref().is_some_and(is) {
-                wanted.insert(format!("{}/{}", names::ANNOTATION_STABLE_IN, home.name), "true".to_owned());
+                wanted.insert(stable_key.clone(), "true".to_owned());
             }
-            if status.rejected.iter().any(is) {
-                wanted
-                    .insert(format!("{}/{}", names::ANNOTATION_ROLLED_BACK_IN, home.name), "true".to_owned());
+            if status.rejected.iter().any(is) || has(&rejected_key) {
+                wanted.insert(rejected_key.clone(), "true".to_owned());
             }
-            self.actions.extend(build::marks(home, version, wanted).map(Action::Apply));
+            marks.extend(build::marks(home, version, wanted).map(Action::Apply));
         }
+        self.actions.append(&mut marks);
     }
 
     /// Versions that left traffic go, once the data plane has had time to forget them.
@@ -145,7 +180,7 @@ impl Draft<'_> {
         let surplus: Vec<Action> = kinds
             .into_iter()
             .flat_map(|(kind, objects)| objects.iter().map(move |object| (kind, object)))
-            .filter(|(_, object)| home.owner().owns(object))
+            .filter(|(_, object)| home.owns(object))
             .filter_map(|(kind, object)| {
                 let name = object["metadata"]["name"].as_str()?;
                 let uid = object["metadata"]["uid"].as_str()?.to_owned();
@@ -153,13 +188,28 @@ impl Draft<'_> {
                     .then(|| Action::Delete { key: Key::new(kind, home.namespace, name), uid })
             })
             .collect();
-        if surplus.is_empty() || self.seen().stable.is_none() {
+        if surplus.is_empty() || self.status().stable.is_none() {
             return;
         }
         match self.accepted_age() {
             Some(age) if age >= RETIRE_AFTER && self.traffic_accepted() => self.actions.extend(surplus),
-            Some(age) => self.wake_by(RETIRE_AFTER.saturating_sub(age).max(SignedDuration::from_secs(1))),
-            None => self.wake_by(RECHECK),
+            Some(age) => {
+                self.wake_at_latest(RETIRE_AFTER.saturating_sub(age).max(SignedDuration::from_secs(1)))
+            }
+            None => self.wake_at_latest(RECHECK),
         }
     }
+}
+
+fn parents(route: &Value) -> &[Value] {
+    route["status"]["parents"].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// What a parent's controller says of the route as it is now.
+fn verdict_on<'a>(route: &Value, parent: &'a Value, type_: &str) -> Option<&'a Value> {
+    let generation = route["metadata"]["generation"].as_i64().unwrap_or(i64::MAX);
+    parent["conditions"].as_array()?.iter().find(|condition| {
+        condition["type"] == type_
+            && condition["observedGeneration"].as_i64().is_some_and(|seen| seen >= generation)
+    })
 }

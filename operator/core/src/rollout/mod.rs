@@ -13,14 +13,17 @@
 
 mod build;
 mod converge;
+mod draft;
 mod plan;
 mod query;
 mod reading;
 mod select;
+mod snapshot;
 mod step;
 mod weights;
 
-pub use build::workload_name;
-pub use plan::{Children, GatewayState, Snapshot, plan};
+pub use build::{workload_name, workload_names};
+pub use plan::plan;
 pub use query::{Query, queries};
 pub use reading::{Answer, Reading, Series};
+pub use snapshot::{Children, GatewayState, Snapshot};

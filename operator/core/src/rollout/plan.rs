@@ -1,172 +1,111 @@
 //! The state machine of a ModelRollout.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use anneal_crds::{
-    ModelRollout, ModelRolloutStatus, ModelVersion, VersionRef,
+    ModelRolloutStatus, ModelVersion, VersionRef,
     metric::Metric,
-    model_rollout::{Decision, RecordedReading, RolloutPhase},
+    model_rollout::{RecordedReading, RolloutPhase},
     names,
 };
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::{
-    api::{apps::v1::Deployment, core::v1::Pod},
-    apimachinery::pkg::apis::meta::v1::Time,
-};
-use serde_json::Value;
+use jiff::SignedDuration;
 
 use super::{
-    build::{self, Home},
-    reading::Answer,
+    draft::{Draft, RECHECK},
     select::{self, Choice, Obstacle},
+    snapshot::Snapshot,
     weights,
 };
-use crate::{
-    condition::{KState, Truth, Writer, not_before},
-    plan::{Action, Note, Plan, Severity, Wake},
-    trouble,
-};
+use crate::{condition::KState, plan::Plan, trouble::Trouble};
 
-/// Everything that a decision about a ModelRollout may look at.
-#[derive(Clone, Debug)]
-pub struct Snapshot<'a> {
-    /// The object with its status.
-    pub rollout: &'a ModelRollout,
-    /// All ModelVersions of the namespace with the model's label.
-    pub versions: &'a [ModelVersion],
-    /// The children as they are.
-    pub children: &'a Children,
-    /// The gateway that the spec names.
-    pub gateway: GatewayState,
-    /// Answers to [`query::queries`], by metric; a missing one is no data.
-    pub answers: &'a BTreeMap<String, Answer>,
-    /// The time.
-    pub now: Timestamp,
-}
-
-/// The children of a rollout as they are in the cluster, found by label, and the route by name.
-#[derive(Clone, Debug, Default)]
-pub struct Children {
-    /// Deployments.
-    pub deployments: Vec<Value>,
-    /// Services.
-    pub services: Vec<Value>,
-    /// The HTTPRoute with the rollout's name, whoever made it.
-    pub route: Option<Value>,
-    /// Pods of all versions.
-    pub pods: Vec<Pod>,
-}
-
-/// What is known of the gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GatewayState {
-    /// It exists and the data plane has it.
-    Programmed,
-    /// It exists and the data plane does not have it yet.
-    NotProgrammed,
-    /// It does not exist, or its kind does not.
-    Missing,
-}
-
-/// How soon to look again at something that is watched anyway.
-pub(super) const RECHECK: SignedDuration = SignedDuration::from_secs(5);
 /// How many rolled back versions are remembered in status; the annotations remember all.
 const MAX_REJECTED: usize = 64;
 
 /// Decides what a ModelRollout's status is to be and what follows from it.
 pub fn plan(snapshot: &Snapshot<'_>) -> Plan<ModelRolloutStatus> {
-    let mut rollout = snapshot.rollout.clone();
-    let mut status = rollout.status.take().unwrap_or_default();
-    status.observed_generation = rollout.metadata.generation;
-    let times =
-        [&status.step_started_at, &status.traffic_accepted_at, &status.holding_since].map(Option::as_ref);
-    let now = not_before(snapshot.now, &status.conditions, times);
-    rollout.status = Some(status);
-    let mut draft = Draft { snapshot, rollout, now, actions: vec![], notes: vec![], wake: Wake::OnChange };
+    let mut draft = Draft::new(snapshot);
     if draft.rollout.metadata.deletion_timestamp.is_none() {
         draft.decide();
         draft.converge();
     }
-    let status = draft.rollout.status.unwrap_or_default();
-    Plan { status, actions: draft.actions, notes: draft.notes, wake: draft.wake }
+    draft.finish()
 }
 
-/// A plan in the making.
-pub(super) struct Draft<'a> {
-    pub(super) snapshot: &'a Snapshot<'a>,
-    /// The object with the status as it is to be.
-    pub(super) rollout: ModelRollout,
-    pub(super) now: Timestamp,
-    pub(super) actions: Vec<Action>,
-    notes: Vec<Note>,
-    wake: Wake,
+/// What becomes of a version that leaves traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It failed, and never comes back by itself.
+    Rejected,
+    /// Someone took it back; it may be asked for again.
+    Withdrawn,
 }
 
-impl<'a> Draft<'a> {
-    pub(super) fn status(&mut self) -> &mut ModelRolloutStatus {
-        self.rollout.status.get_or_insert_default()
-    }
-
-    pub(super) fn seen(&self) -> ModelRolloutStatus {
-        self.rollout.status.clone().unwrap_or_default()
-    }
-
+impl Draft<'_> {
     /// One transition at most.
     fn decide(&mut self) {
         self.recover();
-        let status = self.seen();
-        let choice = select::choose(&self.rollout, self.snapshot.versions);
+        let status = self.status();
+        let rejected = self.rejected_digests();
+        let choice = select::choose(&self.rollout, self.snapshot.versions, &rejected);
         let in_progress =
             matches!(status.phase, RolloutPhase::Preparing | RolloutPhase::Shadow | RolloutPhase::Canary);
-        match (choice, status.candidate) {
+        match (choice, status.candidate.clone()) {
             (Choice::Candidate(wanted), Some(current)) if in_progress && wanted.digest == current.digest => {
                 self.advance(&current)
             }
             (Choice::Candidate(wanted), _) => self.prepare(wanted),
             (Choice::Stay(_), Some(current)) if in_progress => {
                 let message = format!("{} is no longer a version that may serve.", current.version);
-                self.roll_back(&current, "CandidateWithdrawn", &message, vec![]);
+                self.take_out(&current, Fate::Withdrawn, "CandidateWithdrawn", &message, vec![]);
             }
             (Choice::Stay(obstacle), _) => self.stay(obstacle),
         }
     }
 
+    /// Versions with one of this rollout's marks, oldest first.
+    fn marked(&self, prefix: &str) -> Vec<&ModelVersion> {
+        let Some(name) = &self.rollout.metadata.name else { return vec![] };
+        let key = format!("{prefix}/{name}");
+        let has = |version: &&ModelVersion| {
+            version.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(&key))
+        };
+        let mut found: Vec<&ModelVersion> = self.snapshot.versions.iter().filter(has).collect();
+        found.sort_by_key(|version| select::order(&version.spec.version));
+        found
+    }
+
     /// A status that was lost finds its stable and rejected versions again by their annotations. Of several stable ones
     /// the newest counts: the marks of its predecessors were about to go.
     fn recover(&mut self) {
-        let Some(name) = self.rollout.metadata.name.clone() else { return };
-        let marked = |prefix: &str| {
-            let key = format!("{prefix}/{name}");
-            let has = move |version: &&ModelVersion| {
-                version.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(&key))
-            };
-            let mut found: Vec<&ModelVersion> = self.snapshot.versions.iter().filter(has).collect();
-            found.sort_by_key(|version| select::order(&version.spec.version));
-            found.into_iter().map(select::reference).collect::<Vec<_>>()
-        };
-        let (stable, rejected) =
-            (marked(names::ANNOTATION_STABLE_IN), marked(names::ANNOTATION_ROLLED_BACK_IN));
-        let status = self.status();
-        if status.stable.is_none() {
-            status.stable = stable.into_iter().next_back();
+        let references =
+            |versions: Vec<&ModelVersion>| versions.into_iter().map(select::reference).collect::<Vec<_>>();
+        if self.status().stable.is_none() {
+            self.status_mut().stable = references(self.marked(names::ANNOTATION_STABLE_IN)).pop();
         }
-        for version in rejected {
-            if !status.rejected.iter().any(|known| known.digest == version.digest) {
-                status.rejected.push(version);
-            }
+        if self.status().rejected.is_empty() {
+            let mut rejected = references(self.marked(names::ANNOTATION_ROLLED_BACK_IN));
+            rejected.drain(..rejected.len().saturating_sub(MAX_REJECTED));
+            self.status_mut().rejected = rejected;
         }
     }
 
-    fn prepare(&mut self, candidate: VersionRef) {
+    /// What never comes back: as status and marks have it, because status forgets the oldest.
+    fn rejected_digests(&self) -> BTreeSet<String> {
+        let marked = self.marked(names::ANNOTATION_ROLLED_BACK_IN).into_iter();
+        let recorded = self.status().rejected.iter().map(|version| version.digest.clone());
+        marked.map(|version| version.spec.artifact.digest.clone()).chain(recorded).collect()
+    }
+
+    pub(super) fn prepare(&mut self, candidate: VersionRef) {
         let message = format!("{} starts at weight 0.", candidate.version);
-        let status = self.status();
+        let status = self.status_mut();
         status.candidate = Some(candidate);
         status.step_index = 0;
         self.enter(RolloutPhase::Preparing, 0, "Preparing", &message, vec![]);
     }
 
     fn advance(&mut self, candidate: &VersionRef) {
-        match self.seen().phase {
+        match self.status().phase {
             RolloutPhase::Preparing => self.preparing(candidate),
             RolloutPhase::Shadow | RolloutPhase::Canary => self.judge_step(candidate),
             RolloutPhase::Pending | RolloutPhase::Healthy | RolloutPhase::RolledBack => {}
@@ -178,16 +117,21 @@ impl<'a> Draft<'a> {
         if self.ready(candidate) {
             return self.leave_preparing(candidate);
         }
+        self.wake_at_latest(RECHECK);
+        let trouble = self.pod_trouble(candidate);
         let deadline = self.rollout.spec.serving.progress_deadline;
-        if self.step_age() > deadline.get() && self.seen().stable.is_some() {
-            let why = trouble::find(&self.candidate_pods(candidate))
-                .map_or_else(String::new, |trouble| format!(" {}", trouble.message));
+        if self.step_age() > deadline.get() {
+            let why = trouble.map_or_else(String::new, |trouble| format!(" {}", trouble.message));
             let message = format!("{} was not ready after {deadline}.{why}", candidate.version);
-            return self.roll_back(candidate, "ProgressDeadlineExceeded", &message, vec![]);
+            let reason = "ProgressDeadlineExceeded";
+            return match self.status().stable {
+                Some(_) => self.take_out(candidate, Fate::Rejected, reason, &message, vec![]),
+                // Without another version there is nothing to go back to.
+                None => self.kstatus(KState::Stalled, reason, &message),
+            };
         }
-        self.wake = Wake::after(self.now, RECHECK);
-        match trouble::find(&self.candidate_pods(candidate)) {
-            Some(trouble) => self.kstatus(KState::Stalled, &trouble.reason, &trouble.message),
+        match trouble.or_else(|| self.gateway_trouble()) {
+            Some(trouble) => self.stalled(&trouble),
             None => self.kstatus(
                 KState::Reconciling,
                 "Preparing",
@@ -198,12 +142,11 @@ impl<'a> Draft<'a> {
 
     fn leave_preparing(&mut self, candidate: &VersionRef) {
         let version = candidate.version.clone();
-        if self.seen().stable.is_none() {
+        if self.status().stable.is_none() {
             let message = format!("{version} is the first version and takes all traffic.");
             return self.promote(candidate, "Bootstrapped", &message, vec![]);
         }
-        let strategy = self.rollout.spec.strategy.clone();
-        match strategy.shadow {
+        match self.rollout.spec.strategy.shadow.clone() {
             Some(shadow) => {
                 let message = format!(
                     "{version} gets a copy of {} % of the requests for {}.",
@@ -230,8 +173,7 @@ impl<'a> Draft<'a> {
                     index + 1,
                     steps.len()
                 );
-                let status = self.status();
-                status.step_index = u32::try_from(index).unwrap_or(u32::MAX);
+                self.status_mut().step_index = u32::try_from(index).unwrap_or(u32::MAX);
                 self.enter(RolloutPhase::Canary, weight, "StepStarted", &message, readings);
             }
             None => {
@@ -248,26 +190,31 @@ impl<'a> Draft<'a> {
         message: &str,
         readings: Vec<RecordedReading>,
     ) {
-        let status = self.status();
+        let status = self.status_mut();
         status.stable = Some(candidate.clone());
         status.candidate = None;
         status.step_index = 0;
         self.enter(RolloutPhase::Healthy, 0, reason, message, readings);
     }
 
-    /// Has no precondition: not metrics, not replicas, not the route's status.
-    pub(super) fn roll_back(
+    /// Rolls back. Has no precondition: not metrics, not replicas, not the route's status.
+    pub(super) fn take_out(
         &mut self,
         candidate: &VersionRef,
+        fate: Fate,
         reason: &str,
         message: &str,
         readings: Vec<RecordedReading>,
     ) {
-        let status = self.status();
-        status.rejected.retain(|known| known.digest != candidate.digest);
-        status.rejected.push(candidate.clone());
-        if status.rejected.len() > MAX_REJECTED {
-            status.rejected.remove(0);
+        let status = self.status_mut();
+        match fate {
+            Fate::Rejected => {
+                status.rejected.retain(|known| known.digest != candidate.digest);
+                status.rejected.push(candidate.clone());
+                let surplus = status.rejected.len().saturating_sub(MAX_REJECTED);
+                status.rejected.drain(..surplus);
+            }
+            Fate::Withdrawn => {}
         }
         status.candidate = Some(candidate.clone());
         status.step_index = 0;
@@ -276,8 +223,7 @@ impl<'a> Draft<'a> {
 
     /// Nothing new is to serve.
     fn stay(&mut self, obstacle: Option<Obstacle>) {
-        let status = self.seen();
-        let Some(stable) = status.stable else {
+        let Some(stable) = self.status().stable.clone() else {
             let obstacle = obstacle.unwrap_or_else(|| Obstacle {
                 reason: "NoVersion",
                 message: format!(
@@ -285,153 +231,57 @@ impl<'a> Draft<'a> {
                     self.rollout.spec.model
                 ),
             });
-            self.status().phase = RolloutPhase::Pending;
+            self.status_mut().phase = RolloutPhase::Pending;
             return self.kstatus(KState::Stalled, obstacle.reason, &obstacle.message);
         };
-        if matches!(status.phase, RolloutPhase::Pending | RolloutPhase::Preparing) {
+        if matches!(self.status().phase, RolloutPhase::Pending | RolloutPhase::Preparing) {
             let message = format!("{} serves all requests.", stable.version);
             return self.enter(RolloutPhase::Healthy, 0, "Recovered", &message, vec![]);
         }
-        if !self.traffic_accepted() {
-            self.wake = Wake::after(self.now, RECHECK);
+        if !self.traffic_accepted() || self.gateway_trouble().is_some() {
+            self.wake_at_latest(RECHECK);
         }
-        let (state, reason, message) = match (self.snapshot.gateway, self.ready(&stable), obstacle) {
-            (GatewayState::Missing, _, _) => (
-                KState::Stalled,
-                "GatewayMissing",
-                self.gateway_message("does not exist. Create it, or correct spec.traffic.gateway"),
-            ),
-            (GatewayState::NotProgrammed, _, _) => (
-                KState::Stalled,
-                "GatewayNotProgrammed",
-                self.gateway_message("is not programmed. See its status"),
-            ),
-            (GatewayState::Programmed, false, _) => {
-                let trouble = trouble::find(&self.candidate_pods(&stable));
-                let message = trouble
-                    .map_or_else(|| "Some of its pods are not ready.".to_owned(), |trouble| trouble.message);
-                (KState::Reconciling, "StableNotReady", format!("{} serves. {message}", stable.version))
-            }
-            (GatewayState::Programmed, true, Some(obstacle)) => (
-                KState::Ready,
-                obstacle.reason,
-                format!("{} serves all requests. {}", stable.version, obstacle.message),
-            ),
-            (GatewayState::Programmed, true, None) => {
-                (KState::Ready, "Serving", format!("{} serves all requests.", stable.version))
-            }
-        };
-        self.kstatus(state, reason, &message);
+        self.tell_how_stable_serves(&stable, obstacle);
     }
 
-    fn gateway_message(&self, what: &str) -> String {
-        format!("Gateway {} {what}.", self.rollout.spec.traffic.gateway.name)
+    fn tell_how_stable_serves(&mut self, stable: &VersionRef, obstacle: Option<Obstacle>) {
+        let version = &stable.version;
+        if let Some(trouble) = self.gateway_trouble().or_else(|| self.route_trouble()) {
+            return self.stalled(&trouble);
+        }
+        if !self.traffic_accepted() {
+            let message = format!("The data plane has not taken the route to {version} yet.");
+            return self.kstatus(KState::Reconciling, "RouteNotAccepted", &message);
+        }
+        if !self.ready(stable) {
+            let why = self
+                .pod_trouble(stable)
+                .map_or_else(|| "Some of its pods are not ready.".to_owned(), |trouble| trouble.message);
+            let message = format!("{version} serves. {why}");
+            return self.kstatus(KState::Reconciling, "StableNotReady", &message);
+        }
+        match obstacle {
+            Some(obstacle) => {
+                let message = format!("{version} serves all requests. {}", obstacle.message);
+                self.kstatus(KState::Ready, obstacle.reason, &message);
+            }
+            None => {
+                let message = format!("{version} serves all requests.");
+                self.kstatus(KState::Ready, "Serving", &message);
+            }
+        }
     }
 
+    /// A step goes on.
     pub(super) fn waiting(&mut self, reason: &str, message: &str) {
         let interval = self.rollout.spec.metrics.iter().map(tick).min().unwrap_or(RECHECK);
-        self.wake = Wake::after(self.now, interval);
-        if self.snapshot.gateway == GatewayState::Missing {
-            let message = self.gateway_message("does not exist. Create it, or correct spec.traffic.gateway");
-            return self.kstatus(KState::Stalled, "GatewayMissing", &message);
+        self.wake_at_latest(interval);
+        let trouble: Option<Trouble> = self.gateway_trouble().or_else(|| self.route_trouble());
+        match trouble {
+            Some(trouble) => self.stalled(&trouble),
+            None => self.kstatus(KState::Reconciling, reason, message),
         }
-        self.kstatus(KState::Reconciling, reason, message);
     }
-
-    fn enter(
-        &mut self,
-        phase: RolloutPhase,
-        weight: i32,
-        reason: &str,
-        message: &str,
-        readings: Vec<RecordedReading>,
-    ) {
-        let now = Time(self.now);
-        let steps = weights::steps(&self.rollout.spec.strategy.canary).len();
-        let status = self.status();
-        status.phase = phase;
-        status.weight = weight;
-        status.step_summary =
-            (phase == RolloutPhase::Canary).then(|| format!("{}/{steps}", status.step_index + 1));
-        status.step_started_at = Some(now.clone());
-        status.traffic_accepted_at = None;
-        status.holding_since = None;
-        status.verdict = worst(&readings);
-        status.decision =
-            Some(Decision { reason: reason.to_owned(), message: message.to_owned(), at: now, readings });
-        let rolled_back = phase == RolloutPhase::RolledBack;
-        let severity = if rolled_back { Severity::Warning } else { Severity::Normal };
-        self.notes.push(Note { severity, reason: reason.to_owned(), message: message.to_owned() });
-        let moving = matches!(phase, RolloutPhase::Preparing | RolloutPhase::Shadow | RolloutPhase::Canary);
-        self.condition("Progressing", moving.into(), reason, message);
-        self.condition("RolledBack", rolled_back.into(), reason, message);
-        self.kstatus(if moving { KState::Reconciling } else { KState::Ready }, reason, message);
-        self.wake = Wake::after(self.now, SignedDuration::from_secs(1));
-    }
-
-    pub(super) fn wake_by(&mut self, span: SignedDuration) {
-        let Wake::At(mine) = Wake::after(self.now, span) else { return };
-        self.wake = match self.wake {
-            Wake::OnChange => Wake::At(mine),
-            Wake::At(other) => Wake::At(other.min(mine)),
-        };
-    }
-
-    /// The record of a version: by name too, because training is deterministic and two versions may have the very same
-    /// artifact.
-    pub(super) fn version(&self, reference: &VersionRef) -> Option<&'a ModelVersion> {
-        self.snapshot.versions.iter().find(|version| select::reference(version) == *reference)
-    }
-
-    /// Whether all pods that a version is to have are ready.
-    pub(super) fn ready(&self, version: &VersionRef) -> bool {
-        let Some(home) = Home::of(&self.rollout) else { return false };
-        let name = build::workload_name(home.name, &version.version);
-        let find = |object: &&Value| object["metadata"]["name"] == name.as_str();
-        let Some(object) = self.snapshot.children.deployments.iter().find(find) else { return false };
-        let Ok(deployment) = serde_json::from_value::<Deployment>(object.clone()) else { return false };
-        let status = deployment.status.unwrap_or_default();
-        let wanted = self.rollout.spec.serving.replicas;
-        status.observed_generation >= deployment.metadata.generation
-            && status.updated_replicas.unwrap_or(0) >= wanted
-            && status.ready_replicas.unwrap_or(0) >= wanted
-    }
-
-    fn candidate_pods(&self, version: &VersionRef) -> Vec<Pod> {
-        let of_version = |pod: &&Pod| {
-            pod.metadata.labels.as_ref().and_then(|labels| labels.get(names::LABEL_VERSION))
-                == Some(&version.version)
-        };
-        self.snapshot.children.pods.iter().filter(of_version).cloned().collect()
-    }
-
-    pub(super) fn step_age(&self) -> SignedDuration {
-        self.seen().step_started_at.map_or(SignedDuration::ZERO, |started| self.now.duration_since(started.0))
-    }
-
-    pub(super) fn accepted_age(&self) -> Option<SignedDuration> {
-        self.seen().traffic_accepted_at.map(|accepted| self.now.duration_since(accepted.0))
-    }
-
-    fn kstatus(&mut self, state: KState, reason: &str, message: &str) {
-        self.writer().set_kstatus(state, reason, message);
-    }
-
-    pub(super) fn condition(&mut self, type_: &str, truth: Truth, reason: &str, message: &str) {
-        self.writer().set(type_, truth, reason, message);
-    }
-
-    fn writer(&mut self) -> Writer<'_> {
-        let generation = self.rollout.metadata.generation;
-        let now = self.now;
-        Writer { conditions: &mut self.status().conditions, generation, now }
-    }
-}
-
-/// One verdict for all readings: what is wrong before what is missing before what passes.
-fn worst(readings: &[RecordedReading]) -> Option<String> {
-    let says = |verdict: &&str| readings.iter().any(|reading| reading.verdict == *verdict);
-    ["Breach", "NoData", "Pass"].iter().find(|verdict| says(verdict)).map(|verdict| (*verdict).to_owned())
 }
 
 /// How often a metric is read.

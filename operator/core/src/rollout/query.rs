@@ -34,6 +34,8 @@ pub fn queries(rollout: &ModelRollout, now: Timestamp) -> Vec<Query> {
     let elapsed =
         status.traffic_accepted_at.as_ref().map_or(0, |at| now.duration_since(at.0).as_secs()).max(1);
     let scope = Scope {
+        model_label: &rollout.spec.prometheus.model_label,
+        model: &rollout.spec.model,
         version_label: &rollout.spec.prometheus.version_label,
         version: &candidate.version,
         namespace: rollout.metadata.namespace.as_deref().unwrap_or_default(),
@@ -51,6 +53,8 @@ pub fn queries(rollout: &ModelRollout, now: Timestamp) -> Vec<Query> {
 /// Whose series are read.
 #[derive(Clone, Copy, Debug)]
 struct Scope<'a> {
+    model_label: &'a str,
+    model: &'a str,
     version_label: &'a str,
     version: &'a str,
     namespace: &'a str,
@@ -59,8 +63,11 @@ struct Scope<'a> {
 impl Scope<'_> {
     /// `selector` with the candidate's matchers added.
     fn apply(self, selector: &str) -> String {
-        let matchers =
-            format!("{}=\"{}\",namespace=\"{}\"", self.version_label, self.version, self.namespace);
+        // Versions are numbered for each model, so a version alone may be another model's.
+        let matchers = format!(
+            "{}=\"{}\",{}=\"{}\",namespace=\"{}\"",
+            self.model_label, self.model, self.version_label, self.version, self.namespace
+        );
         match selector.trim_end().strip_suffix('}') {
             None => format!("{selector}{{{matchers}}}"),
             Some(open) => {
@@ -112,8 +119,14 @@ mod tests {
 
     #[test]
     fn matchers_are_added_to_any_form_of_selector() {
-        let scope = Scope { version_label: "version", version: "v20261121.1", namespace: "team-a" };
-        let added = "version=\"v20261121.1\",namespace=\"team-a\"";
+        let scope = Scope {
+            model_label: "model",
+            model: "ads",
+            version_label: "version",
+            version: "v20261121.1",
+            namespace: "team-a",
+        };
+        let added = "model=\"ads\",version=\"v20261121.1\",namespace=\"team-a\"";
         assert_eq!(scope.apply("requests"), format!("requests{{{added}}}"));
         assert_eq!(scope.apply("requests{}"), format!("requests{{{added}}}"));
         assert_eq!(scope.apply("requests{code=~\"5..\"}"), format!("requests{{code=~\"5..\",{added}}}"));

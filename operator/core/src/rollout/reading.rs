@@ -208,9 +208,18 @@ fn bound(source: &Source) -> String {
 
 fn show(source: &Source, value: f64) -> String {
     match source {
-        Source::Ratio(_) => format!("{value:.4}"),
-        Source::Histogram(_) => format!("{:.1}ms", value * 1000.0),
+        // Enough digits to tell a breach from its bound.
+        Source::Ratio(_) => significant(value),
+        Source::Histogram(_) => format!("{}ms", significant(value * 1000.0)),
     }
+}
+
+/// Six significant digits without trailing zeros.
+fn significant(value: f64) -> String {
+    let magnitude = if value == 0.0 { 0.0 } else { value.abs().log10().floor() };
+    let decimals = (5.0 - magnitude).clamp(0.0, 12.0) as usize;
+    let text = format!("{value:.decimals$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 #[cfg(test)]
@@ -267,6 +276,20 @@ mod tests {
             Verdict::Pass { step_requests: 100.0 }
         );
         assert_eq!(verdict(&error_rate(), ratio_vector(2.0, 100.0, 1.0)), Verdict::Breach);
+    }
+
+    #[test]
+    fn a_breach_does_not_look_like_its_bound() {
+        for (value, shown) in [
+            (0.0, "0"),
+            (0.01, "0.01"),
+            (0.010_04, "0.01004"),
+            (0.318_181_8, "0.318182"),
+            (300.04, "300.04"),
+            (12.0, "12"),
+        ] {
+            assert_eq!(significant(value), shown);
+        }
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Which version is to serve.
 //!
 //! The iron law's last door: a version may become the candidate only if its gates passed against the very version that
-//! is stable now. A version that had no baseline may serve only where nothing serves yet, and only when approved.
+//! is stable now. Where nothing serves yet there is no canary to find a mistake, so the first version must be approved.
+
+use std::collections::BTreeSet;
 
 use anneal_crds::{
     ModelRollout, ModelVersion, VersionRef, model_rollout::CandidateSource, model_version::Admission, names,
@@ -35,9 +37,13 @@ pub(super) fn reference(version: &ModelVersion) -> VersionRef {
     }
 }
 
-/// The version that is to serve.
-pub(super) fn choose(rollout: &ModelRollout, versions: &[ModelVersion]) -> Choice {
-    let status = rollout.status.clone().unwrap_or_default();
+/// The version that is to serve; `rejected` holds the digests of those that never come back.
+pub(super) fn choose(
+    rollout: &ModelRollout,
+    versions: &[ModelVersion],
+    rejected: &BTreeSet<String>,
+) -> Choice {
+    let stable = rollout.status.as_ref().and_then(|status| status.stable.as_ref());
     let of_model = versions.iter().filter(|version| version.spec.model == rollout.spec.model);
     let mut candidates: Vec<&ModelVersion> = match &rollout.spec.candidate {
         CandidateSource::Follow(_) => of_model.collect(),
@@ -57,10 +63,10 @@ pub(super) fn choose(rollout: &ModelRollout, versions: &[ModelVersion]) -> Choic
     let mut obstacle = None;
     for version in candidates {
         let digest = &version.spec.artifact.digest;
-        if status.stable.as_ref().is_some_and(|stable| stable.digest == *digest) {
+        if stable.is_some_and(|stable| stable.digest == *digest) {
             return Choice::Stay(obstacle);
         }
-        match may_serve(version, status.stable.as_ref(), &status.rejected) {
+        match may_serve(version, stable, rejected) {
             Ok(()) => return Choice::Candidate(reference(version)),
             Err(why) => obstacle = obstacle.or(Some(why)),
         }
@@ -71,11 +77,11 @@ pub(super) fn choose(rollout: &ModelRollout, versions: &[ModelVersion]) -> Choic
 fn may_serve(
     version: &ModelVersion,
     stable: Option<&VersionRef>,
-    rejected: &[VersionRef],
+    rejected: &BTreeSet<String>,
 ) -> Result<(), Obstacle> {
     let name = &version.spec.version;
     let stop = |reason, message| Err(Obstacle { reason, message });
-    if rejected.iter().any(|rejected| rejected.digest == version.spec.artifact.digest) {
+    if rejected.contains(&version.spec.artifact.digest) {
         return stop(
             "VersionRejected",
             format!("{name} was rolled back here and does not come back. Retrain."),
@@ -97,12 +103,17 @@ fn may_serve(
                 baseline.version.version, stable.version
             ),
         ),
-        (Admission::Gates, ResolvedBaseline::Version(_), None) => Ok(()),
-        (Admission::Bootstrap, ResolvedBaseline::Bootstrap(_), None) if approved(version) => Ok(()),
-        (Admission::Bootstrap, ResolvedBaseline::Bootstrap(_), None) => stop(
+        (Admission::Gates, ResolvedBaseline::Version(_), None)
+        | (Admission::Bootstrap, ResolvedBaseline::Bootstrap(_), None)
+            if approved(version) =>
+        {
+            Ok(())
+        }
+        (Admission::Gates, ResolvedBaseline::Version(_), None)
+        | (Admission::Bootstrap, ResolvedBaseline::Bootstrap(_), None) => stop(
             "ApprovalMissing",
             format!(
-                "{name} had no version to be compared with, so a person must approve it: kubectl annotate modelversion {} {}=\"your name\"",
+                "{name} would take all requests without a version to be compared with, so a person must approve it: kubectl annotate modelversion {} {}=\"your name\"",
                 version.metadata.name.as_deref().unwrap_or_default(),
                 names::ANNOTATION_APPROVED_BY
             ),

@@ -2,6 +2,7 @@
 //!
 //! Called by [`super::plan`] on every tick of a step. A breach comes first and has no precondition; a step ends only with
 //! a fresh pass of every trigger, enough time and enough requests; a step that cannot be judged is rolled back in time.
+//! How old a sample is, is told by the clock as it is; times that are compared with recorded ones never run backwards.
 
 use anneal_crds::{
     Span, VersionRef,
@@ -11,7 +12,8 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
-    plan::Draft,
+    draft::Draft,
+    plan::Fate,
     query,
     reading::{self, Answer, Verdict},
 };
@@ -27,13 +29,28 @@ impl Draft<'_> {
                 "{} of {} is {}, and {} is asked for.",
                 breach.metric, candidate.version, breach.value, breach.bound
             );
-            return self.roll_back(candidate, "ThresholdBreached", &message, readings);
+            return self.take_out(candidate, Fate::Rejected, "ThresholdBreached", &message, readings);
+        }
+        if self.status().phase == RolloutPhase::Shadow && self.rollout.spec.strategy.shadow.is_none() {
+            // The shadow was taken out of the spec meanwhile: the strategy begins again, without it.
+            return self.prepare(candidate.clone());
+        }
+        if self.status().phase == RolloutPhase::Canary && self.unavailable(candidate) {
+            // Requests that nobody answers are in no server's counters.
+            let why = self
+                .pod_trouble(candidate)
+                .map_or_else(String::new, |trouble| format!(" {}", trouble.message));
+            let message = format!("{} has no ready pod and takes live requests.{why}", candidate.version);
+            return self.take_out(candidate, Fate::Rejected, "CandidateUnavailable", &message, readings);
         }
         let (duration, min_requests) = self.step_terms();
         let hold = self.hold(candidate, &judged, duration, min_requests);
         let max_hold = self.rollout.spec.judge.max_hold.get();
-        let blind_for =
-            self.seen().holding_since.map_or(SignedDuration::ZERO, |since| self.now.duration_since(since.0));
+        let blind_for = self
+            .status()
+            .holding_since
+            .as_ref()
+            .map_or(SignedDuration::ZERO, |since| self.now.duration_since(since.0));
         match hold {
             None if self.accepted_age().is_some_and(|age| age >= duration.get()) => {
                 self.step_passed(candidate, readings)
@@ -46,14 +63,14 @@ impl Draft<'_> {
                     "{} could not be judged within {}: {why}.",
                     candidate.version, self.rollout.spec.judge.max_hold
                 );
-                self.roll_back(candidate, "HeldTooLong", &message, readings);
+                self.take_out(candidate, Fate::Rejected, "HeldTooLong", &message, readings);
             }
             Some(why) => self.waiting("Holding", &format!("The step waits: {why}.")),
         }
     }
 
     fn step_passed(&mut self, candidate: &VersionRef, readings: Vec<RecordedReading>) {
-        let status = self.seen();
+        let status = self.status();
         let next = match status.phase {
             RolloutPhase::Canary => {
                 usize::try_from(status.step_index).unwrap_or(usize::MAX).saturating_add(1)
@@ -71,7 +88,8 @@ impl Draft<'_> {
     /// depend on it.
     fn judge(&self) -> Vec<(Verdict, RecordedReading)> {
         let spec = &self.rollout.spec;
-        let queries = query::queries(self.snapshot.rollout, self.now);
+        let now = self.snapshot.now;
+        let queries = query::queries(self.snapshot.rollout, now);
         let missing = Answer::Vector(vec![]);
         let one = |trigger: &String| {
             let Some(metric) = spec.metrics.iter().find(|metric| metric.name == *trigger) else {
@@ -80,7 +98,7 @@ impl Draft<'_> {
             let answer = self.snapshot.answers.get(trigger).unwrap_or(&missing);
             let query =
                 queries.iter().find(|query| query.metric == *trigger).map_or("", |query| &query.expression);
-            let reading = reading::read(metric, answer, spec.prometheus.stale_after, self.now);
+            let reading = reading::read(metric, answer, spec.prometheus.stale_after, now);
             reading::judge(metric, &reading, query)
         };
         spec.strategy.rollback_triggers.iter().map(one).collect()
@@ -102,8 +120,8 @@ impl Draft<'_> {
         // The first scrapes of a step take a moment; that is not blindness yet.
         let settled = self.step_age() > self.rollout.spec.prometheus.stale_after.get();
         let now = Time(self.now);
-        let since = self.seen().holding_since;
-        self.status().holding_since = blind.as_ref().and(since.or(settled.then_some(now)));
+        let since = self.status().holding_since.clone();
+        self.status_mut().holding_since = blind.as_ref().and(since.or(settled.then_some(now)));
         let truth = Truth::from(blind.is_none());
         let (reason, message) =
             blind.as_ref().map_or(("Fresh", "Every trigger has a fresh reading."), |why| ("NoReading", why));
@@ -130,7 +148,7 @@ impl Draft<'_> {
     /// Shortest time and fewest requests of the current step.
     fn step_terms(&self) -> (Span, u32) {
         let strategy = &self.rollout.spec.strategy;
-        match (self.seen().phase, &strategy.shadow) {
+        match (self.status().phase, &strategy.shadow) {
             (RolloutPhase::Shadow, Some(shadow)) => (shadow.duration, shadow.min_requests),
             (
                 RolloutPhase::Shadow

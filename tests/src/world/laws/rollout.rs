@@ -111,7 +111,8 @@ impl Sim {
             .is_none_or(|record| !record["metadata"]["annotations"][names::ANNOTATION_APPROVED_BY].is_null());
         let lawful = truth.as_ref().is_some_and(|truth| match &stable {
             Some(stable) => truth.beats.as_ref() == Some(stable),
-            None => truth.beats.is_some() || (truth.good_first && approved),
+            // It takes everything at once: a person must have said so.
+            None => (truth.beats.is_some() || truth.good_first) && approved,
         });
         if !lawful {
             let why = format!("{name}: {digest} over {stable:?}, and it is {truth:?}, approved {approved}");

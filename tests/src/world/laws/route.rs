@@ -84,6 +84,16 @@ impl Sim {
         if walk.disturbed || !(result.is_ok() || refused) {
             return;
         }
+        let told = status["conditions"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|told| told["type"] == "Stalled" && told["status"] == "True"));
+        if refused && !told {
+            self.broken("what is refused is told", format!("{name}: {result:?}, {}", status["conditions"]));
+        }
+        if result.is_ok() && status["phase"] == "Canary" && self.nobody_is_ready(&candidate) {
+            let why = format!("{candidate} at weight {}", status["weight"]);
+            self.broken("no live request goes where nobody answers", why);
+        }
         for told in walk.told.iter().filter(|told| told.verdict == Verdict::Breach) {
             let service = workload(name, &serde_json::json!({"version": told.version}));
             if shares.reach(&service) {
@@ -103,6 +113,11 @@ impl Sim {
                 format!("{name}: {shares:?}, not {wanted:?}"),
             );
         }
+    }
+
+    fn nobody_is_ready(&self, workload: &str) -> bool {
+        let deployment = self.store.get(&Key::new(Kind::Deployment, NAMESPACE, workload));
+        deployment.is_none_or(|deployment| deployment["status"]["readyReplicas"].as_i64().unwrap_or(0) == 0)
     }
 
     fn hostnames_follow(&self, key: &Key, route: Option<&Value>) -> bool {

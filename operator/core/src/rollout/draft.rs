@@ -1,0 +1,217 @@
+//! A plan in the making: what has been decided so far, and the helpers with which every decision is written down.
+//!
+//! Made by [`super::plan`], and handed through `plan`, `step` and `converge`. No helper here decides which version serves.
+
+use std::sync::LazyLock;
+
+use anneal_crds::{
+    ModelRollout, ModelRolloutStatus, ModelVersion, VersionRef,
+    model_rollout::{Decision, RecordedReading, RolloutPhase},
+    names,
+};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{
+    api::{apps::v1::DeploymentStatus, core::v1::Pod},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use serde_json::Value;
+
+use super::{
+    build::{self, Home},
+    select,
+    snapshot::{GatewayState, Snapshot},
+    weights,
+};
+use crate::{
+    condition::{KState, Truth, Writer, keep_refusal, not_before},
+    plan::{Action, Note, Plan, Severity, Wake},
+    trouble::{self, Trouble},
+};
+
+/// How soon to look again at something that is watched anyway.
+pub(super) const RECHECK: SignedDuration = SignedDuration::from_secs(5);
+
+static NO_STATUS: LazyLock<ModelRolloutStatus> = LazyLock::new(ModelRolloutStatus::default);
+
+/// A plan in the making.
+pub(super) struct Draft<'a> {
+    pub(super) snapshot: &'a Snapshot<'a>,
+    /// The object with the status as it is to be.
+    pub(super) rollout: ModelRollout,
+    /// The time that is recorded: never before one that was.
+    pub(super) now: Timestamp,
+    pub(super) actions: Vec<Action>,
+    notes: Vec<Note>,
+    wake: Wake,
+}
+
+impl<'a> Draft<'a> {
+    /// The status as it was read, and nothing to do.
+    pub(super) fn new(snapshot: &'a Snapshot<'a>) -> Self {
+        let mut rollout = snapshot.rollout.clone();
+        let status = rollout.status.get_or_insert_default();
+        status.observed_generation = rollout.metadata.generation;
+        let times =
+            [&status.step_started_at, &status.traffic_accepted_at, &status.holding_since].map(Option::as_ref);
+        let now = not_before(snapshot.now, &status.conditions, times);
+        Self { snapshot, rollout, now, actions: vec![], notes: vec![], wake: Wake::OnChange }
+    }
+
+    /// The plan.
+    pub(super) fn finish(mut self) -> Plan<ModelRolloutStatus> {
+        let before = self.snapshot.rollout.status.as_ref().unwrap_or(&NO_STATUS);
+        if !self.actions.is_empty() && before.phase == self.status().phase {
+            keep_refusal(&before.conditions, &mut self.status_mut().conditions);
+        }
+        let status = self.rollout.status.unwrap_or_default();
+        Plan { status, actions: self.actions, notes: self.notes, wake: self.wake }
+    }
+
+    /// The status as it is to be.
+    pub(super) fn status(&self) -> &ModelRolloutStatus {
+        self.rollout.status.as_ref().unwrap_or(&NO_STATUS)
+    }
+
+    pub(super) fn status_mut(&mut self) -> &mut ModelRolloutStatus {
+        self.rollout.status.get_or_insert_default()
+    }
+
+    /// Begins a phase or a step, and says why.
+    pub(super) fn enter(
+        &mut self,
+        phase: RolloutPhase,
+        weight: i32,
+        reason: &str,
+        message: &str,
+        readings: Vec<RecordedReading>,
+    ) {
+        let now = Time(self.now);
+        let steps = weights::steps(&self.rollout.spec.strategy.canary).len();
+        let status = self.status_mut();
+        status.phase = phase;
+        status.weight = weight;
+        status.step_summary =
+            (phase == RolloutPhase::Canary).then(|| format!("{}/{steps}", status.step_index + 1));
+        status.step_started_at = Some(now.clone());
+        status.traffic_accepted_at = None;
+        status.holding_since = None;
+        status.verdict = worst(&readings);
+        status.decision =
+            Some(Decision { reason: reason.to_owned(), message: message.to_owned(), at: now, readings });
+        let rolled_back = phase == RolloutPhase::RolledBack;
+        let severity = if rolled_back { Severity::Warning } else { Severity::Normal };
+        self.notes.push(Note { severity, reason: reason.to_owned(), message: message.to_owned() });
+        let moving = matches!(phase, RolloutPhase::Preparing | RolloutPhase::Shadow | RolloutPhase::Canary);
+        self.condition("Progressing", moving.into(), reason, message);
+        self.condition("RolledBack", rolled_back.into(), reason, message);
+        // Whatever was decided, the data plane does not have it yet.
+        self.kstatus(KState::Reconciling, reason, message);
+        self.wake_at_latest(SignedDuration::from_secs(1));
+    }
+
+    /// Looks again after `span`, or before.
+    pub(super) fn wake_at_latest(&mut self, span: SignedDuration) {
+        // By the clock as it is: a recorded time that lies ahead must not put anything off.
+        let Wake::At(mine) = Wake::after(self.snapshot.now, span) else { return };
+        self.wake = match self.wake {
+            Wake::OnChange => Wake::At(mine),
+            Wake::At(other) => Wake::At(other.min(mine)),
+        };
+    }
+
+    /// The record of a version: by name too, because two versions may have the very same artifact.
+    pub(super) fn version(&self, reference: &VersionRef) -> Option<&'a ModelVersion> {
+        self.snapshot.versions.iter().find(|version| select::reference(version) == *reference)
+    }
+
+    fn deployment(&self, version: &VersionRef) -> Option<&'a Value> {
+        let home = Home::of(&self.rollout)?;
+        let name = build::workload_name(home.name, &version.version);
+        let find = |object: &&Value| object["metadata"]["name"] == name.as_str();
+        self.snapshot.children.deployments.iter().find(find)
+    }
+
+    fn deployment_status(&self, version: &VersionRef) -> Option<DeploymentStatus> {
+        serde_json::from_value(self.deployment(version)?["status"].clone()).ok()
+    }
+
+    /// Whether all pods that a version is to have are ready, and none of an older template is left.
+    pub(super) fn ready(&self, version: &VersionRef) -> bool {
+        let Some(status) = self.deployment_status(version) else { return false };
+        let generation =
+            self.deployment(version).and_then(|deployment| deployment["metadata"]["generation"].as_i64());
+        let wanted = self.rollout.spec.serving.replicas;
+        let updated = status.updated_replicas.unwrap_or(0);
+        status.observed_generation >= generation
+            && updated >= wanted
+            && status.replicas.unwrap_or(updated) <= updated
+            && status.ready_replicas.unwrap_or(0) >= wanted
+    }
+
+    /// Whether nobody could answer a request that is sent to a version.
+    pub(super) fn unavailable(&self, version: &VersionRef) -> bool {
+        self.deployment_status(version).is_none_or(|status| status.ready_replicas.unwrap_or(0) == 0)
+    }
+
+    /// What keeps the pods of a version from running.
+    pub(super) fn pod_trouble(&self, version: &VersionRef) -> Option<Trouble> {
+        let of_version = |pod: &&Pod| {
+            pod.metadata.labels.as_ref().and_then(|labels| labels.get(names::LABEL_VERSION))
+                == Some(&version.version)
+        };
+        trouble::find(self.snapshot.children.pods.iter().filter(of_version))
+            .or_else(|| trouble::of_deployment(&self.deployment_status(version)?))
+    }
+
+    /// What keeps requests from coming in.
+    pub(super) fn gateway_trouble(&self) -> Option<Trouble> {
+        let name = &self.rollout.spec.traffic.gateway.name;
+        let (reason, message) = match &self.snapshot.gateway {
+            GatewayState::Programmed => return None,
+            GatewayState::Missing => (
+                "GatewayMissing",
+                format!("Gateway {name} does not exist. Create it, or correct spec.traffic.gateway."),
+            ),
+            GatewayState::NotProgrammed => {
+                ("GatewayNotProgrammed", format!("Gateway {name} is not programmed. See its status."))
+            }
+            GatewayState::Unknown(why) => {
+                ("GatewayUnknown", format!("Gateway {name} could not be read: {why}."))
+            }
+        };
+        Some(Trouble { reason: reason.to_owned(), message })
+    }
+
+    pub(super) fn step_age(&self) -> SignedDuration {
+        let started = self.status().step_started_at.as_ref();
+        started.map_or(SignedDuration::ZERO, |started| self.now.duration_since(started.0))
+    }
+
+    pub(super) fn accepted_age(&self) -> Option<SignedDuration> {
+        self.status().traffic_accepted_at.as_ref().map(|accepted| self.now.duration_since(accepted.0))
+    }
+
+    pub(super) fn stalled(&mut self, trouble: &Trouble) {
+        self.kstatus(KState::Stalled, &trouble.reason, &trouble.message);
+    }
+
+    pub(super) fn kstatus(&mut self, state: KState, reason: &str, message: &str) {
+        self.writer().set_kstatus(state, reason, message);
+    }
+
+    pub(super) fn condition(&mut self, type_: &str, truth: Truth, reason: &str, message: &str) {
+        self.writer().set(type_, truth, reason, message);
+    }
+
+    fn writer(&mut self) -> Writer<'_> {
+        let generation = self.rollout.metadata.generation;
+        let now = self.now;
+        Writer { conditions: &mut self.status_mut().conditions, generation, now }
+    }
+}
+
+/// One verdict for all readings: what is wrong before what is missing before what passes.
+fn worst(readings: &[RecordedReading]) -> Option<String> {
+    let says = |verdict: &&str| readings.iter().any(|reading| reading.verdict == *verdict);
+    ["Breach", "NoData", "Pass"].iter().find(|verdict| says(verdict)).map(|verdict| (*verdict).to_owned())
+}

@@ -1,0 +1,55 @@
+//! What a decision about a ModelRollout may look at.
+//!
+//! Filled by the shell's `observe`, by the simulation and by tests; read by everything in this module.
+
+use std::collections::BTreeMap;
+
+use anneal_crds::{ModelRollout, ModelVersion};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::Value;
+
+use super::reading::Answer;
+
+/// Everything that a decision about a ModelRollout may look at.
+#[derive(Clone, Debug)]
+pub struct Snapshot<'a> {
+    /// The object with its status.
+    pub rollout: &'a ModelRollout,
+    /// All ModelVersions of the namespace with the model's label.
+    pub versions: &'a [ModelVersion],
+    /// The children as they are.
+    pub children: &'a Children,
+    /// The gateway that the spec names.
+    pub gateway: GatewayState,
+    /// Answers to [`super::queries`], by metric; a missing one is no data.
+    pub answers: &'a BTreeMap<String, Answer>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// The children of a rollout as they are in the cluster, found by label, and by name, whoever made them.
+#[derive(Clone, Debug, Default)]
+pub struct Children {
+    /// Deployments with the rollout's label or with the name of one of its versions'.
+    pub deployments: Vec<Value>,
+    /// Services with the rollout's label or with the name of one of its versions'.
+    pub services: Vec<Value>,
+    /// The HTTPRoute with the rollout's name.
+    pub route: Option<Value>,
+    /// Pods of all versions.
+    pub pods: Vec<Pod>,
+}
+
+/// What is known of the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GatewayState {
+    /// It exists and the data plane has it.
+    Programmed,
+    /// It exists and the data plane does not have it yet.
+    NotProgrammed,
+    /// It does not exist, or its kind does not.
+    Missing,
+    /// It could not be read, and why.
+    Unknown(String),
+}
