@@ -1,11 +1,8 @@
 //! `/livez`, `/readyz` and `/metrics`.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use axum::{Router, http::StatusCode, routing::get};
@@ -29,14 +26,13 @@ impl Readiness {
     }
 }
 
-/// Serves until `stop`; fails if the address cannot be bound.
+/// Serves on `listener` until `stop`.
 pub async fn serve(
-    address: SocketAddr,
+    listener: TcpListener,
     readiness: Readiness,
     metrics: Metrics,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let listener = TcpListener::bind(address).await?;
     let app = Router::new()
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(move || async move { readiness.code() }))

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! `run` watches and calls [`reconcile`], which is the whole walk on one screen: [`observe`] reads the cluster through
-//! the ports and calls the core's plan, `reconcile` records its status, [`perform`] does what follows. [`ports`] are the
+//! the ports and calls the core's plan, `reconcile` records its status, [`perform`] does what follows, and `refusal` tells what the API server says no to. [`ports`] are the
 //! only ways out; `kube_cluster`, `prometheus_api` and `clock` are the real ones, the simulation has others.
 
 pub mod clock;
@@ -18,4 +18,5 @@ pub mod perform;
 pub mod ports;
 pub mod prometheus_api;
 pub mod reconcile;
+mod refusal;
 pub mod run;

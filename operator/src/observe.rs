@@ -98,15 +98,16 @@ pub async fn rollout(
     let versions: Vec<ModelVersion> =
         find_all(cluster, Kind::ModelVersion, namespace, (names::LABEL_MODEL, &rollout.spec.model)).await?;
     let children = rollout::Children {
-        deployments: cluster.list(Kind::Deployment, namespace, label).await?,
-        services: cluster.list(Kind::Service, namespace, label).await?,
+        deployments: workloads(cluster, Kind::Deployment, rollout).await?,
+        services: workloads(cluster, Kind::Service, rollout).await?,
         route: cluster.get(&Key::new(Kind::HttpRoute, namespace, name)).await?,
-        pods: find_all(cluster, Kind::Pod, namespace, label).await?,
+        // They only explain; a decision does not wait for them.
+        pods: find_all(cluster, Kind::Pod, namespace, label).await.unwrap_or_default(),
     };
     let gateway = &rollout.spec.traffic.gateway;
     let gateway_key =
         Key::new(Kind::Gateway, gateway.namespace.as_deref().unwrap_or(namespace), &gateway.name);
-    let gateway = gateway_state(cluster.get(&gateway_key).await?.as_ref());
+    let gateway = gateway_state(cluster.get(&gateway_key).await);
     let now = ports.clock.now();
     let answers = answers(ports.prometheus.as_ref(), rollout, now).await;
     Ok(rollout::plan(&rollout::Snapshot {
@@ -133,8 +134,30 @@ async fn answers(
     join_all(asked).await.into_iter().collect()
 }
 
-fn gateway_state(gateway: Option<&Value>) -> rollout::GatewayState {
-    let Some(gateway) = gateway else { return rollout::GatewayState::Missing };
+/// The rollout's children of a kind by label, and those by name that lack it: their names may be someone else's.
+async fn workloads(
+    cluster: &dyn Cluster,
+    kind: Kind,
+    rollout: &ModelRollout,
+) -> Result<Vec<Value>, ClusterError> {
+    let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
+    let label = (names::LABEL_ROLLOUT, rollout.metadata.name.as_deref().unwrap_or_default());
+    let mut found = cluster.list(kind, namespace, label).await?;
+    for name in rollout::workload_names(rollout) {
+        if !found.iter().any(|object| object["metadata"]["name"] == name.as_str()) {
+            found.extend(cluster.get(&Key::new(kind, namespace, &name)).await?);
+        }
+    }
+    Ok(found)
+}
+
+/// A Gateway that cannot be read stops no rollback.
+fn gateway_state(gateway: Result<Option<Value>, ClusterError>) -> rollout::GatewayState {
+    let gateway = match gateway {
+        Ok(Some(gateway)) => gateway,
+        Ok(None) => return rollout::GatewayState::Missing,
+        Err(error) => return rollout::GatewayState::Unknown(error.to_string()),
+    };
     let programmed = gateway["status"]["conditions"].as_array().is_some_and(|conditions| {
         conditions.iter().any(|condition| condition["type"] == "Programmed" && condition["status"] == "True")
     });

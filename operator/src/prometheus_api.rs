@@ -11,6 +11,8 @@ use crate::ports::Prometheus;
 
 /// Longest wait for an answer; a step's decision is not worth more.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Most bytes of an answer: a server that sends more must not take the operator's memory.
+const MAX_BYTES: usize = 1 << 20;
 /// Most series of an answer: a query sums, so more than a histogram's buckets are a mistake.
 const MAX_SERIES: usize = 1000;
 
@@ -34,12 +36,10 @@ impl HttpPrometheus {
         let url = format!("{}/api/v1/query", base_url.trim_end_matches('/'));
         let time = format!("{:.3}", at.as_millisecond() as f64 / 1000.0);
         let request = self.client.get(url).query(&[("query", expression), ("time", &time)]);
-        let response = request.send().await.map_err(|error| error.without_url().to_string())?;
+        let response = request.send().await.map_err(|error| said(&error.without_url()))?;
         let status = response.status();
-        let body: Response = response
-            .json()
-            .await
-            .map_err(|error| format!("status {status} and no JSON of Prometheus: {}", error.without_url()))?;
+        let body: Response = serde_json::from_slice(&read(response).await?)
+            .map_err(|error| format!("status {status} and no JSON of Prometheus: {error}"))?;
         match body {
             Response::Success { data: Data::Vector(vector) } if vector.len() <= MAX_SERIES => {
                 vector.into_iter().map(Sample::series).collect()
@@ -51,6 +51,24 @@ impl HttpPrometheus {
             Response::Error { error } => Err(error),
         }
     }
+}
+
+/// The body, as far as it may go.
+async fn read(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| said(&error.without_url()))? {
+        if body.len() + chunk.len() > MAX_BYTES {
+            return Err(format!("the answer is longer than {MAX_BYTES} bytes"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// An error with its causes, because reqwest's own words name none.
+fn said(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |said, cause| format!("{said}: {cause}"))
 }
 
 #[async_trait]

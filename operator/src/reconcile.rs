@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::{
     observe, perform,
     ports::{Clock, Cluster, ClusterError, Prometheus},
+    refusal,
 };
 
 /// The ways out.
@@ -62,27 +63,35 @@ pub async fn reconcile(
     let mut conflicts = 0;
     loop {
         let Some(object) = ports.cluster.get(&key).await? else { return Ok(Wake::OnChange) };
-        let walked = match machine {
-            Machine::RetrainJob => {
-                let job: RetrainJob = observe::parse(&key, object.clone())?;
-                let plan = observe::retrain(ports, &job).await?;
-                walk(ports, &key, &object, job.status.as_ref(), plan).await
-            }
-            Machine::ModelRollout => {
-                let rollout: ModelRollout = observe::parse(&key, object.clone())?;
-                let plan = observe::rollout(ports, &rollout).await?;
-                walk(ports, &key, &object, rollout.status.as_ref(), plan).await
-            }
-        };
-        match walked {
+        match walk(ports, machine, &key, &object).await {
             Err(ClusterError::Conflict) if conflicts < MAX_CONFLICTS => conflicts += 1,
-            other => return other,
+            Err(error) => {
+                refusal::tell(ports, &key, &error).await?;
+                return Err(error);
+            }
+            Ok(wake) => return Ok(wake),
+        }
+    }
+}
+
+/// From the object as it was read to the cluster.
+async fn walk(ports: &Ports, machine: Machine, key: &Key, object: &Value) -> Result<Wake, ClusterError> {
+    match machine {
+        Machine::RetrainJob => {
+            let job: RetrainJob = observe::parse(key, object.clone())?;
+            let plan = observe::retrain(ports, &job).await?;
+            follow(ports, key, object, job.status.as_ref(), plan).await
+        }
+        Machine::ModelRollout => {
+            let rollout: ModelRollout = observe::parse(key, object.clone())?;
+            let plan = observe::rollout(ports, &rollout).await?;
+            follow(ports, key, object, rollout.status.as_ref(), plan).await
         }
     }
 }
 
 /// Records first; performs, and tells people, only what follows from a recorded status.
-async fn walk<S: PartialEq + Serialize>(
+async fn follow<S: PartialEq + Serialize>(
     ports: &Ports,
     key: &Key,
     object: &Value,

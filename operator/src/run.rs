@@ -14,12 +14,15 @@ use kube::{
     core::PartialObjectMeta,
     runtime::{
         Controller,
-        controller::{Action, Config},
+        controller::{self, Action, Config},
         reflector::ObjectRef,
         watcher,
     },
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    net::TcpListener,
+    time::{Instant, sleep, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -58,6 +61,9 @@ pub enum Error {
     /// The address is taken.
     #[error("{0} cannot be listened on; choose another address with --listen")]
     Listen(SocketAddr, #[source] std::io::Error),
+    /// A task ended that must not.
+    #[error("the controllers ended by themselves; the process ends so that it is started anew")]
+    Controllers(#[source] Option<tokio::task::JoinError>),
     /// Another process leads now.
     #[error("the lease was lost; the process ends so that it cannot act beside its successor")]
     LeaseLost,
@@ -88,8 +94,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         clock: Arc::new(SystemClock),
     };
     let server_stop = CancellationToken::new();
-    let server =
-        tokio::spawn(http::serve(options.listen, readiness.clone(), metrics.clone(), server_stop.clone()));
+    let listener = TcpListener::bind(options.listen).await;
+    let listener = listener.map_err(|error| Error::Listen(options.listen, error))?;
+    let server = tokio::spawn(http::serve(listener, readiness.clone(), metrics.clone(), server_stop.clone()));
     let led = lead(&options, &client, &ports, &metrics, &readiness, &stop).await;
     readiness.set(false);
     metrics.leading.set(0);
@@ -138,32 +145,35 @@ async fn lead(
         metrics.clone(),
         controllers_stop.clone(),
     ));
-    let lost = tokio::select! {
-        () = keep(&mut candidate, retry) => true,
-        _ = &mut controllers => false,
+    let ended = tokio::select! {
+        () = keep(&mut candidate, retry) => Err(Error::LeaseLost),
+        ended = &mut controllers => match ended {
+            Ok(()) if stop.is_cancelled() => Ok(()),
+            Ok(()) => Err(Error::Controllers(None)),
+            Err(error) => Err(Error::Controllers(Some(error))),
+        },
     };
     controllers_stop.cancel();
-    if lost {
-        return Err(Error::LeaseLost);
+    if let Err(Error::LeaseLost) = ended {
+        return ended;
     }
     if let Err(error) = candidate.release().await {
         tracing::warn!(%error, "the lease could not be given back; it expires by itself");
     }
-    Ok(())
+    ended
 }
 
-/// Renews until that is no longer possible.
+/// Renews until that is no longer possible. It ends in time before anyone else may take the lease, even while a call hangs.
 async fn keep(candidate: &mut Candidate<'_>, retry: Duration) {
-    let mut renewed = Instant::now();
+    let mut deadline = Instant::now() + period(lease::RENEW_DEADLINE);
     loop {
         sleep(retry).await;
-        match candidate.try_lead().await {
-            Ok(true) => renewed = Instant::now(),
-            Ok(false) => return,
-            Err(error) => tracing::warn!(%error, "the lease could not be renewed"),
-        }
-        if renewed.elapsed() > period(lease::RENEW_DEADLINE) {
-            return;
+        // What counts is when the renewal was sent: it may be written that early.
+        let sent = Instant::now();
+        match timeout_at(deadline, candidate.try_lead()).await {
+            Ok(Ok(true)) => deadline = sent + period(lease::RENEW_DEADLINE),
+            Ok(Ok(false)) | Err(_) => return,
+            Ok(Err(error)) => tracing::warn!(%error, "the lease could not be renewed"),
         }
     }
 }
@@ -288,7 +298,10 @@ async fn drive(
         )
         .for_each(|result| async move {
             if let Err(error) = result {
-                tracing::debug!(?error, "a reconcile or a watch failed");
+                // Reconciles tell of their failures themselves.
+                if !matches!(error, controller::Error::ReconcilerFailed(..)) {
+                    tracing::warn!(%error, "a watch failed; it is started anew");
+                }
             }
         })
         .await;
