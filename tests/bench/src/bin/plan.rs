@@ -19,8 +19,8 @@ const ROUNDS: usize = 31;
 /// Decisions of a round.
 const DECISIONS: u32 = 2_000;
 
-const JOB: &str = include_str!("../../../examples/car-loan/retrainjob.yaml");
-const ROLLOUT: &str = include_str!("../../../examples/car-loan/modelrollout.yaml");
+const JOB: &str = include_str!("../../../../examples/car-loan/retrainjob.yaml");
+const ROLLOUT: &str = include_str!("../../../../examples/car-loan/modelrollout.yaml");
 
 fn main() -> Result<()> {
     let now = Timestamp::from_second(1_800_000_000)?;
