@@ -89,6 +89,10 @@ fn flags(plan: &Plan, name: &str) -> Vec<String> {
             "--service-account-issuer=https://kubernetes.default.svc".into(),
             format!("--service-account-key-file={}", pki("accounts.pub")),
             format!("--service-account-signing-key-file={}", pki("accounts.key")),
+            format!("--audit-policy-file={state}/audit.yaml"),
+            format!("--audit-log-path={}", plan.audit_log().display()),
+            // Whoever looks for an event right after it happened must find it.
+            "--audit-log-mode=blocking-strict".into(),
         ],
         "kube-controller-manager" => vec![
             kubeconfig,

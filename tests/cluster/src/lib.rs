@@ -114,6 +114,12 @@ impl Cluster {
         self.plan.netns()
     }
 
+    /// The API server's audit log, one JSON object a line: all calls of the operator, and what creates Anneal's kinds, Jobs,
+    /// Deployments and ReplicaSets.
+    pub fn audit_log(&self) -> PathBuf {
+        self.plan.audit_log()
+    }
+
     /// A folder on the host for a hostPath or local volume. It goes with the cluster.
     pub fn data(&self) -> PathBuf {
         self.plan.path("data")

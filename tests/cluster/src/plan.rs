@@ -66,6 +66,11 @@ impl Plan {
         self.path("admin.kubeconfig")
     }
 
+    /// The API server's audit log.
+    pub fn audit_log(&self) -> PathBuf {
+        self.path("logs/audit.log")
+    }
+
     /// The network namespace, for `nsenter --net=`.
     pub fn netns(&self) -> PathBuf {
         self.path("netns")

@@ -5,6 +5,8 @@
 use crate::images;
 use crate::plan::{NODE, Plan};
 
+/// What the API server notes down.
+pub(crate) const AUDIT: &str = include_str!("../config/audit.yaml");
 /// The configuration of containerd.
 pub(crate) const CONTAINERD: &str = include_str!("../config/containerd.toml");
 /// The pod network.
@@ -51,7 +53,7 @@ mod tests {
     #[test]
     fn nothing_is_left_to_fill_in() {
         let plan = Plan::new(Path::new("/s"), "demo").unwrap();
-        for template in [CONTAINERD, CNI, KUBELET, PROXY, COREDNS, PROMETHEUS, GATEWAY_CLASS] {
+        for template in [AUDIT, CONTAINERD, CNI, KUBELET, PROXY, COREDNS, PROMETHEUS, GATEWAY_CLASS] {
             let text = render(template, &plan);
             assert!(!text.contains("{{"), "{text}");
         }

@@ -99,11 +99,11 @@ pub const PROMETHEUS: GoPart = GoPart {
     cgo: "0",
 };
 
-/// rclone, for `rclone serve s3`.
-pub const RCLONE: GoPart = GoPart {
-    name: "rclone",
-    files: files!("rclone", "go.mod", "go.sum", "main.go"),
-    packages: &["."],
+/// The Versity S3 gateway: an S3 server over a folder, with signatures and conditional writes.
+pub const S3_SERVER: GoPart = GoPart {
+    name: "versitygw",
+    files: files!("versitygw", "go.mod", "go.sum"),
+    packages: &["github.com/versity/versitygw/cmd/versitygw"],
     ldflags: STRIPPED,
     tags: "",
     cgo: "0",

@@ -57,6 +57,7 @@ fn prepare(cluster: &Cluster, tools: &Tools) -> Result<()> {
     net::create(plan)?;
     pki::make(plan)?;
     for (file, template) in [
+        ("audit.yaml", render::AUDIT),
         ("containerd.toml", render::CONTAINERD),
         ("cni/conf/10-pods.conflist", render::CNI),
         ("kubelet.yaml", render::KUBELET),
