@@ -140,6 +140,11 @@ impl Cluster {
         self.client("kubectl")?.args(["apply", "--server-side", "-f", "-"]).input(manifest).capture()
     }
 
+    /// Lets the API server check a manifest as if it were applied.
+    pub fn dry_run(&self, manifest: &str) -> Result<String> {
+        self.client("kubectl")?.args(["apply", "--dry-run=server", "-f", "-"]).input(manifest).capture()
+    }
+
     /// Runs helm as the administrator and returns what it prints.
     pub fn helm<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Result<String> {
         self.client("helm")?.args(args).capture()

@@ -1,8 +1,6 @@
 //! Bad input on a real API server: refused at `kubectl apply` with field and reason, or told in a condition with the next
 //! step.
 
-#![expect(clippy::unwrap_used, reason = "this is a test")]
-
 mod common;
 
 use common::{Kubectl, Namespace, example, with, without};

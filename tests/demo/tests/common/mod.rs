@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Most time for a condition after the cluster knows; the test allows more only for the cluster itself.
 const PATIENCE: Duration = Duration::from_secs(90);

@@ -1,0 +1,135 @@
+//! `cargo xtask soak`: the long runs that do not fit into `cargo xtask test`.
+//!
+//! Called by people, before something is called done. It stops at the first broken law or failed demo; mutants that no test
+//! catches are listed. The last line is one JSON object of what ran.
+
+use anneal_cluster::Cluster;
+use anyhow::{Context as _, Result, ensure};
+use clap::ValueEnum;
+
+use crate::{
+    Context,
+    cargo::Cargo,
+    demo::{self, Options},
+    print, test, tools,
+};
+
+/// How long to soak.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Selection {
+    /// What to run; everything if nothing is named
+    parts: Vec<Part>,
+    /// Simulated worlds
+    #[arg(long, default_value_t = 100_000)]
+    seeds: u32,
+    /// Which part of the mutants, such as 3/40; all if left out
+    #[arg(long)]
+    shard: Option<String>,
+    /// How often both kill matrices are gone through
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+}
+
+/// One long run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Seeded worlds with every law
+    Worlds,
+    /// Every decision of the core changed a little: does a test notice?
+    Mutants,
+    /// The demo, with the operator killed at ten moments
+    Kills,
+}
+
+const CLUSTER: &str = "soak";
+
+/// Runs the parts and prints what ran.
+pub(crate) fn run(context: &Context, selection: &Selection) -> Result<()> {
+    let chosen = |part| selection.parts.is_empty() || selection.parts.contains(&part);
+    let cargo = Cargo::prepare(context)?;
+    let mut line = vec![];
+    if chosen(Part::Worlds) {
+        worlds(context, &cargo, selection.seeds)?;
+        line.push(format!("\"seeds\":{}", selection.seeds));
+    }
+    if chosen(Part::Mutants) {
+        let [caught, missed, unviable] = mutants(context, &cargo, selection.shard.as_deref())?;
+        line.push(format!(
+            "\"mutantsCaught\":{caught},\"mutantsMissed\":{missed},\"mutantsUnviable\":{unviable}"
+        ));
+    }
+    if chosen(Part::Kills) {
+        let demos = kills(context, selection.rounds)?;
+        line.push(format!("\"demos\":{demos}"));
+    }
+    print(&format!("{{{}}}", line.join(",")))
+}
+
+fn worlds(context: &Context, cargo: &Cargo, seeds: u32) -> Result<()> {
+    let args = [
+        "test",
+        "--locked",
+        "--package",
+        "anneal-tests",
+        "--test",
+        "world",
+        "--",
+        "--nocapture",
+        "every_law",
+    ];
+    let command = cargo.command(&args).env("SEEDS", seeds.to_string());
+    test::count(context, &format!("Play {seeds} worlds"), &command)
+}
+
+/// How many mutants were caught, missed, and could not be built.
+fn mutants(context: &Context, cargo: &Cargo, shard: Option<&str>) -> Result<[usize; 3]> {
+    let program = tools::cargo_mutants(context)?;
+    let step = context.progress.step("Mutate the core");
+    let out = context.cache.root().join("mutants");
+    let mut command = cargo
+        .command(&["mutants", "--package", "anneal-core", "--test-package", "anneal-core,anneal-tests"])
+        .args(["--no-shuffle", "--minimum-test-timeout", "120", "--output"])
+        .arg(&out)
+        // Tables and properties of the core; a world that runs on for ever would only cost time.
+        .env("SEEDS", "50")
+        .env("PATH", joined_path(&program)?);
+    if let Some(shard) = shard {
+        command = command.args(["--shard", shard]);
+    }
+    // It fails when a mutant survives; what it wrote is what counts.
+    let ended = command.run(&context.cache.log("mutants"));
+    let count = |file: &str| -> Result<Vec<String>> {
+        let path = out.join("mutants.out").join(file);
+        let text = std::fs::read_to_string(&path).with_context(|| match &ended {
+            Ok(()) => format!("cannot read {}", path.display()),
+            Err(error) => format!("no mutant ran: {error:#}"),
+        })?;
+        Ok(text.lines().map(str::to_owned).collect())
+    };
+    let (caught, missed, unviable) = (count("caught.txt")?, count("missed.txt")?, count("unviable.txt")?);
+    let timeout = count("timeout.txt")?;
+    ensure!(!caught.is_empty(), "no mutant was caught, so nothing was tested: {ended:?}");
+    step.done();
+    missed.iter().try_for_each(|mutant| print(&format!("missed: {mutant}")))?;
+    Ok([caught.len() + timeout.len(), missed.len(), unviable.len()])
+}
+
+fn joined_path(program: &std::path::Path) -> Result<std::ffi::OsString> {
+    let own = program.parent().map(std::path::Path::to_owned);
+    let rest = std::env::var_os("PATH").unwrap_or_default();
+    std::env::join_paths(own.into_iter().chain(std::env::split_paths(&rest)))
+        .context("PATH holds a folder with a colon; remove it")
+}
+
+fn kills(context: &Context, rounds: u32) -> Result<u32> {
+    let mut demos = 0;
+    for _ in 0..rounds {
+        for kills in test::KILLS {
+            Cluster::down(CLUSTER, &context.progress)?;
+            demo::run(context, &Options::throwaway(CLUSTER, kills))?;
+            demos += 1;
+        }
+    }
+    Cluster::down(CLUSTER, &context.progress)?;
+    Ok(demos)
+}
