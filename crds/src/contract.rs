@@ -24,6 +24,13 @@ pub const ENV_OUTPUT_URI: &str = "ANNEAL_OUTPUT_URI";
 pub const ENV_CHECKPOINT_URI: &str = "ANNEAL_CHECKPOINT_URI";
 
 /// Most bytes that Kubernetes keeps of a termination message.
+/// Seconds that a server keeps answering after it was asked to stop, until the data plane sends nobody there any more.
+pub const SERVE_DRAIN_SECONDS: u32 = 10;
+/// Seconds that the last requests may still take after the drain.
+pub const SERVE_LAST_REQUESTS_SECONDS: u32 = 30;
+/// Seconds between the request to stop and the kill of a serving pod: more than the server takes by itself.
+pub const SERVE_GRACE_SECONDS: u32 = SERVE_DRAIN_SECONDS + SERVE_LAST_REQUESTS_SECONDS + 5;
+
 pub const NOTICE_LIMIT: usize = 4096;
 
 /// How a trainer process ends.

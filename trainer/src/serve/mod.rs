@@ -18,6 +18,7 @@ use std::{
 
 use axum::serve::ListenerExt;
 use tokio::{
+use anneal_crds::contract::SERVE_LAST_REQUESTS_SECONDS;
     net::TcpListener,
     runtime::Handle,
     signal::unix::{SignalKind, signal},
@@ -37,8 +38,8 @@ use http::{App, Door};
 use metrics::Metrics;
 use worker::Workers;
 
-/// Longest time that a request may still take once the drain is over.
-const LAST_REQUESTS: Duration = Duration::from_secs(30);
+/// Longest time that a request may still take once the drain is over. The pod's grace period covers it.
+const LAST_REQUESTS: Duration = Duration::from_secs(SERVE_LAST_REQUESTS_SECONDS as u64);
 
 /// What to serve, and how.
 #[derive(Clone, Debug)]
