@@ -8,66 +8,16 @@
 
 mod common;
 
-use std::{
-    io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
-};
+use std::{process::Command, time::Duration};
 
 use anneal_crds::contract::RunResult;
-use common::World;
-use reqwest::{Client, Response, StatusCode};
+use common::{
+    World,
+    process::BINARY,
+    server::{Server, body},
+};
+use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
-
-struct Server {
-    child: Child,
-    url: String,
-}
-
-impl Server {
-    fn start(result: &RunResult, more: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_anneal-trainer"));
-        command.args(["serve", "--artifact", &result.artifact.uri, "--digest", &result.artifact.digest]);
-        command.args(["--model", "cars", "--version", "v20261121.1", "--port", "0"]).args(more);
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let line = lines.find(|line| line.as_ref().unwrap().starts_with("serving ")).unwrap().unwrap();
-        let port = line.rsplit_once(':').unwrap().1.to_owned();
-        Self { child, url: format!("http://127.0.0.1:{port}") }
-    }
-
-    async fn get(&self, path: &str) -> Response {
-        Client::new().get(format!("{}{path}", self.url)).send().await.unwrap()
-    }
-
-    async fn infer(&self, body: &Value) -> Response {
-        Client::new().post(format!("{}/v2/models/cars/infer", self.url)).json(body).send().await.unwrap()
-    }
-
-    /// Value of a series of `anneal_serve_requests_total`.
-    async fn count(&self, arm: &str, code: u16) -> Option<f64> {
-        let page = self.get("/metrics").await.text().await.unwrap();
-        let start = format!(
-            "anneal_serve_requests_total{{arm=\"{arm}\",code=\"{code}\",model=\"cars\",version=\"v20261121.1\"}} "
-        );
-        page.lines().find_map(|line| line.strip_prefix(&start)?.parse().ok())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn body() -> Value {
-    json!({"id": "42", "inputs": [
-        {"name": "x", "shape": [2], "datatype": "FP64", "data": [900.0, 10.0]},
-        {"name": "noise", "shape": [2, 1], "datatype": "FP32", "data": [[0.5], [0.5]]},
-        {"name": "color", "shape": [2], "datatype": "BYTES", "data": ["red", "mauve"]},
-        {"name": "flag", "shape": [2], "datatype": "BOOL", "data": [true, false]},
-    ]})
-}
 
 fn trained() -> (World, RunResult) {
     let world = World::new();
@@ -150,12 +100,7 @@ fn a_users_mistake_is_a_400_that_names_the_field() {
             assert_eq!(error["field"], field, "{name}: {error}");
             assert!(error["reason"].as_str().unwrap().contains(':'), "{name}: {error}");
         }
-        let response = Client::new()
-            .post(format!("{}/v2/models/cars/infer", server.url))
-            .body("{")
-            .send()
-            .await
-            .unwrap();
+        let response = Client::new().post(server.infer_url()).body("{").send().await.unwrap();
         assert_eq!(response.status(), StatusCode::BAD_REQUEST);
         assert_eq!(server.count("live", 400).await, Some(13.0));
         assert_eq!(server.count("live", 500).await, Some(0.0));
@@ -173,7 +118,7 @@ fn copies_are_counted_apart_and_all_series_exist_from_the_start() {
             }
         }
         for host in ["cars.example.com-shadow", "cars.example.com-shadow:80"] {
-            let request = Client::new().post(format!("{}/v2/models/cars/infer", server.url));
+            let request = Client::new().post(server.infer_url());
             let response = request.header("host", host).json(&body()).send().await.unwrap();
             assert_eq!(response.status(), StatusCode::OK);
         }
@@ -221,14 +166,12 @@ fn a_server_that_is_asked_to_stop_answers_until_it_is_gone() {
     let (world, result) = trained();
     let mut server = Server::start(&result, &["--drain", "2s", "--fault", "latency=100ms"]);
     world.runtime.block_on(async {
-        let before = tokio::spawn(
-            Client::new().post(format!("{}/v2/models/cars/infer", server.url)).json(&body()).send(),
-        );
+        let before = tokio::spawn(Client::new().post(server.infer_url()).json(&body()).send());
         let id = server.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
         // The signal needs a moment; readiness goes before the server does.
         while server.get("/v2/health/ready").await.status() != StatusCode::SERVICE_UNAVAILABLE {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(server.get("/v2/health/live").await.status(), StatusCode::OK);
         assert_eq!(server.infer(&body()).await.status(), StatusCode::OK);
@@ -241,7 +184,7 @@ fn a_server_that_is_asked_to_stop_answers_until_it_is_gone() {
 fn what_is_not_the_recorded_artifact_is_not_served() {
     let (_world, result) = trained();
     let serve = |artifact: &str, digest: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_anneal-trainer"));
+        let mut command = Command::new(BINARY);
         command.args([
             "serve",
             "--artifact",

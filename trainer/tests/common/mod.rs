@@ -1,6 +1,9 @@
 //! A small world for the trainer: a temporary folder with data, jobs and models.
 #![allow(dead_code, reason = "every test file uses another part")]
 
+pub mod process;
+pub mod server;
+
 use std::{
     fs,
     path::{Path, PathBuf},
