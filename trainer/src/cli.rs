@@ -57,7 +57,7 @@ pub struct RunArgs {
     /// Folder of all models; default: spec.output.uri.
     #[arg(long, env = ENV_OUTPUT_URI)]
     pub output_uri: Option<String>,
-    /// Folder of this run's checkpoints; default: in the run's folder.
+    /// Folder for checkpoints, in which each run has a folder of its own, <model>/<uid>; default: in the run's folder.
     #[arg(long, env = ENV_CHECKPOINT_URI)]
     pub checkpoint_uri: Option<String>,
     /// File for the termination message; used if it exists.

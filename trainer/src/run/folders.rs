@@ -17,7 +17,7 @@ pub struct Folders {
     pub model: Location,
     /// `…/runs/<uid>/executions`.
     pub executions: Location,
-    /// `…/runs/<uid>/checkpoints`, or where the operator says.
+    /// `…/runs/<uid>/checkpoints`, or `<model>/<uid>` in the folder that was given.
     pub checkpoints: Location,
     /// `…/runs/<uid>/result.json`.
     pub result: Location,
@@ -38,8 +38,12 @@ impl Folders {
         let model = output.join(&job.spec.model);
         let run = model.join("runs").join(job.run.as_str());
         let checkpoints = match checkpoints {
-            Some(uri) => Location::open(runtime, uri)?,
-            None => run.join("checkpoints"),
+            // Whoever gives a folder may give it to several runs, which must not take each other's for their own.
+            Some(uri) => match Location::open(runtime, uri)? {
+                given if given.uri() == own.uri() => own,
+                given => given.join(&job.spec.model).join(job.run.as_str()),
+            },
+            None => own,
         };
         Ok(Self { model, executions: run.join("executions"), checkpoints, result: run.join("result.json") })
     }
@@ -52,6 +56,7 @@ impl Folders {
         let Some(bytes) = self.result.read_if_exists()? else { return Ok(None) };
         serde_json::from_slice(&bytes)
             .map(Some)
+        let own = run.join("checkpoints");
             .map_err(|error| Failure::Unreadable { uri: self.result.uri(), cause: error.to_string() })
     }
 
