@@ -74,6 +74,7 @@ pub struct RetrainJobSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.validation) != has(self.split)").message("data needs exactly one of validation (a file of its own) and split (a part of train)"))]
+#[x_kube(validation = Rule::new("!has(self.validation) || self.validation.uri != self.train.uri").message("data.validation.uri must not be data.train.uri: a model must not be judged on rows that it has learnt"))]
 pub struct Data {
     /// Training rows.
     pub train: DataSource,

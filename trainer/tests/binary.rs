@@ -18,6 +18,7 @@ use anneal_crds::contract::{Device, Evaluation, RunResult};
 use common::{
     World, against,
     process::{BINARY, long, signal},
+    rows,
 };
 use serde_json::{Value, json};
 
@@ -141,6 +142,19 @@ fn the_environment_names_the_run() {
     assert_eq!(world.desk().result().run_uid, "operator");
     assert!(world.path("elsewhere/cars/runs/operator/result.json").exists());
     assert!(!world.path("models").exists());
+}
+
+#[test]
+fn rows_that_are_not_there_are_not_evaluated() {
+    let world = World::new();
+    let result = world.train(&world.job("a", |_| {})).unwrap();
+    world.write("none.parquet", rows(0, 0));
+    let mut command = Command::new(BINARY);
+    command.args(["evaluate", "--artifact", &result.artifact.uri, "--target", "label", "--data"]);
+    let output = command.arg(world.path("none.parquet")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("none.parquet has 0 rows"), "{said}");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod batch;
 mod digest;
 mod error;
+mod files;
 mod load;
 mod read;
 mod split;

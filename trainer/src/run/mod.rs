@@ -25,7 +25,7 @@ pub use version::VersionManifest;
 
 use crate::{
     artifact::{Description, Provenance, describe, digest_of, model_files},
-    data::{self, Sets},
+    data::{self, DataError, Sets},
     error::Failure,
     evaluate::score,
     job::Job,
@@ -138,21 +138,21 @@ impl Traced {
             Ok(Encoded { inputs: encode_features(&schema, rows)?, targets: encode_targets(&schema, rows)? })
         };
         let rows = |rows: &data::Rows| RowSet { rows: rows.count as u64, digest: data::digest(rows) };
+        let (train_rows, validation_rows) = (rows(&sets.train), rows(&sets.validation));
+        // Whatever the files are called.
+        if train_rows == validation_rows {
+            return Err(DataError::SameRows { rows: sets.train.count }.into());
+        }
         Ok(Self {
             schema_digest: digest_of(&text),
             train: encode(&sets.train)?,
             validation: encode(&sets.validation)?,
-            train_rows: rows(&sets.train),
-            validation_rows: rows(&sets.validation),
+            train_rows,
+            validation_rows,
             schema,
         })
     }
 
-    fn train(
-        &self,
-        request: &Request,
-        compute: Compute,
-        checkpoints: &Checkpoints,
     fn checkpoints(&self, request: &Request, fence: &Fence) -> Checkpoints {
         let training = &request.job.spec.training;
         let depends_on = json!([training, self.schema_digest, self.train_rows, self.validation_rows]);
@@ -160,6 +160,11 @@ impl Traced {
         Checkpoints::new(request.folders.checkpoints.clone(), fingerprint, fence.clone())
     }
 
+    fn train(
+        &self,
+        request: &Request,
+        compute: Compute,
+        checkpoints: &Checkpoints,
         observer: &Observer,
         stop: &Stop,
     ) -> Result<Trained, Failure> {
