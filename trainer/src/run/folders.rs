@@ -1,6 +1,6 @@
 //! Where a run reads and writes: `<output>/<model>/{runs/<uid>, blobs, versions}`.
 
-use anneal_crds::contract::RunResult;
+use anneal_crds::{common::shorten, contract::RunResult};
 use tokio::runtime::Handle;
 
 use super::Fence;
@@ -9,6 +9,20 @@ use crate::{
     job::Job,
     storage::{Creation, Location},
 };
+
+/// Longest URI of the folder of all models, as JSON writes it. With it the notice of every result fits.
+const MAX_OUTPUT_URI: usize = 512;
+
+fn short_enough(uri: &str) -> Result<(), Failure> {
+    let length = serde_json::to_string(uri).map_or(usize::MAX, |text| text.len() - 2);
+    if length <= MAX_OUTPUT_URI {
+        return Ok(());
+    }
+    let uri = shorten(uri, 60);
+    Err(Failure::Usage(format!(
+        "the output folder {uri} has {length} bytes in JSON: give one with at most {MAX_OUTPUT_URI}"
+    )))
+}
 
 /// The folders of a run.
 #[derive(Clone, Debug)]
@@ -27,7 +41,7 @@ impl Folders {
     /// The folders of a job's run; `output` and `checkpoints` stand before the job's own.
     ///
     /// # Errors
-    /// When a URI names no place.
+    /// When a URI names no place, or is too long to be reported.
     pub fn open(
         runtime: &Handle,
         job: &Job,
@@ -35,8 +49,10 @@ impl Folders {
         checkpoints: Option<&str>,
     ) -> Result<Self, Failure> {
         let output = Location::open(runtime, output.unwrap_or(&job.spec.output.uri))?;
+        short_enough(&output.uri())?;
         let model = output.join(&job.spec.model);
         let run = model.join("runs").join(job.run.as_str());
+        let own = run.join("checkpoints");
         let checkpoints = match checkpoints {
             // Whoever gives a folder may give it to several runs, which must not take each other's for their own.
             Some(uri) => match Location::open(runtime, uri)? {
@@ -56,7 +72,6 @@ impl Folders {
         let Some(bytes) = self.result.read_if_exists()? else { return Ok(None) };
         serde_json::from_slice(&bytes)
             .map(Some)
-        let own = run.join("checkpoints");
             .map_err(|error| Failure::Unreadable { uri: self.result.uri(), cause: error.to_string() })
     }
 
