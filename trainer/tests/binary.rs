@@ -63,7 +63,7 @@ fn a_pod_that_is_killed_loses_only_what_followed_its_checkpoint() {
 fn every_kind_of_failure_has_its_exit_code_and_sentence() {
     let world = World::new();
     type Change = fn(&mut Value);
-    let cases: [(&str, i32, Change, &str); 5] = [
+    let cases: [(&str, i32, Change, &str); 7] = [
         ("unknown key", 2, |job| job["spec"]["trainer"]["imgae"] = "x".into(), "did you mean `image`"),
         (
             "no data",
@@ -82,6 +82,18 @@ fn every_kind_of_failure_has_its_exit_code_and_sentence() {
             8,
             |job| job["spec"]["trainer"]["resources"] = json!({"limits": {"nvidia.com/gpu": "1"}}),
             "allowCpuFallback",
+        ),
+        (
+            "no slice of a GPU",
+            8,
+            |job| job["spec"]["trainer"]["resources"] = json!({"limits": {"nvidia.com/mig-1g.10gb": 1}}),
+            "allowCpuFallback",
+        ),
+        (
+            "a GPU of another kind",
+            2,
+            |job| job["spec"]["trainer"]["resources"] = json!({"limits": {"amd.com/gpu": 1}}),
+            "`amd.com/gpu`",
         ),
         ("bad gate", 4, |job| job["spec"]["gates"][1]["value"]["min"] = 1.1.into(), ""),
     ];

@@ -3,6 +3,7 @@
 //! Parsed once at the start; nothing later looks at the file. A [`Job`] has no unknown key and obeys every rule that
 //! the API server would have checked and that the trainer relies on.
 
+mod gpu;
 mod rules;
 mod strict;
 
@@ -157,11 +158,9 @@ impl Job {
         Some(processors.ceil().clamp(1.0, 1024.0) as u32)
     }
 
-    /// Whether the trainer's resources ask for a GPU of any vendor.
+    /// Whether the trainer's resources ask for a GPU that CUDA can use, or for a part of one.
     pub fn asks_for_gpu(&self) -> bool {
-        let resources = &self.spec.trainer.resources;
-        let lists = [&resources.limits, &resources.requests];
-        lists.into_iter().flatten().flatten().any(|(name, amount)| name.contains("gpu") && amount.0 != "0")
+        gpu::asked_for(&self.spec.trainer).any(|(_, vendor)| vendor == gpu::Vendor::Cuda)
     }
 }
 

@@ -32,11 +32,22 @@ fn a_manifest_gives_its_defaults_and_uid() {
 }
 
 #[test]
-fn gpus_of_any_vendor_count() {
-    let job = |limits: &str| Job::parse(&JOB.replace(r#"cpu: "1""#, limits), None).unwrap();
-    assert!(job("nvidia.com/gpu: \"1\"").asks_for_gpu());
-    assert!(job("amd.com/gpu: 2").asks_for_gpu());
-    assert!(!job("nvidia.com/gpu: \"0\"").asks_for_gpu());
+fn gpus_that_cuda_can_use_count_and_others_are_refused_by_name() {
+    let job = |limits: &str| Job::parse(&JOB.replace(r#"cpu: "1""#, limits), None);
+    for name in
+        ["nvidia.com/gpu", "nvidia.com/gpu.shared", "nvidia.com/mig-1g.10gb", "nvidia.com/mig-7g.80gb"]
+    {
+        assert!(job(&format!("{name}: 1")).unwrap().asks_for_gpu(), "{name}");
+        assert!(!job(&format!("{name}: \"0\"")).unwrap().asks_for_gpu(), "none of {name}");
+    }
+    for name in
+        ["amd.com/gpu", "gpu.intel.com/i915", "aliyun.com/gpu-mem", "google.com/tpu", "habana.ai/gaudi"]
+    {
+        let message = job(&format!("{name}: 2")).unwrap_err().to_string();
+        assert!(message.contains(&format!("`{name}`")), "{message}");
+        assert!(!job(&format!("{name}: 0")).unwrap().asks_for_gpu(), "none of {name}");
+    }
+    assert!(!job("memory: 1Gi, nvidia.com/hostdev: 1").unwrap().asks_for_gpu());
 }
 
 #[test]
