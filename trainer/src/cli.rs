@@ -48,7 +48,7 @@ pub struct RunArgs {
     /// A RetrainJob manifest.
     #[arg(short, long, value_name = "FILE")]
     pub file: String,
-    /// Uid of the run; default: metadata.uid, or else a digest of the spec.
+    /// Uid of the run; default: metadata.uid, or else a digest of spec, baseline and data files.
     #[arg(long, env = ENV_RUN_UID)]
     pub run_uid: Option<String>,
     /// Number of the child Job, from 1.

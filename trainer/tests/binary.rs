@@ -157,6 +157,35 @@ fn the_environment_names_the_run() {
 }
 
 #[test]
+fn a_run_that_nobody_named_is_another_one_with_other_data_or_another_baseline() {
+    let world = World::new();
+    let anonymous = |job: &mut Value| drop(job["metadata"].as_object_mut().unwrap().remove("uid"));
+    let job = world.job("", anonymous);
+    let again = "has a result already";
+    assert!(!world.desk().ends_with(0, "train", &job).contains(again));
+    let first = world.desk().result();
+    assert!(world.desk().ends_with(0, "train", &job).contains(again));
+    assert_eq!(world.desk().result(), first);
+
+    world.write("train.parquet", rows(5_000, 400));
+    // Nothing was found out about these rows yet.
+    world.desk().ends_with(3, "report", &job);
+    assert!(!world.desk().ends_with(0, "train", &job).contains(again));
+    let second = world.desk().result();
+    assert_ne!((&first.run_uid, &first.train.digest), (&second.run_uid, &second.train.digest));
+    world.desk().ends_with(0, "report", &job);
+    assert_eq!(world.desk().result(), second);
+
+    let compared = world.job("", |job| {
+        anonymous(job);
+        against(&first)(job);
+    });
+    let (_, output) = world.desk().output("train", &compared);
+    assert!(!String::from_utf8_lossy(&output.stderr).contains(again));
+    assert!(world.desk().result().baseline.is_some());
+}
+
+#[test]
 fn rows_that_are_not_there_are_not_evaluated() {
     let world = World::new();
     let result = world.train(&world.job("a", |_| {})).unwrap();

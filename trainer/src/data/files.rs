@@ -1,9 +1,11 @@
 //! Which files a URI or pattern names, looked at before any of them is read.
 //!
-//! Called by `load` and `read`.
+//! Called by `load` and `read`, and for the name of a run that nobody named.
 
 use std::collections::BTreeSet;
 
+use anneal_crds::retrain_job::Data;
+use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 
 use super::error::DataError;
@@ -30,6 +32,24 @@ pub(super) fn refuse_shared(train: &[Location], validation: &[Location]) -> Resu
         Some(file) => Err(DataError::Shared { file }),
         None => Ok(()),
     }
+}
+
+/// A digest of the files that a run reads, which changes when one is added, removed or written again. Nothing is read.
+///
+/// # Errors
+/// When a file is missing or the storage does not answer.
+pub fn fingerprint(runtime: &Handle, data: &Data) -> Result<String, DataError> {
+    let mut hash = Sha256::new();
+    for source in [Some(&data.train), data.validation.as_ref()].into_iter().flatten() {
+        for file in expand(runtime, &source.uri)? {
+            let uri = file.uri();
+            let stat = file.stat()?.ok_or_else(|| DataError::Missing { uri: uri.clone() })?;
+            // The zero bytes keep apart what would else read the same.
+            hash.update(format!("{uri}\0{}\0{}\0", stat.size, stat.mark));
+        }
+        hash.update("\0");
+    }
+    Ok(format!("{:x}", hash.finalize()))
 }
 
 /// Whether a name fits a pattern in which `*` stands for any text.

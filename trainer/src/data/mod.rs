@@ -15,6 +15,7 @@ mod table;
 
 pub use digest::digest;
 pub use error::DataError;
+pub use files::fingerprint;
 pub use load::{Sets, load};
 pub use read::{Columns, Features, Selection, read};
 pub use table::{Categories, Column, ColumnKind, Rows, Values};

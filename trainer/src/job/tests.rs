@@ -26,9 +26,33 @@ fn a_manifest_gives_its_defaults_and_uid() {
     assert_eq!(job.spec.training.batch_size, 64);
     assert!(!job.asks_for_gpu());
     assert_eq!(Job::parse(JOB, Some("other")).unwrap().run.as_str(), "other");
+    assert_eq!(job.naming, Naming::Given);
+}
+
+#[test]
+fn a_run_that_nobody_named_is_named_by_everything_it_depends_on() {
     let anonymous = JOB.replace(", uid: 8d1c", "");
-    let named_by_spec = Job::parse(&anonymous, None).unwrap();
-    assert_eq!(named_by_spec.run, Job::parse(&anonymous, None).unwrap().run);
+    let named = |text: &str, data: &str| {
+        let mut job = Job::parse(text, None).unwrap();
+        assert_eq!(job.naming, Naming::Derived);
+        job.name_by_data(data);
+        job.run.as_str().to_owned()
+    };
+    let run = named(&anonymous, "data");
+    assert_eq!(run, named(&anonymous, "data"));
+    let baseline = format!(
+        "{anonymous}status: {{baseline: {{version: {{name: m, version: v20261121.1, digest: \"sha256:00\", uri: \"file:///m\"}}}}}}\n"
+    );
+    for (what, other) in [
+        ("data", named(&anonymous, "other data")),
+        ("spec", named(&anonymous.replace("[id, timestamp]", "[id]"), "data")),
+        ("baseline", named(&baseline, "data")),
+    ] {
+        assert_ne!(run, other, "{what}");
+    }
+    let mut given = Job::parse(JOB, None).unwrap();
+    given.name_by_data("data");
+    assert_eq!(given.run.as_str(), "8d1c");
 }
 
 #[test]
