@@ -27,7 +27,7 @@ pub enum Command {
     Report(RunArgs),
     /// Evaluate an artifact on rows and print the metrics as JSON.
     Evaluate(EvaluateArgs),
-    /// Serve an artifact by the Open Inference Protocol v2.
+    /// Serve an artifact by the Open Inference Protocol v2; a request has at most 4 MiB and 10,000 rows.
     Serve(ServeArgs),
 }
 
