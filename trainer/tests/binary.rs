@@ -199,6 +199,25 @@ fn rows_that_are_not_there_are_not_evaluated() {
 }
 
 #[test]
+fn libtorch_is_refused_in_one_sentence_where_it_cannot_be_used() {
+    let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/libtorch.py");
+    let world = World::new();
+    for (system, machine) in [("Linux", "aarch64"), ("Darwin", "arm64")] {
+        let folder = world.path("libtorch");
+        let program = format!(
+            "import platform, runpy, sys; platform.machine = lambda: {machine:?}; platform.system = lambda: {system:?}; \
+             sys.argv = ['libtorch.py', 'cpu', {folder:?}]; runpy.run_path({recipe:?}, run_name='__main__')"
+        );
+        let output = Command::new("python3").args(["-c", &program]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("linux/amd64") && said.contains(machine), "{said}");
+        assert_eq!(said.trim().lines().count(), 1, "{said}");
+        assert!(!folder.exists());
+    }
+}
+
+#[test]
 fn evaluate_gives_the_numbers_of_the_run() {
     let world = World::new();
     let result = world.train(&world.job("a", |_| {})).unwrap();
