@@ -9,6 +9,7 @@ gigabyte for nothing.
 """
 
 import pathlib
+import platform
 import shutil
 import subprocess
 import sys
@@ -80,6 +81,13 @@ def extract(file: pathlib.Path, wanted: list[str], to: pathlib.Path) -> None:
 def main() -> None:
     if len(sys.argv) != 3 or sys.argv[1] not in ("cpu", "cuda"):
         sys.exit("usage: libtorch.py cpu|cuda FOLDER")
+    machine = f"{platform.system()}/{platform.machine()}".lower()
+    if machine != "linux/x86_64":
+        # The wheels would unpack without a word, and nothing built against them would link or start.
+        sys.exit(
+            f"The trainer is built for linux/amd64 and this machine is {machine}: build it in a container made with "
+            "`--platform linux/amd64`, or on such a machine; the operator alone builds everywhere with `cargo build`."
+        )
     cpu, to = sys.argv[1] == "cpu", pathlib.Path(sys.argv[2])
     to.mkdir(parents=True, exist_ok=True)
     for wheel, wanted in (CPU if cpu else CUDA).items():

@@ -20,8 +20,16 @@ pub const ENV_RUN_UID: &str = "ANNEAL_RUN_UID";
 pub const ENV_ATTEMPT: &str = "ANNEAL_ATTEMPT";
 /// Folder of all models, as in the spec.
 pub const ENV_OUTPUT_URI: &str = "ANNEAL_OUTPUT_URI";
-/// Folder of this run's checkpoints.
+/// Folder of this run's checkpoints. The reference trainer makes a folder for each run in any but the one that the
+/// operator gives, `<output>/<model>/runs/<uid>/checkpoints`.
 pub const ENV_CHECKPOINT_URI: &str = "ANNEAL_CHECKPOINT_URI";
+
+/// Seconds that a server keeps answering after it was asked to stop, until the data plane sends nobody there any more.
+pub const SERVE_DRAIN_SECONDS: u32 = 10;
+/// Seconds that the last requests may still take after the drain.
+pub const SERVE_LAST_REQUESTS_SECONDS: u32 = 30;
+/// Seconds between the request to stop and the kill of a serving pod: more than the server takes by itself.
+pub const SERVE_GRACE_SECONDS: u32 = SERVE_DRAIN_SECONDS + SERVE_LAST_REQUESTS_SECONDS + 5;
 
 /// Most bytes that Kubernetes keeps of a termination message.
 pub const NOTICE_LIMIT: usize = 4096;

@@ -77,6 +77,7 @@ pub struct RetrainJobSpec {
 #[x_kube(validation = Rule::new("has(self.validation) != has(self.split)").message("data needs exactly one of validation (a file of its own) and split (a part of train)"))]
 #[x_kube(validation = Rule::new("!has(self.split) || (has(self.exclude) && self.split.key in self.exclude)").message("split.key must be listed in exclude, because a key is no feature"))]
 #[x_kube(validation = Rule::new("!has(self.exclude) || !(self.target in self.exclude)").message("exclude must not contain target"))]
+#[x_kube(validation = Rule::new("!has(self.validation) || self.validation.uri != self.train.uri").message("data.validation.uri must not be data.train.uri: a model must not be judged on rows that it has learnt"))]
 pub struct Data {
     /// Training rows.
     pub train: DataSource,

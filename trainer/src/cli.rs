@@ -27,7 +27,7 @@ pub enum Command {
     Report(RunArgs),
     /// Evaluate an artifact on rows and print the metrics as JSON.
     Evaluate(EvaluateArgs),
-    /// Serve an artifact by the Open Inference Protocol v2.
+    /// Serve an artifact by the Open Inference Protocol v2; a request has at most 4 MiB and 10,000 rows.
     Serve(ServeArgs),
 }
 
@@ -48,7 +48,7 @@ pub struct RunArgs {
     /// A RetrainJob manifest.
     #[arg(short, long, value_name = "FILE")]
     pub file: String,
-    /// Uid of the run; default: metadata.uid, or else a digest of the spec.
+    /// Uid of the run; default: metadata.uid, or else a digest of spec, baseline and data files.
     #[arg(long, env = ENV_RUN_UID)]
     pub run_uid: Option<String>,
     /// Number of the child Job, from 1.
@@ -57,7 +57,7 @@ pub struct RunArgs {
     /// Folder of all models; default: spec.output.uri.
     #[arg(long, env = ENV_OUTPUT_URI)]
     pub output_uri: Option<String>,
-    /// Folder of this run's checkpoints; default: in the run's folder.
+    /// Folder for checkpoints, in which each run has a folder of its own, <model>/<uid>; default: in the run's folder.
     #[arg(long, env = ENV_CHECKPOINT_URI)]
     pub checkpoint_uri: Option<String>,
     /// File for the termination message; used if it exists.

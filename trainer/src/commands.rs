@@ -12,7 +12,7 @@ use anneal_trainer::{
     data::{self, Selection},
     error::Failure,
     evaluate, host,
-    job::Job,
+    job::{Job, Naming},
     nn::{Compute, set_threads},
     notice,
     run::{self, Folders, Request},
@@ -62,7 +62,10 @@ pub fn report(runtime: &Handle, args: &RunArgs) -> Result<ExitCode, Failure> {
 }
 
 fn open(runtime: &Handle, args: &RunArgs) -> Result<(Job, Folders), Failure> {
-    let job = Job::read(&args.file, args.run_uid.as_deref())?;
+    let mut job = Job::read(&args.file, args.run_uid.as_deref())?;
+    if job.naming == Naming::Derived {
+        job.name_by_data(&data::fingerprint(runtime, &job.spec.data)?);
+    }
     let folders = Folders::open(runtime, &job, args.output_uri.as_deref(), args.checkpoint_uri.as_deref())?;
     Ok((job, folders))
 }

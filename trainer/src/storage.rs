@@ -4,11 +4,10 @@
 //! Every write is atomic: a reader sees the whole file or none. [`Location::create`] succeeds for one writer only.
 //! The methods block; async code calls them through `spawn_blocking` or before it starts.
 
-use std::{fmt, path, sync::Arc};
+use std::{fmt, fs, path, sync::Arc};
 
 use anneal_crds::common::shorten;
 use bytes::Bytes;
-use futures::TryStreamExt;
 use object_store::{
     Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, aws::AmazonS3Builder,
     local::LocalFileSystem, path::Path,
@@ -70,6 +69,9 @@ pub enum Creation {
     Existed,
 }
 
+/// The root of everything on this machine.
+const LOCAL: &str = "file:///";
+
 /// A file or folder.
 #[derive(Clone)]
 pub struct Location {
@@ -109,7 +111,7 @@ impl Location {
                 None => path::absolute(uri).map_err(|_| invalid())?,
             };
             let path = path.to_str().and_then(|path| path.strip_prefix('/')).ok_or_else(invalid)?.to_owned();
-            (Arc::new(LocalFileSystem::new().with_fsync(true)), "file:///".to_owned(), path)
+            (Arc::new(LocalFileSystem::new().with_fsync(true)), LOCAL.to_owned(), path)
         };
         let path = Path::parse(path.trim_end_matches('/')).map_err(|_| invalid())?;
         Ok(Self { runtime: runtime.clone(), store, root, path })
@@ -214,23 +216,44 @@ impl Location {
         Ok(Listing { files, folders })
     }
 
-    /// Removes every file below this folder.
+    /// What is known of the file without reading it; none if there is none.
     ///
     /// # Errors
-    /// When something cannot be listed or removed.
-    pub fn remove_all(&self) -> Result<(), StorageError> {
-        let locations = self.runtime.block_on(
-            self.store.list(Some(&self.path)).map_ok(|object| object.location).try_collect::<Vec<_>>(),
-        );
-        for path in locations.map_err(|source| self.failed("list", source))? {
-            Self { path, ..self.clone() }.remove()?;
+    /// When the storage does not say.
+    pub fn stat(&self) -> Result<Option<Stat>, StorageError> {
+        match self.runtime.block_on(self.store.head(&self.path)) {
+            Ok(meta) => {
+                let mark = meta.e_tag.unwrap_or_else(|| meta.last_modified.to_rfc3339());
+                Ok(Some(Stat { size: meta.size, mark }))
+            }
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(source) => Err(self.failed("look at", source)),
         }
-        Ok(())
+    }
+
+    /// Removes this folder if nothing at all is in it; buckets know no empty folders. There is no call that removes a
+    /// folder with what is in it: whoever removes files names each of them.
+    pub fn remove_if_empty(&self) {
+        if self.root == LOCAL
+            && let Ok(path) = LocalFileSystem::new().path_to_filesystem(&self.path)
+        {
+            // Refused by the system when there is anything in it; then it stays, and nothing depends on it.
+            let _ = fs::remove_dir(path);
+        }
     }
 
     fn failed(&self, action: &'static str, source: StoreError) -> StorageError {
         failed(action, &self.uri(), source)
     }
+}
+
+/// What is known of a file without reading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// How many bytes.
+    pub size: u64,
+    /// Changes when the file does: its entity tag, or the time of its last change.
+    pub mark: String,
 }
 
 /// What lies directly in a folder.
@@ -271,8 +294,24 @@ mod tests {
         assert_eq!(file.read().unwrap(), "one");
         assert_eq!(folder.list().unwrap().folders, ["a"]);
         assert_eq!(folder.join("a").list().unwrap().files, ["b.json"]);
-        folder.remove_all().unwrap();
+        folder.join("a").remove_if_empty();
+        assert_eq!(file.read().unwrap(), "one", "only an empty folder is removed");
+        file.remove().unwrap();
+        folder.join("a").remove_if_empty();
         assert!(file.read_if_exists().unwrap().is_none());
+        assert!(folder.list().unwrap().folders.is_empty());
+    }
+
+    #[test]
+    fn the_mark_of_a_file_changes_with_it() {
+        let (_dir, _runtime, folder) = folder();
+        let file = folder.join("a.parquet");
+        assert_eq!(file.stat().unwrap(), None);
+        file.write("one").unwrap();
+        let first = file.stat().unwrap().unwrap();
+        assert_eq!((first.size, file.stat().unwrap()), (3, Some(first.clone())));
+        file.write("two").unwrap();
+        assert_ne!(file.stat().unwrap().unwrap().mark, first.mark);
     }
 
     #[test]

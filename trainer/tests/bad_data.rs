@@ -209,3 +209,33 @@ fn a_split_needs_a_stable_key() {
         assert!((50..110).contains(&result.validation.rows));
     }
 }
+
+#[test]
+fn rows_to_learn_from_and_to_be_judged_on_must_not_be_the_same() {
+    let world = World::new();
+    world.write("part-1.parquet", rows(0, 200));
+    world.write("part-2.parquet", rows(200, 200));
+    fs::copy(world.path("train.parquet"), world.path("copy.parquet")).unwrap();
+    let uris = |train: &str, validation: &str| {
+        let (train, validation) = (world.uri(train), world.uri(validation));
+        move |job: &mut Value| {
+            job["spec"]["data"]["train"]["uri"] = train.into();
+            job["spec"]["data"]["validation"]["uri"] = validation.into();
+        }
+    };
+    let both = ["data.train.uri", "data.validation.uri"];
+    for (name, train, validation, file) in [
+        ("same file", "train.parquet", "train.parquet", "train.parquet"),
+        ("same pattern", "part-*.parquet", "part-*.parquet", "part-1.parquet"),
+        ("a file of the pattern", "part-*.parquet", "part-2.parquet", "part-2.parquet"),
+        ("overlapping patterns", "part-*.parquet", "*-2.parquet", "part-2.parquet"),
+    ] {
+        refused(&world, name, uris(train, validation), &[both[0], both[1], file]);
+    }
+    refused(
+        &world,
+        "copy",
+        uris("train.parquet", "copy.parquet"),
+        &["data.train", "data.validation", "400 rows"],
+    );
+}

@@ -11,11 +11,12 @@ mod common;
 use std::fs;
 
 use anneal_crds::{
-    contract::{ExitCode, GateVerdict, RunResult},
+    contract::{ExitCode, GateVerdict, NOTICE_LIMIT, Notice, RunResult},
     gates::EvalMetric,
 };
 use anneal_trainer::{
     error::Failure,
+    notice,
     run::{VersionManifest, exit_code},
     train::Stop,
 };
@@ -90,6 +91,49 @@ fn a_baseline_of_another_shape_is_a_difference_and_not_a_crash() {
         baseline.schema_difference.as_ref().unwrap().contains("column `color` has 4 values instead of 3")
     );
     assert!(baseline.evaluation.get(EvalMetric::Loss).is_some());
+}
+
+#[test]
+fn hundreds_of_new_columns_are_a_rejected_result_and_not_a_lost_one() {
+    let world = World::new();
+    let first = world.train(&world.job("first", |_| {})).unwrap();
+    // Columns live as long as the process does, as their names must.
+    let name = |n: usize| -> &'static str { format!("{n:03}-{}", "über lang \"".repeat(20)).leak() };
+    let wide = |first: i64, count: i64| {
+        let mut columns = rows(first, count);
+        let noise = common::column(&columns, "noise");
+        columns.extend((0..300).map(|n| (name(n), noise.clone())));
+        columns
+    };
+    world.write("train.parquet", wide(0, 400));
+    world.write("validation.parquet", wide(1_000_000, 150));
+    let job = world.job("wide", |job| {
+        against(&first)(job);
+        job["spec"]["training"]["epochs"] = 1.into();
+        let gate = json!({"change": {"metric": "loss", "minImprovement": 0.1, "evidence": "Point"}});
+        job["spec"]["gates"] = [vec![json!({"ironLaw": {}})], vec![gate; 15]].concat().into();
+    });
+    let result = world.train(&job).unwrap();
+    assert_eq!(exit_code(&result), ExitCode::GateFailed);
+    let text = notice::of_result(&result).unwrap();
+    assert!(text.len() <= NOTICE_LIMIT, "{}", text.len());
+    let Notice::Result(read) = serde_json::from_str(&text).unwrap() else { panic!("{text}") };
+    let difference = read.baseline.unwrap().schema_difference.unwrap();
+    assert!(difference.starts_with("column `000-") && difference.ends_with(" more"), "{difference}");
+    assert_eq!(read.gates.len(), 16);
+}
+
+#[test]
+fn an_output_folder_that_is_too_long_to_be_reported_is_refused() {
+    let world = World::new();
+    let long = world.uri(&"very-long/".repeat(52));
+    let job = world.job("a", |job| job["spec"]["output"]["uri"] = long[..511].into());
+    world.train_until(&job, Stop::when(|step| step >= 1)).unwrap_err();
+    let long = world.uri(&"ü".repeat(260));
+    let job = world.job("a", |job| job["spec"]["output"]["uri"] = long.into());
+    let failure = world.train(&job).unwrap_err();
+    assert_eq!(failure.exit_code(), ExitCode::BadConfiguration, "{failure}");
+    assert!(failure.to_string().contains("at most 512"), "{failure}");
 }
 
 #[test]

@@ -120,3 +120,93 @@ fn only_the_two_newest_checkpoints_are_kept() {
     assert_eq!(manifests.iter().filter(|file| file.ends_with("manifest.json")).count(), 2, "{manifests:?}");
     assert_eq!(manifests.len(), 6, "{manifests:?}");
 }
+
+#[test]
+fn files_that_are_no_checkpoints_stay_in_a_folder_for_checkpoints() {
+    let world = World::new();
+    let foreign = [
+        "shared/notes.txt",
+        "shared/cars/notes.txt",
+        "shared/cars/a/notes.txt",
+        "shared/cars/a/step-1/state.json",
+        "shared/cars/a/step-000000000005-000001/mine.txt",
+        "shared/cars/a/step-000000000999-000001-old/manifest.json",
+        "shared/step-000000000040-000001/manifest.json",
+        "shared/step-000000000040-000001/state.json",
+    ];
+    for file in foreign {
+        fs::create_dir_all(world.path(file).parent().unwrap()).unwrap();
+        fs::write(world.path(file), file).unwrap();
+    }
+    let intact = || {
+        for file in foreign {
+            assert_eq!(fs::read_to_string(world.path(file)).unwrap(), file);
+        }
+    };
+    let job = world.job("a", |job| job["spec"]["checkpoint"] = serde_json::json!({"every": "1ms"}));
+    world.train_with(&job, Some("shared"), Stop::when(|step| step >= 40)).unwrap_err();
+    intact();
+    assert!(world.path("shared/cars/a/step-000000000040-000001/manifest.json").exists());
+    world.train_with(&job, Some("shared"), Stop::never()).unwrap();
+    intact();
+    assert_eq!(world.files("shared").len(), foreign.len(), "the run's own checkpoints are gone");
+}
+
+#[test]
+fn runs_that_share_a_folder_for_checkpoints_do_not_disturb_each_other() {
+    let world = World::new();
+    let whole = world.train(&world.job("whole", |_| {})).unwrap();
+    let shared = Some("shared");
+    let (first, second) =
+        (world.job("first", |_| {}), world.job("second", |job| job["spec"]["training"]["seed"] = 7.into()));
+    world.train_with(&first, shared, Stop::when(|step| step >= 40)).unwrap_err();
+    let saved = world.files("shared/cars/first");
+    assert_eq!(saved.len(), 3, "{saved:?}");
+    world.train_with(&second, shared, Stop::when(|step| step >= 30)).unwrap_err();
+    assert_eq!(world.files("shared/cars/first"), saved);
+    let other = world.train_with(&second, shared, Stop::never()).unwrap();
+    assert_ne!(world.weights(&other), world.weights(&whole));
+    assert_eq!(world.files("shared/cars/first"), saved, "the end of one run is not the end of the other");
+    let resumed = world.train_with(&first, shared, Stop::when(|step| step <= 40)).unwrap_err();
+    assert!(
+        matches!(resumed, Failure::Interrupted { step: 40 }),
+        "it goes on from its own checkpoint: {resumed}"
+    );
+    let resumed = world.train_with(&first, shared, Stop::never()).unwrap();
+    assert_eq!(world.weights(&resumed), world.weights(&whole));
+    assert!(world.files("shared").is_empty());
+}
+
+#[test]
+fn the_operators_folder_for_checkpoints_is_the_runs_own() {
+    let world = World::new();
+    let folder = "models/cars/runs/a/checkpoints";
+    world.train_with(&world.job("a", |_| {}), Some(folder), Stop::when(|step| step >= 40)).unwrap_err();
+    assert!(world.path(folder).join("step-000000000040-000001/manifest.json").exists());
+}
+
+#[test]
+fn what_a_dead_execution_left_unfinished_never_costs_a_whole_checkpoint() {
+    let world = World::new();
+    let job = world.job("a", |job| job["spec"]["checkpoint"] = serde_json::json!({"every": "1ms"}));
+    let folder = world.path("models/cars/runs/a/checkpoints");
+    world.train_until(&job, Stop::when(|step| step >= 10)).unwrap_err();
+    // The next execution goes on while the dead one's last files arrive: newer steps, without manifests.
+    let late = folder.clone();
+    let stop = Stop::when(move |step| {
+        if step == 12 {
+            for step in [70, 80, 90] {
+                let unfinished = late.join(format!("step-{step:012}-000001"));
+                fs::create_dir_all(&unfinished).unwrap();
+                fs::write(unfinished.join("state.json"), "{}").unwrap();
+            }
+        }
+        step >= 30
+    });
+    world.train_until(&job, stop).unwrap_err();
+    let files = world.files("models/cars/runs/a/checkpoints");
+    assert!(files.contains(&"step-000000000030-000002/manifest.json".to_owned()), "{files:?}");
+    assert_eq!(files.len(), 6, "two whole ones and nothing else: {files:?}");
+    let resumed = world.train_until(&job, Stop::when(|_| true)).unwrap_err();
+    assert!(matches!(resumed, Failure::Interrupted { step: 30 }), "{resumed}");
+}

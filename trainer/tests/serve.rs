@@ -8,66 +8,20 @@
 
 mod common;
 
-use std::{
-    io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
-};
+use std::{process::Command, time::Duration};
 
 use anneal_crds::contract::RunResult;
-use common::World;
-use reqwest::{Client, Response, StatusCode};
+use common::{
+    World,
+    process::BINARY,
+    server::{Server, body},
+};
+use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
-
-struct Server {
-    child: Child,
-    url: String,
-}
-
-impl Server {
-    fn start(result: &RunResult, more: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_anneal-trainer"));
-        command.args(["serve", "--artifact", &result.artifact.uri, "--digest", &result.artifact.digest]);
-        command.args(["--model", "cars", "--version", "v20261121.1", "--port", "0"]).args(more);
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let line = lines.find(|line| line.as_ref().unwrap().starts_with("serving ")).unwrap().unwrap();
-        let port = line.rsplit_once(':').unwrap().1.to_owned();
-        Self { child, url: format!("http://127.0.0.1:{port}") }
-    }
-
-    async fn get(&self, path: &str) -> Response {
-        Client::new().get(format!("{}{path}", self.url)).send().await.unwrap()
-    }
-
-    async fn infer(&self, body: &Value) -> Response {
-        Client::new().post(format!("{}/v2/models/cars/infer", self.url)).json(body).send().await.unwrap()
-    }
-
-    /// Value of a series of `anneal_serve_requests_total`.
-    async fn count(&self, arm: &str, code: u16) -> Option<f64> {
-        let page = self.get("/metrics").await.text().await.unwrap();
-        let start = format!(
-            "anneal_serve_requests_total{{arm=\"{arm}\",code=\"{code}\",model=\"cars\",version=\"v20261121.1\"}} "
-        );
-        page.lines().find_map(|line| line.strip_prefix(&start)?.parse().ok())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn body() -> Value {
-    json!({"id": "42", "inputs": [
-        {"name": "x", "shape": [2], "datatype": "FP64", "data": [900.0, 10.0]},
-        {"name": "noise", "shape": [2, 1], "datatype": "FP32", "data": [[0.5], [0.5]]},
-        {"name": "color", "shape": [2], "datatype": "BYTES", "data": ["red", "mauve"]},
-        {"name": "flag", "shape": [2], "datatype": "BOOL", "data": [true, false]},
-    ]})
-}
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 fn trained() -> (World, RunResult) {
     let world = World::new();
@@ -150,12 +104,7 @@ fn a_users_mistake_is_a_400_that_names_the_field() {
             assert_eq!(error["field"], field, "{name}: {error}");
             assert!(error["reason"].as_str().unwrap().contains(':'), "{name}: {error}");
         }
-        let response = Client::new()
-            .post(format!("{}/v2/models/cars/infer", server.url))
-            .body("{")
-            .send()
-            .await
-            .unwrap();
+        let response = Client::new().post(server.infer_url()).body("{").send().await.unwrap();
         assert_eq!(response.status(), StatusCode::BAD_REQUEST);
         assert_eq!(server.count("live", 400).await, Some(13.0));
         assert_eq!(server.count("live", 500).await, Some(0.0));
@@ -168,12 +117,12 @@ fn copies_are_counted_apart_and_all_series_exist_from_the_start() {
     let server = Server::start(&result, &[]);
     world.runtime.block_on(async {
         for arm in ["live", "shadow"] {
-            for code in [200, 400, 500, 503] {
+            for code in [200, 400, 499, 500, 503] {
                 assert_eq!(server.count(arm, code).await, Some(0.0), "{arm} {code}");
             }
         }
         for host in ["cars.example.com-shadow", "cars.example.com-shadow:80"] {
-            let request = Client::new().post(format!("{}/v2/models/cars/infer", server.url));
+            let request = Client::new().post(server.infer_url());
             let response = request.header("host", host).json(&body()).send().await.unwrap();
             assert_eq!(response.status(), StatusCode::OK);
         }
@@ -221,14 +170,12 @@ fn a_server_that_is_asked_to_stop_answers_until_it_is_gone() {
     let (world, result) = trained();
     let mut server = Server::start(&result, &["--drain", "2s", "--fault", "latency=100ms"]);
     world.runtime.block_on(async {
-        let before = tokio::spawn(
-            Client::new().post(format!("{}/v2/models/cars/infer", server.url)).json(&body()).send(),
-        );
+        let before = tokio::spawn(Client::new().post(server.infer_url()).json(&body()).send());
         let id = server.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
         // The signal needs a moment; readiness goes before the server does.
         while server.get("/v2/health/ready").await.status() != StatusCode::SERVICE_UNAVAILABLE {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(server.get("/v2/health/live").await.status(), StatusCode::OK);
         assert_eq!(server.infer(&body()).await.status(), StatusCode::OK);
@@ -238,10 +185,120 @@ fn a_server_that_is_asked_to_stop_answers_until_it_is_gone() {
 }
 
 #[test]
+fn a_request_whose_client_goes_away_is_counted() {
+    let (world, result) = trained();
+    let server = Server::start(&result, &["--fault", "latency=3s"]);
+    world.runtime.block_on(async {
+        let impatient = Client::builder().timeout(Duration::from_millis(300)).build().unwrap();
+        let request = impatient.post(server.infer_url()).json(&body());
+        assert!(request.send().await.unwrap_err().is_timeout());
+        for _ in 0..40 {
+            if server.count("live", 499).await == Some(1.0) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(server.count("live", 499).await, Some(1.0));
+        assert_eq!(server.count("shadow", 499).await, Some(0.0));
+        assert_eq!(server.count("live", 200).await, Some(0.0));
+        let page = server.get("/metrics").await.text().await.unwrap();
+        let bucket = |le: &str, count: u32| {
+            format!("anneal_serve_request_duration_seconds_bucket{{arm=\"live\",model=\"cars\",version=\"v20261121.1\",le=\"{le}\"}} {count}")
+        };
+        assert!(page.contains(&bucket("0.1", 0)), "what it waited counts as a latency\n{page}");
+        assert!(page.contains(&bucket("2.5", 1)), "{page}");
+        assert!(page.contains("# HELP anneal_serve_requests_total") && page.contains("499"), "{page}");
+    });
+}
+
+#[test]
+fn a_body_that_is_too_large_is_a_413_and_one_with_too_many_rows_a_400() {
+    let (world, result) = trained();
+    let server = Server::start(&result, &[]);
+    world.runtime.block_on(async {
+        let post = |body: String| Client::new().post(server.infer_url()).body(body).send();
+        let large = format!("[{}1]", "1,".repeat(3 << 20));
+        let response = post(large).await.unwrap();
+        assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        let error: Value = response.json().await.unwrap();
+        assert!(error["reason"].as_str().unwrap().contains("4194304 bytes"), "{error}");
+        assert_eq!(server.count("live", 413).await, Some(1.0));
+
+        // As many values as a body may have, in place of the rows of one column.
+        let mut many = body();
+        many["inputs"][0]["shape"] = json!([2_000_000]);
+        let many = many.to_string().replace("900.0,10.0", &format!("{}1", "1,".repeat(1_999_999)));
+        assert!(many.len() > 3_900_000);
+        let response = post(many).await.unwrap();
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+        let error: Value = response.json().await.unwrap();
+        assert_eq!(error["field"], "inputs.x");
+        assert!(error["reason"].as_str().unwrap().contains("1 to 10000"), "{error}");
+
+        let rows = |count: usize| {
+            let tensor = |name: &str, datatype: &str, value: Value| json!({"name": name, "shape": [count], "datatype": datatype, "data": vec![value; count]});
+            json!({"inputs": [
+                tensor("x", "FP64", json!(1.5)),
+                tensor("noise", "FP32", json!(0.5)),
+                tensor("color", "BYTES", json!("red")),
+                tensor("flag", "BOOL", json!(true)),
+            ]})
+        };
+        assert_eq!(server.infer(&rows(10_001)).await.status(), StatusCode::BAD_REQUEST);
+        let response = server.infer(&rows(10_000)).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        let answer: Value = response.json().await.unwrap();
+        assert_eq!(answer["outputs"][0]["shape"], json!([10_000]));
+    });
+}
+
+/// A request that says it is chunked, and has some of its body behind it.
+async fn half_sent(server: &Server, part: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    let head = "POST /v2/models/cars/infer HTTP/1.1\r\nhost: cars\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write_all(format!("{head}{:x}\r\n{part}\r\n", part.len()).as_bytes()).await.unwrap();
+    stream
+}
+
+#[test]
+fn bodies_in_memory_are_bounded_and_what_is_beyond_is_a_503() {
+    let (world, result) = trained();
+    let server = Server::start(&result, &[]);
+    world.runtime.block_on(async {
+        // Nobody knows how large these become, so each has room for the largest body.
+        let mut held = Vec::new();
+        for _ in 0..16 {
+            held.push(half_sent(&server, "{").await);
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let response = server.infer(&body()).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let error: Value = response.json().await.unwrap();
+        assert_eq!(error["field"], "memory");
+        assert_eq!(server.count("live", 503).await, Some(1.0));
+        assert_eq!(server.get("/v2/health/ready").await.status(), StatusCode::OK);
+
+        // Room comes back with every answer, and with every client that goes away.
+        let mut one = held.pop().unwrap();
+        one.write_all(b"1\r\n}\r\n0\r\n\r\n").await.unwrap();
+        let mut start = [0; 12];
+        one.read_exact(&mut start).await.unwrap();
+        assert_eq!(&start, b"HTTP/1.1 400");
+        assert_eq!(server.infer(&body()).await.status(), StatusCode::OK);
+        drop(held);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let again: Vec<_> = (0..15).map(|_| half_sent(&server, "{")).collect();
+        let again = futures::future::join_all(again).await;
+        assert_eq!(server.infer(&body()).await.status(), StatusCode::OK);
+        drop(again);
+    });
+}
+
+#[test]
 fn what_is_not_the_recorded_artifact_is_not_served() {
     let (_world, result) = trained();
     let serve = |artifact: &str, digest: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_anneal-trainer"));
+        let mut command = Command::new(BINARY);
         command.args([
             "serve",
             "--artifact",

@@ -151,6 +151,28 @@ pub enum DataError {
         /// Which file.
         file: String,
     },
+    /// No rows at all.
+    #[error("{uri} has 0 rows: write rows into it, or name another file")]
+    NoRows {
+        /// The URI or pattern.
+        uri: String,
+    },
+    /// A file to learn from and to be judged on.
+    #[error(
+        "data.train.uri and data.validation.uri both name {file}: a model must not be judged on rows that it has learnt, so give validation files of its own or use data.split"
+    )]
+    Shared {
+        /// The first such file.
+        file: String,
+    },
+    /// The same rows to learn from and to be judged on, under whatever names.
+    #[error(
+        "data.train and data.validation hold the same {rows} rows: a model must not be judged on rows that it has learnt, so give validation rows of its own or use data.split"
+    )]
+    SameRows {
+        /// How many rows each has.
+        rows: usize,
+    },
     /// Too few rows.
     #[error("{set} has {rows} rows and {wanted} are needed: add rows, or lower data.minRows")]
     TooFew {

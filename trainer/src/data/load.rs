@@ -7,7 +7,8 @@ use tokio::runtime::Handle;
 
 use super::{
     error::DataError,
-    read::{Features, Selection, read},
+    files::{expand, refuse_shared},
+    read::{Features, Selection, read_files},
     split::split,
     table::{Column, Rows, Values},
 };
@@ -24,20 +25,27 @@ pub struct Sets {
 /// Reads, splits and checks the rows of a run.
 ///
 /// # Errors
-/// When the rows cannot be read, are too few, or hold only one class.
+/// When the rows cannot be read, are too few, hold only one class, or lie on both sides.
 pub fn load(runtime: &Handle, data: &Data) -> Result<Sets, DataError> {
     let key = data.split.as_ref().map(|split| split.key.as_str());
     let exclude = data.exclude.as_slice();
     let selection =
         Selection { target: &data.target, task: data.task, key, features: Features::AllBut(exclude) };
-    let all = read(runtime, &data.train.uri, selection)?;
+    let files = expand(runtime, &data.train.uri)?;
+    let validation_files = match &data.validation {
+        Some(source) => expand(runtime, &source.uri)?,
+        None => Vec::new(),
+    };
+    refuse_shared(&files, &validation_files)?;
+    let all = read_files(&files, &data.train.uri, selection)?;
     let sets = match (&data.validation, &data.split, &all.key) {
         (Some(source), ..) => {
             enough("data.train", &all, data.min_rows as usize)?;
             let columns =
                 all.features.iter().map(|column| (column.name.clone(), column.values.kind())).collect();
             let features = Features::Exactly { columns: &columns, exclude };
-            let validation = read(runtime, &source.uri, Selection { key: None, features, ..selection })?;
+            let selection = Selection { key: None, features, ..selection };
+            let validation = read_files(&validation_files, &source.uri, selection)?;
             Sets { train: all, validation }
         }
         (None, Some(how), Some(key)) => {

@@ -7,6 +7,7 @@
 mod batch;
 mod digest;
 mod error;
+mod files;
 mod load;
 mod read;
 mod split;
@@ -14,6 +15,7 @@ mod table;
 
 pub use digest::digest;
 pub use error::DataError;
+pub use files::fingerprint;
 pub use load::{Sets, load};
 pub use read::{Columns, Features, Selection, read};
 pub use table::{Categories, Column, ColumnKind, Rows, Values};

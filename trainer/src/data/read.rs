@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use super::{
     batch::{Source, append_batch, kind_of},
     error::DataError,
+    files::expand,
     table::{ColumnKind, Rows},
 };
 use crate::storage::Location;
@@ -67,44 +68,26 @@ impl<'a> Features<'a> {
     }
 }
 
-/// Reads all rows of a file or pattern.
+/// Reads all rows of a file or pattern; there is at least one.
 ///
 /// # Errors
-/// When a file is missing or damaged, columns differ, or a value cannot be used.
+/// When a file is missing or damaged, columns differ, a value cannot be used, or there is no row.
 pub fn read(runtime: &Handle, uri: &str, selection: Selection<'_>) -> Result<Rows, DataError> {
+    read_files(&expand(runtime, uri)?, uri, selection)
+}
+
+/// Reads all rows of the files that `uri` names.
+pub(super) fn read_files(files: &[Location], uri: &str, selection: Selection<'_>) -> Result<Rows, DataError> {
     let mut known = selection.features.known().cloned();
     let mut rows = Rows { key: selection.key.map(|_| Vec::new()), ..Rows::default() };
-    for file in expand(runtime, uri)? {
+    for file in files {
         let bytes = file.read()?;
         let file = FileReader::open(&file.uri(), bytes, selection)?;
         let kinds = file.features(known.as_ref())?;
         file.append(&kinds, &mut rows)?;
         known.get_or_insert(kinds);
     }
-    Ok(rows)
-}
-
-fn expand(runtime: &Handle, uri: &str) -> Result<Vec<Location>, DataError> {
-    let place = Location::open(runtime, uri)?;
-    let missing = || DataError::Missing { uri: uri.to_owned() };
-    let (folder, name) = place.split().ok_or_else(missing)?;
-    if !name.contains('*') {
-        return Ok(vec![place]);
-    }
-    let names = folder.list()?.files;
-    let files: Vec<_> =
-        names.iter().filter(|file| matches(&name, file)).map(|file| folder.join(file)).collect();
-    if files.is_empty() { Err(missing()) } else { Ok(files) }
-}
-
-/// Whether a name fits a pattern in which `*` stands for any text.
-fn matches(pattern: &str, name: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == name,
-        Some((start, rest)) => name.strip_prefix(start).is_some_and(|tail| {
-            (0..=tail.len()).any(|i| tail.is_char_boundary(i) && matches(rest, &tail[i..]))
-        }),
-    }
+    if rows.count == 0 { Err(DataError::NoRows { uri: uri.to_owned() }) } else { Ok(rows) }
 }
 
 struct FileReader<'a> {
@@ -195,24 +178,6 @@ impl<'a> FileReader<'a> {
             file: self.name.clone(),
             kind: kind.to_string(),
             problem,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::matches;
-
-    #[test]
-    fn a_star_stands_for_any_text() {
-        for (pattern, name, expected) in [
-            ("*.parquet", "a.parquet", true),
-            ("part-*.parquet", "part-.parquet", true),
-            ("part-*.parquet", "other-1.parquet", false),
-            ("a*b*c", "aXbYbZc", true),
-            ("a*b", "ab€", false),
-        ] {
-            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
         }
     }
 }

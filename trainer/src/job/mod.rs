@@ -3,6 +3,7 @@
 //! Parsed once at the start; nothing later looks at the file. A [`Job`] has no unknown key and obeys every rule that
 //! the API server would have checked and that the trainer relies on.
 
+mod gpu;
 mod rules;
 mod strict;
 
@@ -60,10 +61,21 @@ pub struct Job {
     pub name: String,
     /// Names the run's folder.
     pub run: RunUid,
+    /// Where that name comes from.
+    pub naming: Naming,
     /// What to do.
     pub spec: RetrainJobSpec,
     /// What the candidate is compared with, if it was resolved.
     pub baseline: Option<ResolvedBaseline>,
+}
+
+/// Where a run's name comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// Whoever started the run gave it.
+    Given,
+    /// It follows from what the run depends on, and is whole after [`Job::name_by_data`].
+    Derived,
 }
 
 /// Name of a run's folder: letters, digits, `-`, `_` and `.`.
@@ -83,6 +95,13 @@ impl RunUid {
             return Err(JobError::Value { path: "the run's uid".into(), problem });
         }
         Ok(Self(text.to_owned()))
+    }
+
+    /// A name that is another one as soon as the run would do something else.
+    fn derived(spec: &RetrainJobSpec, baseline: Option<&ResolvedBaseline>, data: &str) -> Self {
+        let text = serde_json::json!([spec, baseline, data]).to_string();
+        let digest = format!("{:x}", Sha256::digest(text));
+        Self(format!("local-{}", &digest[..16]))
     }
 }
 
@@ -121,7 +140,8 @@ impl Job {
         Self::parse(&text, uid)
     }
 
-    /// Parses a manifest; without `uid` or `metadata.uid`, the run is named by a digest of its spec.
+    /// Parses a manifest; without `uid` or `metadata.uid`, the run's name follows from spec and baseline, and has to be
+    /// made whole with the data.
     ///
     /// # Errors
     /// When it is no valid RetrainJob.
@@ -134,14 +154,21 @@ impl Job {
         strict::check(&value)?;
         let manifest: Manifest = serde_json::from_value(value).map_err(JobError::Shape)?;
         rules::check(&manifest.spec)?;
-        let uid = uid.map(str::to_owned).or(manifest.metadata.uid);
-        let uid = uid.unwrap_or_else(|| digest_of(&manifest.spec));
-        Ok(Self {
-            name: manifest.metadata.name,
-            run: RunUid::new(&uid)?,
-            spec: manifest.spec,
-            baseline: manifest.status.and_then(|status| status.baseline),
-        })
+        let baseline = manifest.status.and_then(|status| status.baseline);
+        let (run, naming) = match uid.map(str::to_owned).or(manifest.metadata.uid) {
+            Some(uid) => (RunUid::new(&uid)?, Naming::Given),
+            None => (RunUid::derived(&manifest.spec, baseline.as_ref(), ""), Naming::Derived),
+        };
+        Ok(Self { name: manifest.metadata.name, run, naming, spec: manifest.spec, baseline })
+    }
+
+    /// Makes a derived name whole with a fingerprint of the data: the same file with new rows is another run, whose
+    /// result nobody has yet. A given name stays.
+    pub fn name_by_data(&mut self, fingerprint: &str) {
+        match self.naming {
+            Naming::Given => {}
+            Naming::Derived => self.run = RunUid::derived(&self.spec, self.baseline.as_ref(), fingerprint),
+        }
     }
 
     /// Processors that the job's CPU limit allows, rounded up; none without a limit.
@@ -157,18 +184,10 @@ impl Job {
         Some(processors.ceil().clamp(1.0, 1024.0) as u32)
     }
 
-    /// Whether the trainer's resources ask for a GPU of any vendor.
+    /// Whether the trainer's resources ask for a GPU that CUDA can use, or for a part of one.
     pub fn asks_for_gpu(&self) -> bool {
-        let resources = &self.spec.trainer.resources;
-        let lists = [&resources.limits, &resources.requests];
-        lists.into_iter().flatten().flatten().any(|(name, amount)| name.contains("gpu") && amount.0 != "0")
+        gpu::asked_for(&self.spec.trainer).any(|(_, vendor)| vendor == gpu::Vendor::Cuda)
     }
-}
-
-fn digest_of(spec: &RetrainJobSpec) -> String {
-    let text = serde_json::to_vec(spec).unwrap_or_default();
-    let digest = format!("{:x}", Sha256::digest(text));
-    format!("spec-{}", &digest[..16])
 }
 
 #[cfg(test)]

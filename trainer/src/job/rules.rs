@@ -5,11 +5,23 @@ use anneal_crds::{
     retrain_job::{Data, RetrainJobSpec},
 };
 
-use super::JobError;
+use super::{
+    JobError,
+    gpu::{self, Vendor},
+};
 
 /// Checks the rules that need more than one value.
 pub(super) fn check(spec: &RetrainJobSpec) -> Result<(), JobError> {
     check_data(&spec.data)?;
+    // Unseen, it would leave a reserved accelerator idle while the processor trains.
+    if let Some((name, _)) = gpu::asked_for(&spec.trainer).find(|(_, vendor)| *vendor == Vendor::Other) {
+        return wrong(
+            "spec.trainer.resources",
+            &format!(
+                "asks for `{name}`, which this trainer cannot use: ask for nvidia.com/gpu, nvidia.com/mig-… or no accelerator"
+            ),
+        );
+    }
     if !spec.gates.iter().any(|gate| matches!(gate, Gate::IronLaw(_))) {
         return wrong(
             "spec.gates",

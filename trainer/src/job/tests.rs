@@ -26,17 +26,52 @@ fn a_manifest_gives_its_defaults_and_uid() {
     assert_eq!(job.spec.training.batch_size, 64);
     assert!(!job.asks_for_gpu());
     assert_eq!(Job::parse(JOB, Some("other")).unwrap().run.as_str(), "other");
-    let anonymous = JOB.replace(", uid: 8d1c", "");
-    let named_by_spec = Job::parse(&anonymous, None).unwrap();
-    assert_eq!(named_by_spec.run, Job::parse(&anonymous, None).unwrap().run);
+    assert_eq!(job.naming, Naming::Given);
 }
 
 #[test]
-fn gpus_of_any_vendor_count() {
-    let job = |limits: &str| Job::parse(&JOB.replace(r#"cpu: "1""#, limits), None).unwrap();
-    assert!(job("nvidia.com/gpu: \"1\"").asks_for_gpu());
-    assert!(job("amd.com/gpu: 2").asks_for_gpu());
-    assert!(!job("nvidia.com/gpu: \"0\"").asks_for_gpu());
+fn a_run_that_nobody_named_is_named_by_everything_it_depends_on() {
+    let anonymous = JOB.replace(", uid: 8d1c", "");
+    let named = |text: &str, data: &str| {
+        let mut job = Job::parse(text, None).unwrap();
+        assert_eq!(job.naming, Naming::Derived);
+        job.name_by_data(data);
+        job.run.as_str().to_owned()
+    };
+    let run = named(&anonymous, "data");
+    assert_eq!(run, named(&anonymous, "data"));
+    let baseline = format!(
+        "{anonymous}status: {{baseline: {{version: {{name: m, version: v20261121.1, digest: \"sha256:00\", uri: \"file:///m\"}}}}}}\n"
+    );
+    for (what, other) in [
+        ("data", named(&anonymous, "other data")),
+        ("spec", named(&anonymous.replace("[id, timestamp]", "[id]"), "data")),
+        ("baseline", named(&baseline, "data")),
+    ] {
+        assert_ne!(run, other, "{what}");
+    }
+    let mut given = Job::parse(JOB, None).unwrap();
+    given.name_by_data("data");
+    assert_eq!(given.run.as_str(), "8d1c");
+}
+
+#[test]
+fn gpus_that_cuda_can_use_count_and_others_are_refused_by_name() {
+    let job = |limits: &str| Job::parse(&JOB.replace(r#"cpu: "1""#, limits), None);
+    for name in
+        ["nvidia.com/gpu", "nvidia.com/gpu.shared", "nvidia.com/mig-1g.10gb", "nvidia.com/mig-7g.80gb"]
+    {
+        assert!(job(&format!("{name}: 1")).unwrap().asks_for_gpu(), "{name}");
+        assert!(!job(&format!("{name}: \"0\"")).unwrap().asks_for_gpu(), "none of {name}");
+    }
+    for name in
+        ["amd.com/gpu", "gpu.intel.com/i915", "aliyun.com/gpu-mem", "google.com/tpu", "habana.ai/gaudi"]
+    {
+        let message = job(&format!("{name}: 2")).unwrap_err().to_string();
+        assert!(message.contains(&format!("`{name}`")), "{message}");
+        assert!(!job(&format!("{name}: 0")).unwrap().asks_for_gpu(), "none of {name}");
+    }
+    assert!(!job("memory: 1Gi, nvidia.com/hostdev: 1").unwrap().asks_for_gpu());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use anneal_core::gates::{Comparison, judge};
 use anneal_crds::{
+    common::shorten,
     contract::{BaselineEvaluation, Evaluation, GateOutcome},
     model_version::Artifact,
     retrain_job::{BaselineVersion, ResolvedBaseline, WhenMissing},
@@ -15,7 +16,7 @@ use crate::{
     evaluate::evaluate,
     job::Job,
     nn::Compute,
-    schema::{Schema, difference},
+    schema::{MAX_DIFFERENCE, Schema, difference},
     storage::Location,
 };
 
@@ -77,7 +78,8 @@ fn evaluate_baseline(
         // Rows that the baseline cannot take are a difference, and no reason to fail the run.
         Err(Failure::Encode(error)) => {
             let nothing = Evaluation { rows: validation.count as u64, metrics: Vec::new() };
-            (nothing, Some(difference.unwrap_or_else(|| error.to_string())))
+            let why = || shorten(&error.to_string(), MAX_DIFFERENCE).into_owned();
+            (nothing, Some(difference.unwrap_or_else(why)))
         }
         Err(other) => return Err(other),
     };

@@ -25,7 +25,7 @@ pub use version::VersionManifest;
 
 use crate::{
     artifact::{Description, Provenance, describe, digest_of, model_files},
-    data::{self, Sets},
+    data::{self, DataError, Sets},
     error::Failure,
     evaluate::score,
     job::Job,
@@ -78,7 +78,8 @@ pub fn run(
     if gpu && compute == Compute::CPU {
         observer.say("a GPU was asked for and cannot be used: training on the processor, as trainer.allowCpuFallback says");
     }
-    let trained = traced.train(request, compute, &fence, observer, stop)?;
+    let checkpoints = traced.checkpoints(request, &fence);
+    let trained = traced.train(request, compute, &checkpoints, observer, stop)?;
     let artifact = write_artifact(request, &traced, &trained, compute, &fence)?;
     let evidence = compare::compare(runtime, job, &artifact, &sets.validation, compute)?;
     let version = match passed(&evidence.gates) {
@@ -107,7 +108,7 @@ pub fn run(
     };
     let result = folders.publish(result, &fence)?;
     // The run is over, whatever becomes of them.
-    if let Err(error) = folders.checkpoints.remove_all() {
+    if let Err(error) = checkpoints.clear() {
         observer.say(&format!("the checkpoints stay: {error}"));
     }
     Ok(result)
@@ -137,28 +138,37 @@ impl Traced {
             Ok(Encoded { inputs: encode_features(&schema, rows)?, targets: encode_targets(&schema, rows)? })
         };
         let rows = |rows: &data::Rows| RowSet { rows: rows.count as u64, digest: data::digest(rows) };
+        let (train_rows, validation_rows) = (rows(&sets.train), rows(&sets.validation));
+        // Whatever the files are called.
+        if train_rows == validation_rows {
+            return Err(DataError::SameRows { rows: sets.train.count }.into());
+        }
         Ok(Self {
             schema_digest: digest_of(&text),
             train: encode(&sets.train)?,
             validation: encode(&sets.validation)?,
-            train_rows: rows(&sets.train),
-            validation_rows: rows(&sets.validation),
+            train_rows,
+            validation_rows,
             schema,
         })
+    }
+
+    fn checkpoints(&self, request: &Request, fence: &Fence) -> Checkpoints {
+        let training = &request.job.spec.training;
+        let depends_on = json!([training, self.schema_digest, self.train_rows, self.validation_rows]);
+        let fingerprint = digest_of(depends_on.to_string().as_bytes());
+        Checkpoints::new(request.folders.checkpoints.clone(), fingerprint, fence.clone())
     }
 
     fn train(
         &self,
         request: &Request,
         compute: Compute,
-        fence: &Fence,
+        checkpoints: &Checkpoints,
         observer: &Observer,
         stop: &Stop,
     ) -> Result<Trained, Failure> {
         let spec = &request.job.spec;
-        let depends_on = json!([spec.training, self.schema_digest, self.train_rows, self.validation_rows]);
-        let fingerprint = digest_of(depends_on.to_string().as_bytes());
-        let checkpoints = Checkpoints::new(request.folders.checkpoints.clone(), fingerprint, fence.clone());
         let plan = Plan {
             training: &spec.training,
             schema: &self.schema,
@@ -170,7 +180,7 @@ impl Traced {
                 u64::try_from(spec.checkpoint.every.as_millis()).unwrap_or(1),
             ),
         };
-        train::train(&plan, &checkpoints, observer, stop)
+        train::train(&plan, checkpoints, observer, stop)
     }
 }
 

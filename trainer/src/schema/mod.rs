@@ -10,7 +10,7 @@ mod trace;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{ColumnKind, Columns};
-pub use difference::difference;
+pub use difference::{MAX_DIFFERENCE, difference};
 pub use encode::{EncodeError, Targets, encode_features, encode_targets};
 pub use trace::{MAX_VOCABULARY, trace};
 

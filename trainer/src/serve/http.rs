@@ -10,41 +10,33 @@ use std::{
 
 use axum::{
     Json, Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, Path, Request, State, rejection::BytesRejection},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    extract::{Path, Request, State},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use prometheus::{Encoder, Registry, TextEncoder};
 use serde_json::json;
-use uuid::Uuid;
 
 use super::{
     Options,
+    body::{Bodies, Body},
     fault::{Fault, Sequence},
-    metrics::{Arm, Metrics},
-    protocol::{self, BadRequest, InferResponse},
-    worker::{Refusal, Workers},
-};
-use crate::{
-    host::Stopwatch,
-    schema::{Schema, encode_features},
+    metrics::{Arm, Metrics, Pending},
+    protocol::{self, BadRequest},
+    worker::{Refusal, Served, Workers},
 };
 
-/// Largest body of a request, in bytes.
-const MAX_BODY: usize = 16 << 20;
 const VERSION_HEADER: HeaderName = HeaderName::from_static("x-anneal-version");
 const FAULT_HEADER: HeaderName = HeaderName::from_static("x-anneal-fault");
 
 /// Everything that an answer may depend on.
 #[derive(Debug)]
 pub(super) struct App {
-    model: String,
-    version: String,
-    schema: Schema,
+    served: Arc<Served>,
     workers: Workers,
+    bodies: Bodies,
     metrics: Metrics,
     fault: Fault,
     faults: Mutex<Sequence>,
@@ -52,12 +44,11 @@ pub(super) struct App {
 }
 
 impl App {
-    pub(super) fn new(options: &Options, schema: Schema, workers: Workers, metrics: Metrics) -> Self {
+    pub(super) fn new(options: &Options, served: Arc<Served>, workers: Workers, metrics: Metrics) -> Self {
         Self {
-            model: options.model.clone(),
-            version: options.version.clone(),
-            schema,
+            served,
             workers,
+            bodies: Bodies::new(),
             metrics,
             fault: options.fault,
             faults: Mutex::new(Sequence::new()),
@@ -91,10 +82,7 @@ pub(super) fn router(app: Arc<App>, door: Door) -> Router {
         .route("/v2/health/ready", get(ready))
         .route("/v2/models/{model}", get(metadata))
         .route("/v2/models/{model}/ready", get(model_ready))
-        .route(
-            "/v2/models/{model}/infer",
-            post(move |app, model, headers, body| infer(app, model, headers, body, door)),
-        )
+        .route("/v2/models/{model}/infer", post(move |app, model, request| infer(app, model, request, door)))
         .route(
             "/metrics",
             get(|State(app): State<Arc<App>>| async move { metrics_page(&app.metrics.registry) }),
@@ -102,14 +90,13 @@ pub(super) fn router(app: Arc<App>, door: Door) -> Router {
         .fallback(|| async {
             answer_error(StatusCode::NOT_FOUND, "path", "there is nothing here: see GET /v2")
         })
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(app.clone(), add_version))
         .with_state(app)
 }
 
 async fn add_version(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
-    if let Ok(version) = HeaderValue::from_str(&app.version) {
+    if let Ok(version) = HeaderValue::from_str(&app.served.version) {
         response.headers_mut().insert(VERSION_HEADER, version);
     }
     response
@@ -127,12 +114,12 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn model_ready(State(app): State<Arc<App>>, Path(model): Path<String>) -> Response {
-    if model == app.model { ready(State(app)).await } else { no_model(&app) }
+    if model == app.served.model { ready(State(app)).await } else { no_model(&app) }
 }
 
 async fn metadata(State(app): State<Arc<App>>, Path(model): Path<String>) -> Response {
-    if model == app.model {
-        Json(protocol::metadata(&app.schema, &app.model, &app.version)).into_response()
+    if model == app.served.model {
+        Json(protocol::metadata(&app.served.schema, &app.served.model, &app.served.version)).into_response()
     } else {
         no_model(&app)
     }
@@ -141,28 +128,38 @@ async fn metadata(State(app): State<Arc<App>>, Path(model): Path<String>) -> Res
 async fn infer(
     State(app): State<Arc<App>>,
     Path(model): Path<String>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
     door: Door,
 ) -> Response {
-    let watch = Stopwatch::start();
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let arm = match door {
         Door::Main => Arm::of_host(host),
         Door::Shadow => Arm::Shadow,
     };
-    let response = match body {
-        _ if model != app.model => no_model(&app),
-        Ok(body) => answer(&app, app.fault.for_arm(arm), &body).await,
-        Err(rejection) => {
-            answer_error(rejection.status(), "body", &format!("{rejection}: send at most {MAX_BODY} bytes"))
-        }
+    // Before anything is awaited, and so before the client can go away unseen.
+    let mut pending = app.metrics.begin(arm);
+    let response = if model == app.served.model {
+        receive(&app, app.fault.for_arm(arm), request, &mut pending).await
+    } else {
+        no_model(&app)
     };
-    app.metrics.record(arm, response.status().as_u16(), watch.elapsed());
+    pending.answered(response.status().as_u16());
     response
 }
 
-async fn answer(app: &App, fault: Fault, body: &[u8]) -> Response {
+async fn receive(app: &App, fault: Fault, request: Request, pending: &mut Pending<'_>) -> Response {
+    let body = app.bodies.receive(request).await;
+    pending.arrived();
+    match body {
+        Ok(body) => answer(app, fault, body).await,
+        Err(none) => {
+            let (code, field, reason) = none.answer();
+            answer_error(code, field, &reason)
+        }
+    }
+}
+
+async fn answer(app: &App, fault: Fault, body: Body) -> Response {
     if fault.latency > Duration::ZERO {
         tokio::time::sleep(fault.latency).await;
     }
@@ -173,45 +170,22 @@ async fn answer(app: &App, fault: Fault, body: &[u8]) -> Response {
         response.headers_mut().insert(FAULT_HEADER, HeaderValue::from_static("error"));
         return response;
     }
-    match predict(app, body).await {
-        Ok(response) => Json(response).into_response(),
-        Err(Problem::Request(BadRequest { field, reason })) => {
+    match app.workers.infer(body).await {
+        Ok(json) => {
+            ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json).into_response()
+        }
+        Err(Refusal::Request(BadRequest { field, reason })) => {
             answer_error(StatusCode::BAD_REQUEST, &field, &reason)
         }
-        Err(Problem::Refused(Refusal::Busy)) => {
+        Err(Refusal::Busy) => {
             answer_error(StatusCode::SERVICE_UNAVAILABLE, "queue", "is full: try again or add replicas")
         }
-        Err(Problem::Refused(Refusal::Failed(why))) => {
-            answer_error(StatusCode::INTERNAL_SERVER_ERROR, "model", &why)
-        }
+        Err(Refusal::Failed(why)) => answer_error(StatusCode::INTERNAL_SERVER_ERROR, "model", &why),
     }
 }
 
-enum Problem {
-    Request(BadRequest),
-    Refused(Refusal),
-}
-
-async fn predict<'a>(app: &'a App, body: &[u8]) -> Result<InferResponse<'a>, Problem> {
-    let request = protocol::parse(body).map_err(Problem::Request)?;
-    let id = request.id.clone();
-    let rows = protocol::rows(request, &app.schema).map_err(Problem::Request)?;
-    let inputs = encode_features(&app.schema, &rows).map_err(|error| {
-        Problem::Request(BadRequest { field: "inputs".to_owned(), reason: error.to_string() })
-    })?;
-    let outputs = app.workers.infer(inputs).await.map_err(Problem::Refused)?;
-    let prediction = Uuid::new_v4().to_string();
-    Ok(InferResponse {
-        model_name: &app.model,
-        model_version: &app.version,
-        parameters: json!({"prediction_id": prediction}),
-        id: id.unwrap_or(prediction),
-        outputs: protocol::outputs(&app.schema, &outputs),
-    })
-}
-
 fn no_model(app: &App) -> Response {
-    answer_error(StatusCode::NOT_FOUND, "model", &format!("is not served here: ask for {}", app.model))
+    answer_error(StatusCode::NOT_FOUND, "model", &format!("is not served here: ask for {}", app.served.model))
 }
 
 fn answer_error(code: StatusCode, field: &str, reason: &str) -> Response {

@@ -2,15 +2,24 @@
 //!
 //! The series that a rollout reads exist from the start with 0, so that a missing series means a missing server.
 
-use std::time::Duration;
+use std::{thread, time::Duration};
 
 use prometheus::{CounterVec, HistogramOpts, HistogramVec, Opts, Registry};
 
-use crate::error::Failure;
+use crate::{error::Failure, host::Stopwatch};
 
 /// Bounds of the latency histogram, in seconds; the thresholds of the rollout guides (300 ms, 500 ms) are among them.
 const BUCKETS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.5, 5.0];
-const CODES: [u16; 4] = [200, 400, 500, 503];
+/// Counted for a request whose client went away before the answer, as nginx does.
+///
+/// It is no error by itself: people close pages, and a server must not be rolled back for that. But a gateway that gives
+/// up waiting looks the same from here, so what it waited is counted as a latency, which a latency trigger sees, and
+/// the code is one of its own, which an error selector may add.
+const CLIENT_GONE: u16 = 499;
+const CODES: [u16; 5] = [200, 400, CLIENT_GONE, 500, 503];
+const REQUESTS_HELP: &str = "Inference requests by code of the answer. 499: the client went away before it, of its own will or because a \
+    gateway gave up waiting; select code=~\"5..|499\" to count that as an error.";
+const DURATION_HELP: &str = "Time from an inference request's last byte to its answer, or to the moment its client went away (code 499).";
 
 /// Whether an answer reaches a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,12 +62,9 @@ pub(super) struct Metrics {
 impl Metrics {
     pub(super) fn new(model: &str, version: &str) -> Result<Self, Failure> {
         let bug = |error: prometheus::Error| Failure::Panic(format!("metrics: {error}"));
-        let requests = Opts::new("anneal_serve_requests_total", "Inference requests that were answered.");
+        let requests = Opts::new("anneal_serve_requests_total", REQUESTS_HELP);
         let requests = CounterVec::new(requests, &["model", "version", "arm", "code"]).map_err(bug)?;
-        let duration = HistogramOpts::new(
-            "anneal_serve_request_duration_seconds",
-            "Time from an inference request's body to its answer.",
-        );
+        let duration = HistogramOpts::new("anneal_serve_request_duration_seconds", DURATION_HELP);
         let duration = HistogramVec::new(duration.buckets(BUCKETS.to_vec()), &["model", "version", "arm"])
             .map_err(bug)?;
         let registry = Registry::new();
@@ -73,10 +79,44 @@ impl Metrics {
         Ok(Self { registry, requests, duration, model: model.to_owned(), version: version.to_owned() })
     }
 
-    pub(super) fn record(&self, arm: Arm, code: u16, took: Duration) {
+    /// Begins to count a request, whatever becomes of it.
+    pub(super) fn begin(&self, arm: Arm) -> Pending<'_> {
+        Pending { metrics: self, arm, watch: Stopwatch::start(), code: CLIENT_GONE }
+    }
+
+    fn record(&self, arm: Arm, code: u16, took: Duration) {
         let (model, version, arm) = (self.model.as_str(), self.version.as_str(), arm.name());
         self.requests.with_label_values(&[model, version, arm, &code.to_string()]).inc();
         self.duration.with_label_values(&[model, version, arm]).observe(took.as_secs_f64());
+    }
+}
+
+/// A request that is counted when this is dropped: hyper drops the whole handler when the client goes away.
+#[derive(Debug)]
+pub(super) struct Pending<'a> {
+    metrics: &'a Metrics,
+    arm: Arm,
+    watch: Stopwatch,
+    code: u16,
+}
+
+impl Pending<'_> {
+    /// The body is there, and the server's own time begins.
+    pub(super) fn arrived(&mut self) {
+        self.watch = Stopwatch::start();
+    }
+
+    /// There is an answer.
+    pub(super) const fn answered(&mut self, code: u16) {
+        self.code = code;
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        // A handler that panics is dropped too, and nobody but the server is to blame for that.
+        let code = if thread::panicking() { 500 } else { self.code };
+        self.metrics.record(self.arm, code, self.watch.elapsed());
     }
 }
 

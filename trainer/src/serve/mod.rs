@@ -1,8 +1,10 @@
 //! `serve`: answers with one artifact, by the Open Inference Protocol v2 over HTTP.
 //!
-//! Called by `main`. The artifact's digest is checked before anything is served. Inference runs on worker threads, never
-//! on the threads that answer HTTP.
+//! Called by `main`. The artifact's digest is checked before anything is served. Requests are parsed and answered
+//! on worker threads, never on the threads that speak HTTP.
 
+mod body;
+mod datum;
 mod fault;
 mod http;
 mod metrics;
@@ -16,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use anneal_crds::contract::SERVE_LAST_REQUESTS_SECONDS;
 use axum::serve::ListenerExt;
 use tokio::{
     net::TcpListener,
@@ -35,10 +38,10 @@ use crate::{
 };
 use http::{App, Door};
 use metrics::Metrics;
-use worker::Workers;
+use worker::{Served, Workers};
 
-/// Longest time that a request may still take once the drain is over.
-const LAST_REQUESTS: Duration = Duration::from_secs(30);
+/// Longest time that a request may still take once the drain is over. The pod's grace period covers it.
+const LAST_REQUESTS: Duration = Duration::from_secs(SERVE_LAST_REQUESTS_SECONDS as u64);
 
 /// What to serve, and how.
 #[derive(Clone, Debug)]
@@ -70,8 +73,16 @@ pub fn serve(runtime: &Handle, options: Options) -> Result<(), Failure> {
     let folder = Location::open(runtime, &options.artifact)?;
     let model = Model::load(&folder, Some(&options.digest), Compute::CPU)?;
     let metrics = Metrics::new(&options.model, &options.version)?;
-    let workers = Workers::start(&model, host::processors())?;
-    let app = Arc::new(App::new(&options, model.schema, workers, metrics));
+    let served = Served {
+        model: options.model.clone(),
+        version: options.version.clone(),
+        schema: model.schema.clone(),
+    };
+    let served = Arc::new(served);
+    let workers = Workers::start(&model, &served, host::processors())?;
+    // Each worker has a network of its own by now.
+    drop(model);
+    let app = Arc::new(App::new(&options, served, workers, metrics));
     runtime.block_on(listen(options, app))
 }
 

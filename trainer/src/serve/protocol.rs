@@ -4,9 +4,11 @@
 //! `FP32`, `FP64` or a whole-number type for numbers, `BYTES` (JSON strings) or `BOOL` for categories. An unknown text,
 //! or null, counts as unknown, as in training.
 
+use anneal_crds::common::shorten;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::datum::{Data, Datum};
 use crate::{
     data::{Categories, Column, Rows, Values},
     evaluate::{log_probabilities, most_probable},
@@ -14,7 +16,7 @@ use crate::{
 };
 
 /// Most rows of one request.
-const MAX_ROWS: usize = 10_000;
+pub(super) const MAX_ROWS: usize = 10_000;
 
 /// What is wrong with a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,7 +31,7 @@ pub(super) struct BadRequest {
 #[derive(Debug, Deserialize)]
 pub(super) struct InferRequest {
     #[serde(default)]
-    pub(super) id: Option<String>,
+    id: Option<String>,
     inputs: Vec<Tensor>,
 }
 
@@ -38,7 +40,7 @@ struct Tensor {
     name: String,
     shape: Vec<usize>,
     datatype: String,
-    data: Vec<Value>,
+    data: Data,
 }
 
 /// The body of an answer.
@@ -59,8 +61,8 @@ pub(super) fn parse(body: &[u8]) -> Result<InferRequest, BadRequest> {
     })
 }
 
-/// The rows of a request, checked against the schema.
-pub(super) fn rows(request: InferRequest, schema: &Schema) -> Result<Rows, BadRequest> {
+/// A request's id and its rows, checked against the schema.
+pub(super) fn rows(request: InferRequest, schema: &Schema) -> Result<(Option<String>, Rows), BadRequest> {
     for (index, tensor) in request.inputs.iter().enumerate() {
         let field = format!("inputs.{}", tensor.name);
         if !schema.features.iter().any(|feature| feature.name == tensor.name) {
@@ -88,7 +90,7 @@ pub(super) fn rows(request: InferRequest, schema: &Schema) -> Result<Rows, BadRe
         }
         rows.features.push(Column { name: feature.name.clone(), values: values(tensor, feature, &field)? });
     }
-    Ok(rows)
+    Ok((request.id, rows))
 }
 
 fn count(tensor: &Tensor, field: &str) -> Result<usize, BadRequest> {
@@ -99,41 +101,41 @@ fn count(tensor: &Tensor, field: &str) -> Result<usize, BadRequest> {
         return Err(bad(field, format!("has {count} rows: send 1 to {MAX_ROWS}")));
     }
     // Nested data are allowed: [[1], [2]] has as many entries as [1, 2].
-    if tensor.data.len() != count {
+    if tensor.data.count != count {
         return Err(bad(
             field,
-            format!("has {} data for shape {:?}: send one for each row", tensor.data.len(), tensor.shape),
+            format!("has {} data for shape {:?}: send one for each row", tensor.data.count, tensor.shape),
         ));
     }
     Ok(count)
 }
 
 fn values(tensor: &Tensor, feature: &Feature, field: &str) -> Result<Values, BadRequest> {
-    let data = tensor.data.iter().map(|value| match value.as_array().map(Vec::as_slice) {
-        Some([inner]) => inner,
-        Some(_) | None => value,
-    });
+    let data = tensor.data.values.iter();
     match (&feature.kind, tensor.datatype.as_str()) {
         (
             FeatureKind::Number { .. },
             "FP16" | "FP32" | "FP64" | "INT8" | "INT16" | "INT32" | "INT64" | "UINT8" | "UINT16" | "UINT32"
             | "UINT64",
         ) => {
-            let number = |value: &Value| {
-                value
-                    .as_f64()
-                    .filter(|n| n.is_finite())
-                    .ok_or_else(|| bad(field, format!("{value} is no finite number: send numbers")))
+            let number = |value: &Datum| match value {
+                Datum::Number(number) if number.is_finite() => Ok(*number),
+                Datum::Number(_)
+                | Datum::Null
+                | Datum::Bool(_)
+                | Datum::Text(_)
+                | Datum::List
+                | Datum::Object => Err(bad(field, format!("{value} is no finite number: send numbers"))),
             };
             Ok(Values::Number(data.map(number).collect::<Result<_, _>>()?))
         }
         (FeatureKind::Category { .. }, "BYTES" | "BOOL") => {
             let text = |value| match value {
-                &Value::Null => Ok(None),
-                Value::String(text) => Ok(Some(text.as_str())),
-                &Value::Bool(true) => Ok(Some("true")),
-                &Value::Bool(false) => Ok(Some("false")),
-                Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                &Datum::Null => Ok(None),
+                Datum::Text(text) => Ok(Some(text.as_str())),
+                &Datum::Bool(true) => Ok(Some("true")),
+                &Datum::Bool(false) => Ok(Some("false")),
+                Datum::Number(_) | Datum::List | Datum::Object => {
                     Err(bad(field, format!("{value} is no text: send JSON strings")))
                 }
             };
@@ -148,8 +150,9 @@ fn values(tensor: &Tensor, feature: &Feature, field: &str) -> Result<Values, Bad
     }
 }
 
+/// What a request says of itself may be as long as the request.
 fn bad(field: &str, reason: String) -> BadRequest {
-    BadRequest { field: field.to_owned(), reason }
+    BadRequest { field: shorten(field, 200).into_owned(), reason: shorten(&reason, 400).into_owned() }
 }
 
 /// The output tensors: `class` and its `probability` for each row, or `value` in the target's unit.

@@ -1,9 +1,10 @@
 //! Checkpoints: the whole state of a run, complete or not there.
 //!
 //! A checkpoint is a folder with weights, progress, and a manifest with their digests that is written last. The newest
-//! one that is whole is resumed; a damaged one is removed and the one before it taken.
+//! one that is whole is resumed; a damaged one is removed and the one before it taken. Nothing is ever removed but the
+//! three files of a checkpoint, in a folder with a checkpoint's name: the folder around them may hold a user's files.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use safetensors::{
     SafeTensors,
@@ -65,8 +66,8 @@ impl Checkpoints {
     /// # Errors
     /// When the storage fails or a newer execution has started.
     pub fn save(&self, checkpoint: &Checkpoint) -> Result<(), Failure> {
-        let folder =
-            self.folder.join(&format!("step-{:012}-{:06}", checkpoint.progress.steps, self.fence.own()));
+        let own = Name { steps: checkpoint.progress.steps, execution: self.fence.own() };
+        let folder = self.at(own);
         let files = BTreeMap::from([
             (STATE.to_owned(), tensors(checkpoint)?),
             (PROGRESS.to_owned(), json("state.json", &checkpoint.progress)?),
@@ -79,9 +80,20 @@ impl Checkpoints {
         // Asked last: what an execution that was superseded wrote is no checkpoint without a manifest.
         self.fence.check()?;
         folder.join(MANIFEST).create(json("manifest.json", &manifest)?)?;
-        let folders = self.folder.list()?.folders;
-        for old in folders.iter().rev().skip(KEEP) {
-            self.remove(old)?;
+        Ok(self.tidy(own)?)
+    }
+
+    /// Removes what is older than the newest whole ones, and what earlier executions left unfinished. The one just
+    /// written stays, whatever else is there.
+    fn tidy(&self, own: Name) -> Result<(), StorageError> {
+        let mut whole = 0;
+        for name in self.names()?.into_iter().rev() {
+            let is_whole = name == own || self.at(name).join(MANIFEST).stat()?.is_some();
+            whole += usize::from(is_whole);
+            let spare = if is_whole { whole > KEEP } else { name.execution < own.execution };
+            if spare && name != own {
+                self.remove(name)?;
+            }
         }
         Ok(())
     }
@@ -91,7 +103,7 @@ impl Checkpoints {
     /// # Errors
     /// When the storage fails.
     pub fn newest(&self, mut note: impl FnMut(&str)) -> Result<Option<Checkpoint>, Failure> {
-        for name in self.folder.list()?.folders.iter().rev() {
+        for name in self.names()?.into_iter().rev() {
             match self.load(name) {
                 Ok(checkpoint) => return Ok(Some(checkpoint)),
                 Err(Unusable::Storage(error)) if !error.is_not_found() => return Err(error.into()),
@@ -105,8 +117,30 @@ impl Checkpoints {
         Ok(None)
     }
 
-    fn load(&self, name: &str) -> Result<Checkpoint, Unusable> {
-        let folder = self.folder.join(name);
+    /// Removes the run's checkpoints, because it is over.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn clear(&self) -> Result<(), StorageError> {
+        self.names()?.into_iter().try_for_each(|name| self.remove(name))?;
+        self.folder.remove_if_empty();
+        Ok(())
+    }
+
+    /// The folders with a checkpoint's name, oldest first; others are none of ours.
+    fn names(&self) -> Result<Vec<Name>, StorageError> {
+        let mut names: Vec<_> =
+            self.folder.list()?.folders.iter().filter_map(|name| Name::of(name)).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    fn at(&self, name: Name) -> Location {
+        self.folder.join(&name.to_string())
+    }
+
+    fn load(&self, name: Name) -> Result<Checkpoint, Unusable> {
+        let folder = self.at(name);
         let manifest: Manifest = parse(MANIFEST, &folder.join(MANIFEST).read()?)?;
         if manifest.schema != 1 || manifest.fingerprint != self.fingerprint {
             return Err(Unusable::Other("it belongs to other data or settings".to_owned()));
@@ -131,10 +165,35 @@ impl Checkpoints {
         Ok(Checkpoint { progress, learner, best: numbers("best")? })
     }
 
-    fn remove(&self, name: &str) -> Result<(), StorageError> {
+    fn remove(&self, name: Name) -> Result<(), StorageError> {
+        let folder = self.at(name);
         // The manifest first: a folder without one is no checkpoint.
-        self.folder.join(name).join(MANIFEST).remove()?;
-        self.folder.join(name).remove_all()
+        for file in [MANIFEST, STATE, PROGRESS] {
+            folder.join(file).remove()?;
+        }
+        folder.remove_if_empty();
+        Ok(())
+    }
+}
+
+/// Name of a checkpoint's folder, `step-<12 digits>-<6 digits>`; the newest is the greatest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Name {
+    steps: u64,
+    execution: u64,
+}
+
+impl Name {
+    fn of(folder: &str) -> Option<Self> {
+        let (steps, execution) = folder.strip_prefix("step-")?.split_once('-')?;
+        let name = Self { steps: steps.parse().ok()?, execution: execution.parse().ok()? };
+        (name.to_string() == folder).then_some(name)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "step-{:012}-{:06}", self.steps, self.execution)
     }
 }
 
@@ -170,4 +229,32 @@ fn json(what: &'static str, value: &impl Serialize) -> Result<Vec<u8>, Failure> 
 
 fn parse<T: serde::de::DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, Unusable> {
     serde_json::from_slice(bytes).map_err(|error| Unusable::Other(format!("{name}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Name;
+
+    #[test]
+    fn only_the_exact_name_of_a_checkpoint_is_one() {
+        let name = Name { steps: 40, execution: 2 };
+        assert_eq!(Name::of(&name.to_string()), Some(name));
+        for other in [
+            "step-40-2",
+            "step-+00000000040-000002",
+            "step-000000000040-000002-old",
+            "step-000000000040",
+            "my-step-000000000040-000002",
+            "steps",
+        ] {
+            assert_eq!(Name::of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_later_step_is_newer_whichever_execution_wrote_it() {
+        let newest = Name { steps: 1_000_000_000_000, execution: 1 };
+        assert!(newest > Name { steps: 999_999_999_999, execution: 9 });
+        assert_eq!(Name::of(&newest.to_string()), Some(newest));
+    }
 }

@@ -1,6 +1,9 @@
 //! A small world for the trainer: a temporary folder with data, jobs and models.
 #![allow(dead_code, reason = "every test file uses another part")]
 
+pub mod process;
+pub mod server;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -155,8 +158,14 @@ impl World {
     }
 
     pub fn train_until(&self, job: &str, stop: Stop) -> Result<RunResult, Failure> {
+        self.train_with(job, None, stop)
+    }
+
+    /// Trains with a folder for checkpoints, below the world's.
+    pub fn train_with(&self, job: &str, checkpoints: Option<&str>, stop: Stop) -> Result<RunResult, Failure> {
         let job = Job::parse(job, None)?;
-        let folders = Folders::open(self.runtime.handle(), &job, None, None)?;
+        let checkpoints = checkpoints.map(|name| self.uri(name));
+        let folders = Folders::open(self.runtime.handle(), &job, None, checkpoints.as_deref())?;
         let request = Request { job, folders, device: Choice::Auto, threads: 1 };
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         run::run(self.runtime.handle(), &request, &Observer::new(Show::Nothing)?, &stop)

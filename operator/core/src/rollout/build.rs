@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use anneal_crds::{ModelRollout, ModelVersion, VersionRef, model_rollout::RolloutPhase, names};
+use anneal_crds::{
+    ModelRollout, ModelVersion, VersionRef,
+    contract::{SERVE_DRAIN_SECONDS, SERVE_GRACE_SECONDS},
+    model_rollout::RolloutPhase,
+    names,
+};
 use serde_json::{Value, json};
 
 use crate::{
     object::{Key, Kind, Object, Owner},
     pod::{self, Access},
 };
-
-/// Seconds that a serving pod keeps answering after it was asked to stop, until the data plane has noticed.
-const DRAIN_SECONDS: u32 = 10;
 
 /// Port of a version's Service for requests.
 const LIVE: u16 = 80;
@@ -103,7 +105,7 @@ pub(super) fn deployment(home: Home<'_>, version: &ModelVersion) -> Object {
         format!("--version={number}"),
         format!("--port={}", serving.port),
         format!("--shadow-port={}", serving.shadow_port),
-        format!("--drain={DRAIN_SECONDS}s"),
+        format!("--drain={SERVE_DRAIN_SECONDS}s"),
     ];
     args.extend(version.spec.serving.iter().flat_map(|serving| serving.args.iter().cloned()));
     let mut container = json!({
@@ -141,7 +143,7 @@ pub(super) fn deployment(home: Home<'_>, version: &ModelVersion) -> Object {
                 },
                 "spec": {
                     "automountServiceAccountToken": false,
-                    "terminationGracePeriodSeconds": DRAIN_SECONDS + 20,
+                    "terminationGracePeriodSeconds": SERVE_GRACE_SECONDS,
                     "securityContext": pod::pod_security(),
                     "containers": [container],
                     "volumes": volumes,
@@ -252,4 +254,49 @@ pub(super) fn marks(
     }
     let key = Key::new(Kind::ModelVersion, home.namespace, version.metadata.name.as_deref()?);
     Some(Object::new(key, json!({"metadata": {"uid": version.metadata.uid.as_deref()?, "annotations": all}})))
+}
+
+#[cfg(test)]
+mod tests {
+    use anneal_crds::contract::SERVE_LAST_REQUESTS_SECONDS;
+
+    use super::*;
+
+    #[test]
+    fn a_server_is_not_killed_before_its_last_requests_are_answered() {
+        let rollout: ModelRollout = serde_json::from_value(json!({
+            "apiVersion": names::API_VERSION, "kind": "ModelRollout",
+            "metadata": {"name": "ads", "namespace": "demo", "uid": "u"},
+            "spec": {
+                "model": "ads", "candidate": {"follow": "NewestApproved"},
+                "serving": {"image": "serve:1"}, "traffic": {"gateway": {"name": "web"}},
+                "prometheus": {"url": "http://prometheus"},
+                "strategy": {
+                    "canary": {"initial": 20, "increment": 80, "interval": "20s"}, "rollbackTriggers": [],
+                },
+                "metrics": [], "judge": {"evidence": "none"},
+            },
+        }))
+        .unwrap();
+        let version: ModelVersion = serde_json::from_value(json!({
+            "apiVersion": names::API_VERSION, "kind": "ModelVersion", "metadata": {"name": "ads-v20261121.1"},
+            "spec": {
+                "model": "ads", "version": "v20261121.1", "admission": "Bootstrap",
+                "artifact": {"uri": "file:///m", "digest": "sha256:0"},
+                "storage": {"persistentVolumeClaim": {"claimName": "models"}},
+                "origin": {"job": "run", "uid": "u"}, "baseline": {"bootstrap": {}},
+                "evaluation": {"rows": 10, "metrics": []}, "gates": [],
+            },
+        }))
+        .unwrap();
+        let body = deployment(Home::of(&rollout).unwrap(), &version).body;
+        let pod = &body["spec"]["template"]["spec"];
+        let args = pod["containers"][0]["args"].as_array().unwrap();
+        let drain = args.iter().find_map(|arg| arg.as_str()?.strip_prefix("--drain=")?.strip_suffix('s'));
+        let drain: u64 = drain.unwrap().parse().unwrap();
+        // The drain is the wait before the stop too; no hook adds to it.
+        assert!(pod["containers"][0].get("lifecycle").is_none());
+        let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
+        assert!(grace > drain + u64::from(SERVE_LAST_REQUESTS_SECONDS), "{grace} {drain}");
+    }
 }

@@ -1,0 +1,78 @@
+//! The trainer's `serve`, and a client of it.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+use anneal_crds::contract::RunResult;
+use reqwest::{Client, Response};
+use serde_json::{Value, json};
+
+use super::process::BINARY;
+
+pub struct Server {
+    pub child: Child,
+    pub url: String,
+}
+
+impl Server {
+    pub fn start(result: &RunResult, more: &[&str]) -> Self {
+        Self::start_in(&[], result, more)
+    }
+
+    pub fn start_in(environment: &[(String, String)], result: &RunResult, more: &[&str]) -> Self {
+        let mut command = Command::new(BINARY);
+        command.args(["serve", "--artifact", &result.artifact.uri, "--digest", &result.artifact.digest]);
+        command.args(["--model", "cars", "--version", "v20261121.1", "--port", "0"]).args(more);
+        command.envs(environment.iter().cloned());
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let line = lines.find(|line| line.as_ref().unwrap().starts_with("serving ")).unwrap().unwrap();
+        let port = line.rsplit_once(':').unwrap().1.to_owned();
+        Self { child, url: format!("http://127.0.0.1:{port}") }
+    }
+
+    /// `127.0.0.1:port`.
+    pub fn address(&self) -> &str {
+        self.url.strip_prefix("http://").unwrap()
+    }
+
+    pub fn infer_url(&self) -> String {
+        format!("{}/v2/models/cars/infer", self.url)
+    }
+
+    pub async fn get(&self, path: &str) -> Response {
+        Client::new().get(format!("{}{path}", self.url)).send().await.unwrap()
+    }
+
+    pub async fn infer(&self, body: &Value) -> Response {
+        Client::new().post(self.infer_url()).json(body).send().await.unwrap()
+    }
+
+    /// Value of a series of `anneal_serve_requests_total`.
+    pub async fn count(&self, arm: &str, code: u16) -> Option<f64> {
+        let page = self.get("/metrics").await.text().await.unwrap();
+        let start = format!(
+            "anneal_serve_requests_total{{arm=\"{arm}\",code=\"{code}\",model=\"cars\",version=\"v20261121.1\"}} "
+        );
+        page.lines().find_map(|line| line.strip_prefix(&start)?.parse().ok())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Two rows for a model of the world's data.
+pub fn body() -> Value {
+    json!({"id": "42", "inputs": [
+        {"name": "x", "shape": [2], "datatype": "FP64", "data": [900.0, 10.0]},
+        {"name": "noise", "shape": [2, 1], "datatype": "FP32", "data": [[0.5], [0.5]]},
+        {"name": "color", "shape": [2], "datatype": "BYTES", "data": ["red", "mauve"]},
+        {"name": "flag", "shape": [2], "datatype": "BOOL", "data": [true, false]},
+    ]})
+}
