@@ -21,7 +21,7 @@ pub struct Metric {
     /// Name by which triggers and messages call it, such as `error_rate`.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-zA-Z_][a-zA-Z0-9_]*$"))]
     pub name: String,
-    /// How far back the counters are read, such as `10m`.
+    /// How far back the counters are read, such as `10m`. It may reach back into earlier steps.
     pub window: Span,
     /// How often it is read. Default: a tenth of the window, at least 1s and at most 60s.
     #[serde(default, skip_serializing_if = "Option::is_none")]

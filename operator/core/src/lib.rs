@@ -14,6 +14,7 @@ pub mod lease;
 pub mod object;
 pub mod plan;
 mod pod;
+mod quantity;
 pub mod retrain;
 pub mod rollout;
 mod trouble;

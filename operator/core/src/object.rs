@@ -4,6 +4,8 @@ use anneal_crds::names;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::quantity;
+
 /// The kinds that Anneal reads or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Kind {
@@ -146,12 +148,13 @@ impl Owner<'_> {
 }
 
 /// Whether everything that `wanted` says is also so in `seen`. What `seen` has besides, such as defaults of the API
-/// server, does not count; lists must have the same length.
+/// server, does not count; lists must have the same length, and quantities the same amount.
 pub fn covers(seen: &Value, wanted: &Value) -> bool {
     match (seen, wanted) {
-        (Value::Object(seen), Value::Object(wanted)) => {
-            wanted.iter().all(|(key, value)| covers(seen.get(key).unwrap_or(&Value::Null), value))
-        }
+        (Value::Object(seen), Value::Object(wanted)) => wanted.iter().all(|(key, value)| {
+            let seen = seen.get(key).unwrap_or(&Value::Null);
+            covers(seen, value) || (AMOUNTS.contains(&key.as_str()) && same_amounts(seen, value))
+        }),
         (Value::Array(seen), Value::Array(wanted)) => {
             seen.len() == wanted.len() && seen.iter().zip(wanted).all(|(seen, wanted)| covers(seen, wanted))
         }
@@ -159,6 +162,14 @@ pub fn covers(seen: &Value, wanted: &Value) -> bool {
         (seen, Value::Array(wanted)) if wanted.is_empty() => seen.is_null(),
         (seen, wanted) => seen == wanted,
     }
+}
+
+/// Fields of a container's `resources` that hold quantities by name.
+const AMOUNTS: [&str; 2] = ["limits", "requests"];
+
+fn same_amounts(seen: &Value, wanted: &Value) -> bool {
+    let (Some(seen), Some(wanted)) = (seen.as_object(), wanted.as_object()) else { return false };
+    wanted.iter().all(|(name, amount)| seen.get(name).is_some_and(|seen| quantity::same(seen, amount)))
 }
 
 #[cfg(test)]
@@ -191,6 +202,17 @@ mod tests {
     fn the_digest_is_the_published_one() {
         assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
         assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
+    }
+
+    #[test]
+    fn the_servers_way_to_write_an_amount_does_not() {
+        let container =
+            |cpu: &str| json!({"containers": [{"resources": {"limits": {"cpu": cpu}}, "args": [cpu]}]});
+        let mut seen = container("0.5");
+        seen["containers"][0]["resources"]["limits"]["cpu"] = "500m".into();
+        assert!(covers(&seen, &container("0.5")));
+        assert!(!covers(&seen, &container("0.6")));
+        assert!(!covers(&container("500m"), &container("0.5")), "an argument is no amount");
     }
 
     #[test]

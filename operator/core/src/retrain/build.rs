@@ -6,9 +6,10 @@ use anneal_crds::{
     ModelVersionSpec, RetrainJob, contract,
     model_version::{Admission, Origin},
     names,
-    retrain_job::ResolvedBaseline,
+    retrain_job::{ResolvedBaseline, RetrainJobSpec},
 };
 use k8s_openapi::{api::core::v1::ResourceRequirements, apimachinery::pkg::api::resource::Quantity};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
@@ -74,21 +75,42 @@ impl<'a> Run<'a> {
     }
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JobFile<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    metadata: JobFileMetadata<'a>,
+    spec: &'a RetrainJobSpec,
+    status: JobFileStatus<'a>,
+}
+
+#[derive(Serialize)]
+struct JobFileMetadata<'a> {
+    name: &'a str,
+    namespace: &'a str,
+    uid: &'a str,
+}
+
+#[derive(Serialize)]
+struct JobFileStatus<'a> {
+    baseline: &'a ResolvedBaseline,
+}
+
 /// The job file: the RetrainJob itself, with the baseline that was fixed when the run started.
 pub(super) fn job_file(run: Run<'_>, baseline: &ResolvedBaseline) -> Object {
-    let manifest = json!({
-        "apiVersion": names::API_VERSION,
-        "kind": "RetrainJob",
-        "metadata": {"name": run.name, "namespace": run.namespace, "uid": run.uid},
-        "spec": run.job.spec,
-        "status": {"baseline": baseline},
-    });
+    let manifest = JobFile {
+        api_version: names::API_VERSION,
+        kind: "RetrainJob",
+        metadata: JobFileMetadata { name: run.name, namespace: run.namespace, uid: run.uid },
+        spec: &run.job.spec,
+        status: JobFileStatus { baseline },
+    };
+    // It came out of JSON, so it goes into JSON.
+    let text = serde_json::to_string_pretty(&manifest).unwrap_or_default();
     let key = Key::new(Kind::ConfigMap, run.namespace, &job_file_name(run));
     // JSON is YAML, and the API server keeps it as it is.
-    Object::new(
-        key,
-        json!({"metadata": run.metadata(), "immutable": true, "data": {"job.yaml": format!("{manifest:#}")}}),
-    )
+    Object::new(key, json!({"metadata": run.metadata(), "immutable": true, "data": {"job.yaml": text}}))
 }
 
 /// The Job that trains. It is created once and never applied again, because queueing systems own parts of it.
