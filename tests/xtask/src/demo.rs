@@ -95,7 +95,8 @@ fn on_own_cluster(context: &Context, options: &Options, mut demo: Command) -> Re
             .context("the cluster's data folder cannot be opened for its pods; run as root")?;
         let bin = |program: &str| cluster.program(program);
         demo.arg("--kubectl").arg(bin("kubectl")).arg("--helm").arg(bin("helm"));
-        demo.arg("--kubeconfig").arg(cluster.kubeconfig()).arg("--host-path").arg(cluster.data());
+        demo.arg("--kubeconfig").arg(cluster.kubeconfig());
+        demo.arg("--own-cluster").arg("--host-path").arg(cluster.data());
         demo.args(["--operator-image", &Which::Operator.name(), "--trainer-image", &Which::Trainer.name()]);
         demo.args(["--copy-image", images::BUSYBOX]);
         finish(demo)
