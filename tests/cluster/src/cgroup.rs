@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cache::make_dir;
 use crate::sh::Cmd;
@@ -81,11 +83,10 @@ pub(crate) fn processes(name: &str) -> Vec<u32> {
 
 /// Kills every process in it and removes it from every tree.
 pub(crate) fn remove(name: &str) -> Result<()> {
+    let mut refused = None;
     for _ in 0..300 {
-        let left = processes(name);
-        if !left.is_empty() {
-            // Some end on their own in between, and kill then complains.
-            let _ = Cmd::new("kill").arg("-KILL").args(left.iter().map(u32::to_string)).capture();
+        for id in processes(name) {
+            refused = kill(id).err().or(refused);
         }
         // A program that was just being started may join after the last look. Once the cgroup is gone it cannot,
         // and then it does not start at all; so it has to go before anything else does.
@@ -97,10 +98,22 @@ pub(crate) fn remove(name: &str) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(30));
     }
+    let why = refused.map_or_else(String::new, |error| format!(" ({error})"));
     bail!(
-        "processes {:?} in the cgroup {name} do not end; look at them with ps and try again",
+        "processes {:?} in the cgroup {name} do not end{why}; look at them in /proc and try again as root",
         processes(name)
     )
+}
+
+/// By a system call: a bare Debian has no program for it.
+fn kill(id: u32) -> rustix::io::Result<()> {
+    // 0 is a process outside of this container's view.
+    let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) else { return Ok(()) };
+    match kill_process(pid, Signal::KILL) {
+        // Some end on their own in between.
+        Err(Errno::SRCH) | Ok(()) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether any tree has it.
@@ -125,6 +138,17 @@ fn groups(top: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_is_killed_and_one_that_is_gone_is_no_error() {
+        use std::os::unix::process::ExitStatusExt as _;
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        kill(child.id()).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+        // No kernel gives such an id away.
+        kill(i32::MAX.unsigned_abs()).unwrap();
+        kill(0).unwrap();
+    }
 
     #[test]
     fn groups_come_deepest_first() {

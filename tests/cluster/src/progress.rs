@@ -5,6 +5,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -25,15 +26,27 @@ impl Progress {
 
     /// Starts a step. Say what is happening: "Build etcd".
     pub fn step(&self, what: impl Into<String>) -> Step {
-        let what = what.into();
+        self.start(what.into(), true)
+    }
+
+    /// Starts a step that leaves no line when it is done: a wait, whose end something else tells.
+    pub fn wait(&self, what: impl Into<String>) -> Step {
+        self.start(what.into(), false)
+    }
+
+    fn start(&self, what: String, stays: bool) -> Step {
         let shown = match &self.bars {
             Some(bars) => Shown::Bar(spinner(bars, &what)),
             None => {
-                line(&format!("… {what}"));
-                Shown::Lines { _stop: heartbeat(what.clone()) }
+                if stays {
+                    line(&format!("… {what}"));
+                }
+                let detail = Arc::default();
+                let _stop = heartbeat(what.clone(), Arc::clone(&detail));
+                Shown::Lines { detail, _stop }
             }
         };
-        Step { bars: self.bars.clone(), what, started: now(), shown, done: false }
+        Step { bars: self.bars.clone(), what, started: now(), shown, stays, done: false }
     }
 
     /// Prints a line that stays.
@@ -58,6 +71,7 @@ pub struct Step {
     what: String,
     started: Instant,
     shown: Shown,
+    stays: bool,
     done: bool,
 }
 
@@ -65,10 +79,18 @@ pub struct Step {
 enum Shown {
     Bar(ProgressBar),
     // Dropping the sender ends the heartbeat.
-    Lines { _stop: Sender<()> },
+    Lines { detail: Arc<Mutex<String>>, _stop: Sender<()> },
 }
 
 impl Step {
+    /// Says how far it is: "Canary at 55 %". The next call replaces it.
+    pub fn detail(&self, text: &str) {
+        match &self.shown {
+            Shown::Bar(bar) => bar.set_message(sentence(&self.what, text)),
+            Shown::Lines { detail, .. } => text.clone_into(&mut lock(detail)),
+        }
+    }
+
     /// The step is done: its line stays with the time it took.
     pub fn done(mut self) {
         self.done = true;
@@ -81,6 +103,9 @@ impl Drop for Step {
         let text = format!("{mark} {} ({})", self.what, seconds(self.started.elapsed()));
         if let Shown::Bar(bar) = &self.shown {
             bar.finish_and_clear();
+        }
+        if self.done && !self.stays {
+            return;
         }
         match &self.bars {
             Some(bars) => bars.suspend(|| line(&text)),
@@ -99,15 +124,25 @@ fn spinner(bars: &MultiProgress, what: &str) -> ProgressBar {
     bar
 }
 
-fn heartbeat(what: String) -> Sender<()> {
+fn heartbeat(what: String, detail: Arc<Mutex<String>>) -> Sender<()> {
     let (stop, stopped) = channel();
     let started = now();
     std::thread::spawn(move || {
         while stopped.recv_timeout(HEARTBEAT) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-            line(&format!("  {what}: still at it after {}", seconds(started.elapsed())));
+            let doing = sentence(&what, &lock(&detail));
+            line(&format!("  {doing}: still at it after {}", seconds(started.elapsed())));
         }
     });
     stop
+}
+
+/// What a step does, and how far it is.
+fn sentence(what: &str, detail: &str) -> String {
+    if detail.is_empty() { what.to_owned() } else { format!("{what}: {detail}") }
+}
+
+fn lock(detail: &Mutex<String>) -> MutexGuard<'_, String> {
+    detail.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn line(text: &str) {
@@ -140,6 +175,21 @@ mod tests {
         assert_eq!(seconds(Duration::from_millis(340)), "0.3 s");
         assert_eq!(seconds(Duration::from_millis(12_900)), "12 s");
         assert_eq!(seconds(Duration::from_secs(192)), "3 min 12 s");
+    }
+
+    #[test]
+    fn a_step_says_how_far_it_is_once_it_knows() {
+        assert_eq!(sentence("Wait for v2", ""), "Wait for v2");
+        assert_eq!(sentence("Wait for v2", "Canary at 55 %"), "Wait for v2: Canary at 55 %");
+    }
+
+    #[test]
+    fn the_detail_of_a_step_is_what_its_heartbeat_will_say() {
+        let step = Progress { bars: None }.wait("x");
+        step.detail("first");
+        step.detail("second");
+        assert!(matches!(&step.shown, Shown::Lines { detail, .. } if *lock(detail) == "second"));
+        step.done();
     }
 
     #[test]

@@ -234,10 +234,10 @@ mod tests {
     fn a_detached_program_has_its_own_session_and_log() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("x.log");
-        let pid = sh("ps -o sid= -p $$; echo $$").spawn_detached(&log).unwrap();
+        let pid = sh("cut -d ' ' -f 6 /proc/$$/stat; echo $$").spawn_detached(&log).unwrap();
         let wanted = format!("{pid}\n{pid}\n");
         for _ in 0..200 {
-            if std::fs::read_to_string(&log).unwrap().replace(' ', "") == wanted {
+            if std::fs::read_to_string(&log).unwrap() == wanted {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(20));

@@ -168,9 +168,12 @@ pub const PACKAGES: &[&str] = &[
     "conntrack",
     "containerd",
     "containernetworking-plugins",
+    // The kubelet is built with cgo.
+    "gcc",
     "ipset",
     "iproute2",
     "iptables",
+    "libc6-dev",
     "openssl",
     "runc",
     "unzip",
@@ -208,6 +211,9 @@ pub fn apt(cache: &Cache, progress: &Progress, packages: &[&str]) -> Result<()> 
 }
 
 const POLICY: &str = "/usr/sbin/policy-rc.d";
+// Says whose it is: images of Debian bring one of their own, and that stays.
+const KEEP_OFF: &str =
+    "#!/bin/sh\n# Anneal's `cargo xtask`, while it installs packages; safe to remove.\nexit 101\n";
 
 /// While it lives, packages start no service on install.
 struct Services {
@@ -216,12 +222,20 @@ struct Services {
 
 impl Services {
     fn keep_off() -> Result<Self> {
-        let ours = !Path::new(POLICY).exists();
+        let ours = is_ours(Path::new(POLICY));
         if ours {
-            write_file(Path::new(POLICY), "#!/bin/sh\nexit 101\n")?;
+            write_file(Path::new(POLICY), KEEP_OFF)?;
             Cmd::new("chmod").args(["755", POLICY]).capture()?;
         }
         Ok(Self { ours })
+    }
+}
+
+/// Whether the policy may be written and removed: there is none, or one that a killed install left behind.
+fn is_ours(policy: &Path) -> bool {
+    match fs::read_to_string(policy) {
+        Ok(text) => text == KEEP_OFF,
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
 }
 
@@ -302,5 +316,21 @@ impl Tools {
             prometheus: go_part(cache, progress, &PROMETHEUS)?,
             kubernetes: go_part(cache, progress, &KUBERNETES)?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_that_a_killed_install_left_is_taken_over_and_others_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let policy = dir.path().join("policy-rc.d");
+        assert!(is_ours(&policy));
+        write_file(&policy, KEEP_OFF).unwrap();
+        assert!(is_ours(&policy));
+        write_file(&policy, "#!/bin/sh\nexit 101\n").unwrap();
+        assert!(!is_ours(&policy));
     }
 }

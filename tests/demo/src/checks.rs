@@ -1,65 +1,28 @@
-//! What clients saw, against what was promised.
+//! What clients saw, against what was promised. Pure.
+//!
+//! Called by the scenario when the clients have stopped. A check that has nothing to look at fails: an empty list of
+//! requests proves nothing.
 
-use anneal_crds::model_rollout::RolloutPhase;
+use std::time::Duration;
+
+use anneal_crds::model_rollout::{RolloutPhase, Strategy};
 use anyhow::{Context, Result, ensure};
-use jiff::SignedDuration;
-use serde::Serialize;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     load::{Outcome, Seen},
     story::Window,
 };
 
-/// How long after the acceptance of a route the proxies may take to have it.
+/// How long after the acceptance of a route the proxies may take to have it. Times in a status are cut to seconds, which
+/// is part of it.
 const SETTLE: SignedDuration = SignedDuration::from_secs(2);
 /// Fewest requests of a step whose share says something.
 const MIN_REQUESTS: usize = 500;
 /// Standard deviations that a share may be off.
 const SIGMAS: f64 = 4.5;
-
-/// The demo's last line.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Report {
-    /// Phase of the main RetrainJob.
-    pub(crate) retrain: String,
-    /// The version that it became.
-    pub(crate) version: String,
-    /// Phase of the rollout of that version.
-    pub(crate) rollout: String,
-    /// `Rejected` if both the flipped and the tied run were.
-    pub(crate) rejected: String,
-    /// Phase of the rollout of the faulty version.
-    pub(crate) faulty: String,
-    /// Requests sent.
-    pub(crate) requests: usize,
-    /// Requests that failed outside the injected faults.
-    #[serde(rename = "failedRequests")]
-    pub(crate) failed: usize,
-    /// How long it all took.
-    pub(crate) seconds: u64,
-    /// Fewest requests that were asked for.
-    #[serde(skip)]
-    pub(crate) wanted_requests: usize,
-}
-
-impl Report {
-    /// One line of JSON, in the order that is promised.
-    pub(crate) fn line(&self) -> Result<String> {
-        serde_json::to_string(self).context("the report cannot be written as JSON")
-    }
-
-    /// Whether every field is as it must be.
-    pub(crate) fn is_as_promised(&self) -> bool {
-        self.retrain == "Succeeded"
-            && self.version.starts_with('v')
-            && self.rollout == "Healthy"
-            && self.rejected == "Rejected"
-            && self.faulty == "RolledBack"
-            && self.requests >= self.wanted_requests
-            && self.failed == 0
-    }
-}
+/// Copies may be lost, because nobody waits for their answers; but not more than this part of them.
+const LOST: f64 = 0.1;
 
 /// Requests that failed outside the injected faults, with the first few reasons.
 pub(crate) fn failures(seen: &[Seen]) -> (usize, Vec<String>) {
@@ -79,45 +42,143 @@ pub(crate) fn failures(seen: &[Seen]) -> (usize, Vec<String>) {
     (count, reasons)
 }
 
-/// Every step's share is its weight, and nobody got an answer from a version in shadow. Returns a line for each step.
-pub(crate) fn shares(windows: &[Window], seen: &[Seen]) -> Result<Vec<String>> {
-    windows.iter().filter_map(|window| share(window, seen).transpose()).collect()
+/// Requests a second from the first to the last; not a number when there are too few to say.
+pub(crate) fn rate(seen: &[Seen]) -> f64 {
+    let times = || seen.iter().map(|request| request.at);
+    let (Some(first), Some(last)) = (times().min(), times().max()) else { return f64::NAN };
+    // The first one starts the clock: 61 requests span 60 intervals.
+    (seen.len() as f64 - 1.0) / last.duration_since(first).as_secs_f64()
 }
 
-fn share(window: &Window, seen: &[Seen]) -> Result<Option<String>> {
-    let (from, to) = (window.from.saturating_add(SETTLE)?, window.to);
-    let answered: Vec<&Seen> = seen
-        .iter()
-        .filter(|request| request.at >= from && request.at < to && request.version.is_some())
-        .collect();
-    let (all, candidate) = (
-        answered.len(),
-        answered.iter().filter(|request| request.version.as_deref() == Some(&window.version)).count(),
+/// A step that a version must go through on its way to production.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    phase: RolloutPhase,
+    weight: i32,
+}
+
+/// What a strategy asks for: shadow if it has one, then `initial` and `increment` more each time, up to `max`.
+pub(crate) fn steps(strategy: &Strategy) -> Vec<Step> {
+    let canary = &strategy.canary;
+    let mut steps = vec![];
+    if strategy.shadow.is_some() {
+        steps.push(Step { phase: RolloutPhase::Shadow, weight: 0 });
+    }
+    let mut weight = canary.initial;
+    while weight < canary.max {
+        steps.push(Step { phase: RolloutPhase::Canary, weight });
+        weight = weight.saturating_add(canary.increment.max(1));
+    }
+    steps.push(Step { phase: RolloutPhase::Canary, weight: canary.max });
+    steps
+}
+
+/// The version went through every step in order, and enough clients were there to see each.
+///
+/// `pause` is the longest time between two looks at the rollout: a step shorter than that could have gone unseen.
+pub(crate) fn complete(
+    windows: &[Window],
+    seen: &[Seen],
+    version: &str,
+    steps: &[Step],
+    pause: Duration,
+) -> Result<()> {
+    let own: Vec<&Window> = windows.iter().filter(|window| window.version == version).collect();
+    let taken: Vec<Step> =
+        own.iter().map(|window| Step { phase: window.phase, weight: window.weight }).collect();
+    ensure!(
+        taken == steps,
+        "{version} was to go through {steps:?} and was seen in {taken:?}; the longest pause between two looks was {:.1} s, \
+         and a step that is shorter goes unseen: try again with less load on this machine",
+        pause.as_secs_f64()
     );
-    if window.phase == RolloutPhase::Shadow {
+    for window in own {
+        let (answered, _) = answers(window, seen)?;
         ensure!(
-            candidate == 0,
-            "{candidate} clients got an answer from {} while it was in shadow",
-            window.version
+            answered >= MIN_REQUESTS,
+            "only {answered} answers came while {version} was in {:?} at {} %, and a share of fewer than {MIN_REQUESTS} says \
+             nothing; send more requests a second",
+            window.phase,
+            window.weight
         );
     }
-    if all < MIN_REQUESTS {
-        return Ok(None);
-    }
-    let (n, weight) = (all as f64, f64::from(window.weight) / 100.0);
-    let observed = candidate as f64 / n;
-    let allowed = SIGMAS * (weight * (1.0 - weight) / n).sqrt();
-    ensure!(
-        (observed - weight).abs() <= allowed,
-        "{} took {:.1} % of {all} requests at weight {} %, more than {SIGMAS} sigma off",
-        window.version,
-        observed * 100.0,
-        window.weight
-    );
-    Ok(Some(format!(
-        "  {} at {} %: {:.1} % of {all} requests",
-        window.version,
-        window.weight,
-        observed * 100.0
-    )))
+    Ok(())
 }
+
+/// Every step's share is its weight, and nobody got an answer from a version in shadow. Returns a line for each step.
+pub(crate) fn shares(windows: &[Window], seen: &[Seen]) -> Result<Vec<String>> {
+    windows.iter().map(|window| share(window, seen)).collect()
+}
+
+fn share(window: &Window, seen: &[Seen]) -> Result<String> {
+    let Window { version, weight, .. } = window;
+    let (all, candidate) = answers(window, seen)?;
+    ensure!(
+        window.phase != RolloutPhase::Shadow || candidate == 0,
+        "{candidate} clients got an answer from {version} while it was in shadow; look at the route's backends"
+    );
+    if all < MIN_REQUESTS {
+        // A step that a breach has cut short.
+        return Ok(format!("  {version} at {weight} %: {candidate} of {all} requests, too few to judge"));
+    }
+    let (n, part) = (all as f64, f64::from(*weight) / 100.0);
+    let observed = candidate as f64 / n;
+    let allowed = SIGMAS * (part * (1.0 - part) / n).sqrt();
+    ensure!(
+        (observed - part).abs() <= allowed,
+        "{version} took {:.1} % of {all} requests at weight {weight} %, more than {SIGMAS} sigma off; look at the route's \
+         weights",
+        observed * 100.0
+    );
+    Ok(format!("  {version} at {weight} %: {:.1} % of {all} requests", observed * 100.0))
+}
+
+/// Answers while the proxies had the step's weights: all that name a version, and those of the step's candidate.
+fn answers(window: &Window, seen: &[Seen]) -> Result<(usize, usize)> {
+    let from = window.from.saturating_add(SETTLE)?;
+    let versions = between(seen, from, window.to).filter_map(|request| request.version.as_ref());
+    Ok(versions.fold((0, 0), |(all, own), version| (all + 1, own + usize::from(*version == window.version))))
+}
+
+/// The candidate answered as many copies as its shadow was to get, and none twice.
+///
+/// At least those of the time in which all proxies surely copied, but for a few lost ones; at most those of the time in
+/// which any proxy may have. The servers' counters are read long after, so no scrape is still to come.
+pub(crate) fn mirrored(
+    copies: f64,
+    percent: i32,
+    windows: &[Window],
+    seen: &[Seen],
+    version: &str,
+) -> Result<String> {
+    let mut own = windows.iter().filter(|window| window.version == version);
+    let shadow = own
+        .find(|window| window.phase == RolloutPhase::Shadow)
+        .with_context(|| format!("{version} was never in shadow; look at its rollout's events"))?;
+    let next = own
+        .next()
+        .with_context(|| format!("{version} never left its shadow; look at its rollout's events"))?;
+    let count = |from, to| between(seen, from, to).count() as f64;
+    let (sure, possible) = (
+        count(shadow.from.saturating_add(SETTLE)?, shadow.to),
+        count(shadow.began, next.from.saturating_add(SETTLE)?),
+    );
+    let part = f64::from(percent) / 100.0;
+    let sigma = |n: f64| SIGMAS * (part * (1.0 - part) * n).sqrt();
+    let (least, most) = (sure * part * (1.0 - LOST) - sigma(sure), possible * part + sigma(possible));
+    ensure!(
+        sure >= MIN_REQUESTS as f64 && copies >= least && copies <= most,
+        "{version} answered {copies} copies in its shadow of {percent} %, and {least:.0} to {most:.0} were promised for the \
+         {sure} requests of that time; look at the route's mirror"
+    );
+    Ok(format!(
+        "  {version} answered {copies} copies of {sure} to {possible} requests, and nobody saw the answers"
+    ))
+}
+
+fn between(seen: &[Seen], from: Timestamp, to: Timestamp) -> impl Iterator<Item = &Seen> {
+    seen.iter().filter(move |request| request.at >= from && request.at < to)
+}
+
+#[cfg(test)]
+mod tests;

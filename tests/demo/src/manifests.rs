@@ -1,16 +1,27 @@
-//! What the demo applies besides the examples: its namespace, its volume, and the pod that copies its data.
+//! What the demo applies besides the examples: its namespaces, its volume, and the pod that copies its data.
+//!
+//! Called by `install`. Its namespaces bear its label, by which it knows them again.
 
 use serde_json::{Value, json};
+
+use crate::owner::{DEMO, MADE_BY};
 
 /// Name of the volume on the node.
 pub(crate) const VOLUME: &str = "anneal-demo-models";
 
+/// The namespace of the operator.
+pub(crate) fn system(name: &str) -> Value {
+    labelled(name, json!({MADE_BY: DEMO}))
+}
+
 /// The namespace of the model.
-pub(crate) fn namespace(home: &str) -> String {
+pub(crate) fn namespace(home: &str) -> Value {
     // The demo's pods must pass the strictest profile.
-    format!(
-        "{{apiVersion: v1, kind: Namespace, metadata: {{name: {home}, labels: {{pod-security.kubernetes.io/enforce: restricted}}}}}}"
-    )
+    labelled(home, json!({MADE_BY: DEMO, "pod-security.kubernetes.io/enforce": "restricted"}))
+}
+
+fn labelled(name: &str, labels: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
 }
 
 /// A folder of the node as the volume that the namespace's claim asks for.

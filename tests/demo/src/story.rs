@@ -1,6 +1,7 @@
 //! The story: watches the objects as a person with `kubectl get -w` would, and tells what changes.
 //!
-//! It also keeps every phase that was seen with its time, and, when asked to, kills the operator at named moments.
+//! Called by the scenario, which waits through it. It also keeps every step that was seen with its times, and, when
+//! asked to, kills the operator at named moments. Whatever it waits for, a person sees how far it is.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -13,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
-use crate::kubectl::Kubectl;
+use crate::{kubectl::Kubectl, load::Answers, site::SYSTEM};
 
 /// How often the objects are looked at.
 const POLL: Duration = Duration::from_millis(500);
@@ -27,6 +28,8 @@ pub(crate) struct Window {
     pub(crate) phase: RolloutPhase,
     /// Percentage of live requests.
     pub(crate) weight: i32,
+    /// When it was decided; the route changes after.
+    pub(crate) began: Timestamp,
     /// When the route's weights were accepted.
     pub(crate) from: Timestamp,
     /// When the next step began.
@@ -40,6 +43,11 @@ pub(crate) struct Story {
     progress: Progress,
     told: BTreeSet<String>,
     last: Option<ModelRolloutStatus>,
+    looked: Option<Instant>,
+    /// Longest time between two looks: what is shorter may have gone unseen.
+    pub(crate) pause: Duration,
+    /// Clients, once there are some.
+    answers: Option<Answers>,
     /// Steps that have ended.
     pub(crate) windows: Vec<Window>,
     kills: Vec<String>,
@@ -55,10 +63,18 @@ impl Story {
             progress,
             told: BTreeSet::new(),
             last: None,
+            looked: None,
+            pause: Duration::ZERO,
+            answers: None,
             windows: vec![],
             kills,
             killed: vec![],
         }
+    }
+
+    /// From now on, waits show how many answers clients got.
+    pub(crate) fn count(&mut self, answers: &Answers) {
+        self.answers = Some(answers.clone());
     }
 
     /// Waits until a RetrainJob has ended and returns how.
@@ -98,14 +114,21 @@ impl Story {
         job: Option<&str>,
     ) -> Result<T> {
         let started = Instant::now();
+        let wait = self.progress.wait(format!("Wait for {what}"));
         loop {
             let (jobs, rollout) = self.look().await?;
-            let job = jobs.iter().find(|(name, _)| Some(name.as_str()) == job).map(|(_, status)| status);
-            if let Some(found) = found(job, rollout.as_ref()) {
+            let of_job = jobs.iter().find(|(name, _)| Some(name.as_str()) == job).map(|(_, status)| status);
+            if let Some(found) = found(of_job, rollout.as_ref()) {
+                wait.done();
                 return Ok(found);
             }
+            let count = self.answers.as_ref().map(Answers::count);
+            wait.detail(&how_far(job.map(|_| of_job), rollout.as_ref(), count));
             if started.elapsed() > limit {
-                bail!("waited {} s for {what}; the last that was seen: {job:?} {rollout:?}", limit.as_secs());
+                bail!(
+                    "waited {} s for {what}; the last that was seen: {of_job:?} {rollout:?}",
+                    limit.as_secs()
+                );
             }
             sleep(POLL).await;
         }
@@ -114,6 +137,10 @@ impl Story {
     async fn look(&mut self) -> Result<(Vec<(String, RetrainJobStatus)>, Option<ModelRolloutStatus>)> {
         let mut jobs = vec![];
         let mut rollout = None;
+        let now = Instant::now();
+        if let Some(before) = self.looked.replace(now) {
+            self.pause = self.pause.max(now.duration_since(before));
+        }
         for object in self.kubectl.list("retrainjobs,modelrollouts", &self.namespace).await? {
             if object["kind"] == "RetrainJob" {
                 let job: RetrainJob =
@@ -167,7 +194,11 @@ impl Story {
     /// A step that was accepted by the data plane and has ended becomes a window.
     fn close_window(&mut self, now: &ModelRolloutStatus) {
         let Some(last) = &self.last else { return };
-        let (Some(accepted), Some(next)) = (&last.traffic_accepted_at, &now.step_started_at) else { return };
+        let (Some(began), Some(accepted), Some(next)) =
+            (&last.step_started_at, &last.traffic_accepted_at, &now.step_started_at)
+        else {
+            return;
+        };
         let ended = last.step_started_at != now.step_started_at;
         let judged = matches!(last.phase, RolloutPhase::Shadow | RolloutPhase::Canary);
         if let (true, true, Some(candidate)) = (ended, judged, &last.candidate) {
@@ -175,6 +206,7 @@ impl Story {
                 version: candidate.version.clone(),
                 phase: last.phase,
                 weight: last.weight,
+                began: began.0,
                 from: accepted.0,
                 to: next.0,
             });
@@ -191,7 +223,7 @@ impl Story {
                 "delete",
                 "pod",
                 "-n",
-                crate::scenario::SYSTEM,
+                SYSTEM,
                 "-l",
                 selector,
                 "--grace-period=0",
@@ -206,5 +238,79 @@ impl Story {
     /// Moments at which the operator was to be killed and that never came.
     pub(crate) fn missed_kills(&self) -> &[String] {
         &self.kills
+    }
+}
+
+/// How far it is, for a person who waits: the run if one is waited for, else the rollout; and the clients.
+fn how_far(
+    job: Option<Option<&RetrainJobStatus>>,
+    rollout: Option<&ModelRolloutStatus>,
+    answers: Option<usize>,
+) -> String {
+    let doing = match (job, rollout) {
+        (Some(job), _) => format!("{:?}", job.map(|job| job.phase).unwrap_or_default()),
+        (None, None) => "no rollout yet".to_owned(),
+        (None, Some(rollout)) => match rollout.phase {
+            RolloutPhase::Canary => format!("Canary at {} %", rollout.weight),
+            phase @ (RolloutPhase::Pending
+            | RolloutPhase::Preparing
+            | RolloutPhase::Shadow
+            | RolloutPhase::Healthy
+            | RolloutPhase::RolledBack) => format!("{phase:?}"),
+        },
+    };
+    answers.map_or_else(|| doing.clone(), |count| format!("{doing}, {count} requests answered"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn who_waits_sees_the_run_or_the_rollout_and_the_clients() {
+        let training = RetrainJobStatus { phase: RetrainPhase::Training, ..Default::default() };
+        let canary = ModelRolloutStatus { phase: RolloutPhase::Canary, weight: 55, ..Default::default() };
+        assert_eq!(how_far(Some(Some(&training)), Some(&canary), None), "Training");
+        assert_eq!(how_far(Some(None), None, None), "Pending");
+        assert_eq!(how_far(None, None, None), "no rollout yet");
+        assert_eq!(how_far(None, Some(&canary), Some(5321)), "Canary at 55 %, 5321 requests answered");
+    }
+
+    #[test]
+    fn a_step_becomes_a_window_when_the_next_one_is_seen() {
+        let at = |second| Timestamp::from_second(second).unwrap().to_string();
+        let status = |phase: RolloutPhase, weight: i32, began, accepted| -> ModelRolloutStatus {
+            serde_json::from_value(json!({
+                "phase": phase,
+                "weight": weight,
+                "stepStartedAt": at(began),
+                "trafficAcceptedAt": at(accepted),
+                "candidate": {"name": "car-loan-v2", "version": "v2", "digest": "sha256:x"},
+            }))
+            .unwrap()
+        };
+        let kubectl =
+            Kubectl { kubectl: "none".into(), helm: "none".into(), kubeconfig: None, context: None };
+        let mut story = Story::new(kubectl, "home", Progress::new(), vec![]);
+        for now in [
+            status(RolloutPhase::Shadow, 0, 10, 12),
+            status(RolloutPhase::Shadow, 0, 10, 12),
+            status(RolloutPhase::Canary, 10, 30, 31),
+            status(RolloutPhase::Healthy, 0, 50, 51),
+        ] {
+            story.close_window(&now);
+            story.last = Some(now);
+        }
+        let seen: Vec<_> = story
+            .windows
+            .iter()
+            .map(|window| {
+                let times = [window.began, window.from, window.to].map(Timestamp::as_second);
+                (window.phase, window.weight, times)
+            })
+            .collect();
+        assert_eq!(seen, [(RolloutPhase::Shadow, 0, [10, 12, 30]), (RolloutPhase::Canary, 10, [30, 31, 50])]);
     }
 }

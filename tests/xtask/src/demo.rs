@@ -17,6 +17,7 @@ use crate::{
     cargo::Cargo,
     data,
     image::{self, Which},
+    interrupt,
 };
 
 /// How to run the demo.
@@ -27,7 +28,7 @@ pub(crate) struct Options {
     pub(crate) keep: bool,
     /// Use the cluster of this kubeconfig context instead of a throwaway one; it needs Envoy Gateway or another mirroring
     /// Gateway API implementation, Prometheus as monitoring/prometheus:9090, and the images of --operator-image and
-    /// --trainer-image
+    /// --trainer-image. Refused where Anneal or the demo's namespaces are already, unless an earlier demo made them
     #[arg(long, requires = "operator_image", requires = "trainer_image")]
     pub(crate) context: Option<String>,
     /// With --context: the operator's image, as the cluster can pull it
@@ -45,13 +46,17 @@ pub(crate) struct Options {
     /// Kill the operator pod at these moments, such as `rollout:Shadow:0,car-loan-recent:Training`
     #[arg(long, value_delimiter = ',')]
     pub(crate) kill_operator_at: Vec<String>,
+    /// The caller has more to do with the throwaway cluster, and takes it down.
+    #[arg(skip)]
+    lent: bool,
 }
 
 impl Options {
-    /// On a throwaway cluster that stays up afterwards.
+    /// On a throwaway cluster that stays up afterwards, unless an interrupt comes.
     pub(crate) fn throwaway(name: &str, kills: &[&str]) -> Self {
         Self {
-            keep: true,
+            keep: false,
+            lent: true,
             context: None,
             operator_image: None,
             trainer_image: None,
@@ -83,6 +88,7 @@ pub(crate) fn run(context: &Context, options: &Options) -> Result<()> {
 
 fn on_own_cluster(context: &Context, options: &Options, mut demo: Command) -> Result<()> {
     let archives = [image::build(context, Which::Operator)?, image::build(context, Which::Trainer)?];
+    interrupt::on_interrupt(&options.name, options.keep)?;
     let cluster = Cluster::up(&options.name, &context.cache, &context.progress)?;
     let result = (|| {
         let step = context.progress.step("Load the images");
@@ -95,19 +101,27 @@ fn on_own_cluster(context: &Context, options: &Options, mut demo: Command) -> Re
             .context("the cluster's data folder cannot be opened for its pods; run as root")?;
         let bin = |program: &str| cluster.program(program);
         demo.arg("--kubectl").arg(bin("kubectl")).arg("--helm").arg(bin("helm"));
-        demo.arg("--kubeconfig").arg(cluster.kubeconfig()).arg("--host-path").arg(cluster.data());
+        demo.arg("--kubeconfig").arg(cluster.kubeconfig());
+        demo.arg("--own-cluster").arg("--host-path").arg(cluster.data());
         demo.args(["--operator-image", &Which::Operator.name(), "--trainer-image", &Which::Trainer.name()]);
         demo.args(["--copy-image", images::BUSYBOX]);
         finish(demo)
     })();
-    if options.keep {
+    if options.keep || options.lent {
         context.progress.say(&Cluster::status(&options.name)?.to_string());
         context.progress.say("  kubectl get rtj,mro,mv -n anneal-demo");
         context.progress.say(&format!("  cargo xtask cluster down --name {}", options.name));
-    } else {
-        Cluster::down(&options.name, &context.progress)?;
+        return result;
     }
-    result
+    both(context, result, Cluster::down(&options.name, &context.progress))
+}
+
+/// The demo's own error comes first: one of taking down is only told beside it.
+fn both(context: &Context, demo: Result<()>, down: Result<()>) -> Result<()> {
+    if let (Err(_), Err(error)) = (&demo, &down) {
+        context.progress.say(&format!("the cluster could not be taken down: {error:#}"));
+    }
+    demo.and(down)
 }
 
 /// The program, built.
@@ -123,7 +137,9 @@ fn prepare(context: &Context) -> Result<Command> {
 }
 
 fn finish(mut demo: Command) -> Result<()> {
-    let status = demo.stdin(Stdio::null()).status().context("the demo cannot be started; build it again")?;
+    // When this program is killed, nobody else would end the demo.
+    demo.arg("--end-with-parent").stdin(Stdio::null());
+    let status = interrupt::wait(demo)?;
     ensure!(status.success(), "the demo did not go as promised; its last lines say what was different");
     Ok(())
 }

@@ -65,6 +65,7 @@ impl Which {
 pub(crate) fn build(context: &Context, which: Which) -> Result<PathBuf> {
     let paths: Vec<&str> = SHARED.iter().chain(which.sources()).copied().collect();
     let mut inputs = context.checkout.contents(&paths)?;
+    inputs.push(Store::recipe().into_bytes());
     inputs.extend(which.bases().iter().map(|base| base.recipe().into_bytes()));
     let prefix = format!("image-{}", which.target());
     let folder = context.cache.entry(&prefix, &inputs).get_or_build(|folder| {

@@ -12,6 +12,7 @@ mod crds;
 mod data;
 mod demo;
 mod image;
+mod interrupt;
 mod libtorch;
 mod soak;
 mod target;

@@ -153,7 +153,7 @@ fn chart(context: &Context) -> Result<()> {
     Cmd::new(&helm).args(["lint", "--strict"]).arg(&chart).run(&log)?;
     for switches in [
         "replicas=1",
-        "watchNamespace=team-a,serviceMonitor.enabled=true,rbac.aggregate=false,crds.enabled=false",
+        "watchNamespace=team-a,serviceMonitor.enabled=true,podMonitor.enabled=true,rbac.aggregate=false,crds.enabled=false",
     ] {
         Cmd::new(&helm).args(["template", "anneal"]).arg(&chart).args(["--set", switches]).run(&log)?;
     }

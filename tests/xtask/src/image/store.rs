@@ -14,8 +14,8 @@ use crate::Context;
 
 /// Layers of earlier builds are what makes the next one quick; beyond this many, they are only disk.
 const MAX_LAYERS: usize = 400;
-/// Optimised like a release, but built incrementally.
-const PROFILE: &str = "PROFILE=image";
+/// How an image is built; the profile is optimised like a release, but built incrementally.
+const BUILD: [&str; 5] = ["build", "--layers", "--pull-never", "--build-arg", "PROFILE=image"];
 /// The trust store of this machine, and where a build container looks for one.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -52,6 +52,11 @@ impl Store {
             .env("TMPDIR", self.folder.join("mounts"))
     }
 
+    /// What an image gets from here besides the Dockerfile and the sources.
+    pub(crate) fn recipe() -> String {
+        BUILD.join(" ")
+    }
+
     /// Where commands of this store write what they say.
     pub(crate) fn log(&self) -> &Path {
         &self.log
@@ -59,9 +64,7 @@ impl Store {
 
     /// Builds one target of the Dockerfile.
     pub(crate) fn build(&self, root: &Path, target: &str, name: &str) -> Result<()> {
-        let mut build = self
-            .buildah(&["build", "--layers", "--pull-never", "--build-arg", PROFILE])
-            .args(["--target", target, "--tag", name]);
+        let mut build = self.buildah(&BUILD).args(["--target", target, "--tag", name]);
         if Path::new(CERTIFICATES).is_file() {
             // Registries behind a company's proxy are trusted while building; the image does not get it.
             build = build.args(["--volume", &format!("{CERTIFICATES}:{CERTIFICATES}:ro")]);
