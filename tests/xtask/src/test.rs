@@ -69,7 +69,8 @@ pub(crate) fn run(context: &Context, selection: Selection) -> Result<()> {
     for (run, kills) in KILLS.into_iter().enumerate() {
         end_to_end(context, &cargo, run == 0, kills)?;
     }
-    Ok(())
+    let down = ["test", "--locked", "--package", "anneal-cluster", "--test", "down", "--", "--include-ignored"];
+    counted(context, &cargo, "Test that nothing is left of a cluster", &down)
 }
 
 /// One whole run on a fresh cluster, and with it the tests that need Anneal installed.
