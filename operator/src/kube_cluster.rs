@@ -10,27 +10,32 @@ use anneal_core::{
     plan::{Note, Severity},
 };
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::{
+    api::{core::v1::ObjectReference, events::v1::Event},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
 use kube::{
     Api, Client,
     api::{
-        DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions,
+        DeleteParams, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions,
         PropagationPolicy,
     },
     core::ApiResource,
-    runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use serde_json::Value;
 
 use crate::{
+    clock::SystemClock,
     observe::describe,
-    ports::{Cluster, ClusterError},
+    ports::{Clock as _, Cluster, ClusterError},
 };
 
 /// Field manager of everything that the operator applies.
 const MANAGER: &str = "anneal.dev/operator";
 /// Longest time of one call.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Who events are from.
+const REPORTER: &str = "anneal.dev/operator";
 /// Most bytes of an event's note.
 const NOTE_LIMIT: usize = 1024;
 
@@ -38,7 +43,7 @@ const NOTE_LIMIT: usize = 1024;
 #[derive(Clone)]
 pub struct KubeCluster {
     client: Client,
-    recorder: Recorder,
+    instance: String,
 }
 
 /// How kube calls a kind.
@@ -55,9 +60,8 @@ pub(crate) fn api_resource(kind: Kind) -> ApiResource {
 
 impl KubeCluster {
     /// The cluster of `client`; `instance` names this process in events.
-    pub fn new(client: Client, instance: Option<String>) -> Self {
-        let reporter = Reporter { controller: "anneal".into(), instance };
-        Self { recorder: Recorder::new(client.clone(), reporter), client }
+    pub fn new(client: Client, instance: &str) -> Self {
+        Self { client, instance: instance.to_owned() }
     }
 
     fn api(&self, kind: Kind, namespace: &str) -> Api<DynamicObject> {
@@ -181,30 +185,51 @@ impl Cluster for KubeCluster {
     }
 
     async fn publish(&self, object: &Value, note: &Note) {
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let about = ObjectReference {
-            api_version: text(&object["apiVersion"]),
-            kind: text(&object["kind"]),
-            name: text(&object["metadata"]["name"]),
-            namespace: text(&object["metadata"]["namespace"]),
-            uid: text(&object["metadata"]["uid"]),
-            ..ObjectReference::default()
-        };
-        let event = Event {
-            type_: match note.severity {
-                Severity::Normal => EventType::Normal,
-                Severity::Warning => EventType::Warning,
-            },
-            reason: note.reason.clone(),
-            note: Some(anneal_crds::common::shorten(&note.message, NOTE_LIMIT).into_owned()),
-            action: note.reason.clone(),
-            secondary: None,
-        };
-        match tokio::time::timeout(TIMEOUT, self.recorder.publish(&event, &about)).await {
-            Ok(Ok(())) => {}
+        let event = event(object, note, &self.instance);
+        let namespace = event.metadata.namespace.clone().unwrap_or_default();
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
+        match tokio::time::timeout(TIMEOUT, api.create(&PostParams::default(), &event)).await {
+            Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(%error, reason = note.reason, "an event could not be published"),
             Err(_) => tracing::warn!(reason = note.reason, "an event could not be published in time"),
         }
+    }
+}
+
+/// One event for one note. kube's recorder would count all notes of one reason as repetitions of the first and drop their
+/// words.
+fn event(object: &Value, note: &Note, instance: &str) -> Event {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let metadata = &object["metadata"];
+    let namespace = text(&metadata["namespace"]);
+    Event {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{}.", metadata["name"].as_str().unwrap_or_default())),
+            namespace: namespace.clone(),
+            ..ObjectMeta::default()
+        },
+        regarding: Some(ObjectReference {
+            api_version: text(&object["apiVersion"]),
+            kind: text(&object["kind"]),
+            name: text(&metadata["name"]),
+            namespace,
+            uid: text(&metadata["uid"]),
+            ..ObjectReference::default()
+        }),
+        type_: Some(
+            match note.severity {
+                Severity::Normal => "Normal",
+                Severity::Warning => "Warning",
+            }
+            .to_owned(),
+        ),
+        reason: Some(note.reason.clone()),
+        action: Some(note.reason.clone()),
+        note: Some(anneal_crds::common::shorten(&note.message, NOTE_LIMIT).into_owned()),
+        event_time: Some(MicroTime(SystemClock.now())),
+        reporting_controller: Some(REPORTER.to_owned()),
+        reporting_instance: Some(instance.to_owned()),
+        ..Event::default()
     }
 }
 
@@ -218,4 +243,24 @@ fn from_value(verb: &'static str, key: &Key, body: Value) -> Result<DynamicObjec
         what: describe(key),
         message: error.to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_event_keeps_the_words_of_its_note() {
+        let object = json!({"apiVersion": "anneal.dev/v1alpha1", "kind": "ModelRollout",
+            "metadata": {"name": "ads", "namespace": "team-a", "uid": "u"}});
+        let message = "v2 takes 10 % (step 1 of 3).".to_owned();
+        let note =
+            Note { severity: Severity::Normal, reason: "StepStarted".into(), message: message.clone() };
+        let event = event(&object, &note, "anneal-0");
+        assert_eq!((event.note, event.metadata.name), (Some(message), None));
+        assert_eq!(event.metadata.generate_name.as_deref(), Some("ads."));
+        assert_eq!(event.regarding.unwrap().uid.as_deref(), Some("u"));
+    }
 }

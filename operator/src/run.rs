@@ -89,7 +89,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let metrics = Metrics::new().map_err(|error| Error::Client(error.into()))?;
     let readiness = Readiness::default();
     let ports = Ports {
-        cluster: Arc::new(KubeCluster::new(client.clone(), Some(options.identity.clone()))),
+        cluster: Arc::new(KubeCluster::new(client.clone(), &options.identity)),
         prometheus: Arc::new(HttpPrometheus::new().map_err(|error| Error::Client(error.into()))?),
         clock: Arc::new(SystemClock),
     };

@@ -13,12 +13,10 @@ use serde_json::Value;
 /// Verb, group and resource.
 type Right = (String, String, String);
 
-/// Rights that this cluster never asks for: only some clusters check who may block an owner's deletion, and an event is
-/// changed only when it is repeated.
-const RARE: [(&str, &str, &str); 3] = [
+/// Rights that this cluster never asks for: only some clusters check who may block an owner's deletion.
+const RARE: [(&str, &str, &str); 2] = [
     ("update", "anneal.dev", "retrainjobs/finalizers"),
     ("update", "anneal.dev", "modelrollouts/finalizers"),
-    ("patch", "events.k8s.io", "events"),
 ];
 
 const OPERATOR: &str = "system:serviceaccount:anneal-system:anneal";

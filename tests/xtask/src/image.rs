@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anneal_cluster::cache::{make_dir, remove_dir};
 use anneal_cluster::tools::apt;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 
 use crate::Context;
@@ -46,6 +46,22 @@ impl Which {
         format!("anneal.test/{}:dev", self.target())
     }
 
+    /// The operator's image is promised to be small; the others are as large as libtorch.
+    fn check_size(self, archive: &Path) -> Result<()> {
+        let most = match self {
+            Self::Operator => 40,
+            Self::Trainer | Self::Cuda => return Ok(()),
+        };
+        let bytes = archive.metadata().with_context(|| format!("cannot read {}", archive.display()))?.len();
+        ensure!(
+            bytes <= most * 1_000_000,
+            "{} has {} MB, and at most {most} are allowed; see what a dependency brought in",
+            self.name(),
+            bytes / 1_000_000
+        );
+        Ok(())
+    }
+
     fn sources(self) -> &'static [&'static str] {
         match self {
             Self::Operator => &["crds", "operator"],
@@ -76,7 +92,9 @@ pub(crate) fn build(context: &Context, which: Which) -> Result<PathBuf> {
         }
         let step = context.progress.step(format!("Build the image {}", which.name()));
         store.build(context.checkout.root(), which.target(), &which.name())?;
-        store.save(&which.name(), &folder.join("image.tar"))?;
+        let archive = folder.join("image.tar");
+        store.save(&which.name(), &archive)?;
+        which.check_size(&archive)?;
         step.done();
         store.shrink()
     })?;

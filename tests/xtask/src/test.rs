@@ -69,7 +69,8 @@ pub(crate) fn run(context: &Context, selection: Selection) -> Result<()> {
     for (run, kills) in KILLS.into_iter().enumerate() {
         end_to_end(context, &cargo, run == 0, kills)?;
     }
-    let down = ["test", "--locked", "--package", "anneal-cluster", "--test", "down", "--", "--include-ignored"];
+    let down =
+        ["test", "--locked", "--package", "anneal-cluster", "--test", "down", "--", "--include-ignored"];
     counted(context, &cargo, "Test that nothing is left of a cluster", &down)
 }
 

@@ -2,8 +2,6 @@
 
 use anneal_crds::{
     ModelRollout, ModelVersion, RetrainJob, RetrainJobStatus,
-    contract::{GateOutcome, GateVerdict},
-    gates::Enforcement,
     retrain_job::{BaselineVersion, BootstrapBaseline, ResolvedBaseline, RetrainPhase, WhenMissing},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -15,12 +13,12 @@ use serde_json::Value;
 
 use super::{
     build::{self, Run},
+    draft::Draft,
     outcome::{self, JobState},
 };
 use crate::{
-    condition::{KState, Truth, Writer, keep_refusal, not_before},
-    gates,
-    plan::{Action, Note, Plan, Severity, Wake},
+    condition::KState,
+    plan::{Action, Plan},
     trouble,
 };
 
@@ -51,43 +49,16 @@ const RECHECK: SignedDuration = SignedDuration::from_secs(30);
 /// How long a Job may be without a pod before that is worth telling.
 const NO_PODS: SignedDuration = SignedDuration::from_secs(8);
 
-/// How soon to look for what was just made.
-const SOON: SignedDuration = SignedDuration::from_secs(1);
-
 /// Decides what a RetrainJob's status is to be and what follows from it.
 pub fn plan(snapshot: &Snapshot<'_>) -> Plan<RetrainJobStatus> {
-    let job = snapshot.job;
-    let mut status = job.status.clone().unwrap_or_default();
-    status.observed_generation = job.metadata.generation;
-    let times = [&status.started_at, &status.finished_at].map(Option::as_ref);
-    let now = not_before(snapshot.now, &status.conditions, times);
-    let mut draft = Draft { snapshot, status, now, actions: vec![], notes: vec![], wake: Wake::OnChange };
-    if job.metadata.deletion_timestamp.is_none() {
+    let mut draft = Draft::new(snapshot);
+    if snapshot.job.metadata.deletion_timestamp.is_none() {
         draft.decide();
     }
     draft.finish()
 }
 
-struct Draft<'a> {
-    snapshot: &'a Snapshot<'a>,
-    status: RetrainJobStatus,
-    now: Timestamp,
-    actions: Vec<Action>,
-    notes: Vec<Note>,
-    wake: Wake,
-}
-
-impl<'a> Draft<'a> {
-    fn finish(mut self) -> Plan<RetrainJobStatus> {
-        if let Some(before) = &self.snapshot.job.status
-            && !self.actions.is_empty()
-            && before.phase == self.status.phase
-        {
-            keep_refusal(&before.conditions, &mut self.status.conditions);
-        }
-        Plan { status: self.status, actions: self.actions, notes: self.notes, wake: self.wake }
-    }
-
+impl Draft<'_> {
     fn decide(&mut self) {
         match self.status.phase {
             RetrainPhase::Pending => self.pending(),
@@ -217,16 +188,6 @@ impl<'a> Draft<'a> {
         self.kstatus(KState::Reconciling, "Training", "The trainer pod starts or runs.");
     }
 
-    fn age(&self, child: &Job) -> SignedDuration {
-        let created = child.metadata.creation_timestamp.as_ref();
-        created.map_or(SignedDuration::ZERO, |created| self.snapshot.now.duration_since(created.0))
-    }
-
-    fn wake_after(&mut self, span: SignedDuration) {
-        // By the clock as it is: a recorded time that lies ahead must not put anything off.
-        self.wake = Wake::after(self.snapshot.now, span);
-    }
-
     /// Pods cannot start without the job file, and no watch tells when it is deleted. Creating it again is no write while
     /// it is there.
     fn keep_job_file(&mut self, run: Run<'_>, baseline: &ResolvedBaseline, pods: &[&Pod]) {
@@ -269,148 +230,8 @@ impl<'a> Draft<'a> {
             }
         }
     }
-
-    /// A result is there: its evidence decides, not its word.
-    fn conclude(
-        &mut self,
-        run: Run<'_>,
-        baseline: &ResolvedBaseline,
-        mut result: anneal_crds::contract::RunResult,
-    ) {
-        let outcomes = match outcome::judge(&run.job.spec, run.uid, baseline, &result) {
-            Ok(outcomes) => outcomes,
-            Err(why) => {
-                return self.fail("ResultInvalid", &format!("The trainer's result cannot be used: {why}."));
-            }
-        };
-        let passed = gates::passed(&outcomes);
-        self.status.gates = Some(tally(&outcomes));
-        let summary = sentence(&outcomes);
-        result.gates = outcomes;
-        let version = result.version.clone();
-        self.status.result = Some(result);
-        self.condition("DataValidated", Truth::True, "Valid", "The data passed their checks.");
-        match (passed, version) {
-            (true, Some(version)) => {
-                self.status.version = Some(version);
-                self.condition("GatesPassed", Truth::True, "Passed", &summary);
-                self.enter(RetrainPhase::Registering, KState::Reconciling, "GatesPassed", &summary);
-                self.registering();
-            }
-            (true, None) => {
-                self.fail("ResultInvalid", "The gates pass but the trainer set no version aside. Use a trainer image of this release.");
-            }
-            (false, _) => {
-                self.status.finished_at = Some(Time(self.now));
-                self.condition("GatesPassed", Truth::False, "Rejected", &summary);
-                self.condition("Complete", Truth::True, "Rejected", &summary);
-                self.enter(RetrainPhase::Rejected, KState::Ready, "Rejected", &summary);
-            }
-        }
-    }
-
-    /// Registering: the ModelVersion exists or is made.
-    fn registering(&mut self) {
-        let Some((run, baseline)) = self.run() else { return };
-        let (Some(version), Some(result)) = (self.status.version.clone(), self.status.result.clone()) else {
-            return self.fail("StatusLost", "The status lost its result. Create the RetrainJob again.");
-        };
-        match self.snapshot.version {
-            None => {
-                self.actions.push(Action::Create(build::model_version(run, &baseline, &result, &version)));
-                // RetrainJobs do not watch ModelVersions.
-                self.wake_after(SOON);
-            }
-            Some(record) if record.spec.origin.uid == run.uid && record.spec.artifact == result.artifact => {
-                let message = format!("{} is recorded as {version}.", run.job.spec.model);
-                self.status.finished_at = Some(Time(self.now));
-                self.condition("Registered", Truth::True, "Recorded", &message);
-                self.condition("Complete", Truth::True, "Succeeded", &message);
-                self.enter(RetrainPhase::Succeeded, KState::Ready, "Succeeded", &message);
-            }
-            Some(_) => self.fail(
-                "VersionConflict",
-                &format!("A ModelVersion for {version} exists that another run made. Give each cluster an output folder of its own."),
-            ),
-        }
-    }
-
-    /// The run as the status fixed it; fails a status that lost what it must have.
-    fn run(&mut self) -> Option<(Run<'a>, ResolvedBaseline)> {
-        let metadata = &self.snapshot.job.metadata;
-        let (Some(namespace), Some(name), Some(uid)) =
-            (metadata.namespace.as_deref(), metadata.name.as_deref(), metadata.uid.as_deref())
-        else {
-            return None;
-        };
-        let (Some(attempt), Some(baseline)) = (self.status.attempt, self.status.baseline.clone()) else {
-            self.fail("StatusLost", "The status lost its baseline. Create the RetrainJob again.");
-            return None;
-        };
-        Some((Run { job: self.snapshot.job, namespace, name, uid, attempt }, baseline))
-    }
-
-    fn fail(&mut self, reason: &str, message: &str) {
-        self.status.finished_at = Some(Time(self.now));
-        if reason == anneal_crds::contract::ExitCode::BadData.reason() {
-            self.condition("DataValidated", Truth::False, reason, message);
-        }
-        self.condition("Failed", Truth::True, reason, message);
-        self.enter(RetrainPhase::Failed, KState::Stalled, reason, message);
-    }
-
-    fn enter(&mut self, phase: RetrainPhase, state: KState, reason: &str, message: &str) {
-        self.status.phase = phase;
-        self.kstatus(state, reason, message);
-        let severity = match phase {
-            RetrainPhase::Failed | RetrainPhase::Rejected => Severity::Warning,
-            RetrainPhase::Pending
-            | RetrainPhase::Training
-            | RetrainPhase::Registering
-            | RetrainPhase::Succeeded => Severity::Normal,
-        };
-        self.notes.push(Note { severity, reason: reason.to_owned(), message: message.to_owned() });
-    }
-
-    fn kstatus(&mut self, state: KState, reason: &str, message: &str) {
-        self.writer().set_kstatus(state, reason, message);
-    }
-
-    fn condition(&mut self, type_: &str, truth: Truth, reason: &str, message: &str) {
-        self.writer().set(type_, truth, reason, message);
-    }
-
-    fn writer(&mut self) -> Writer<'_> {
-        Writer {
-            conditions: &mut self.status.conditions,
-            generation: self.snapshot.job.metadata.generation,
-            now: self.now,
-        }
-    }
 }
 
 fn metadata_of(job: &Job) -> Value {
     serde_json::json!({"metadata": job.metadata})
-}
-
-fn tally(outcomes: &[GateOutcome]) -> String {
-    let passed = outcomes
-        .iter()
-        .filter(|outcome| matches!(outcome.verdict, GateVerdict::Pass | GateVerdict::Bootstrap))
-        .count();
-    format!("{passed}/{}", outcomes.len())
-}
-
-/// The verdicts that decided, in one line.
-fn sentence(outcomes: &[GateOutcome]) -> String {
-    let (stopped, passed): (Vec<_>, Vec<_>) = outcomes
-        .iter()
-        .filter(|outcome| outcome.enforcement == Enforcement::Required)
-        .partition(|outcome| !gates::passed(std::slice::from_ref(outcome)));
-    let decisive = if stopped.is_empty() { passed } else { stopped };
-    decisive
-        .iter()
-        .map(|outcome| format!("{}: {}", outcome.gate, outcome.message))
-        .collect::<Vec<_>>()
-        .join("; ")
 }

@@ -1,0 +1,184 @@
+//! What a rollout's plan makes of trouble: objects of others, too many rejected versions, clocks that were ahead, refusals.
+
+#![expect(clippy::unwrap_used, reason = "this is a test")]
+
+use anneal_core::{
+    object::Kind,
+    plan::{Action, Wake},
+};
+use anneal_crds::model_rollout::RolloutPhase as P;
+use anneal_tests::cases::{self, Read, RolloutCase};
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+fn case(status: Value) -> RolloutCase {
+    RolloutCase::new(status).unwrap()
+}
+
+fn healthy() -> Value {
+    json!({"observedGeneration": 1, "phase": "Healthy", "stable": cases::reference(1), "trafficAcceptedAt": cases::ago(600)})
+}
+
+#[test]
+fn an_object_of_someone_else_is_never_written() {
+    let foreign = |name: &str| {
+        json!({"metadata": {"name": name, "uid": "uid-x", "resourceVersion": "3", "labels": {"app": "mine"}},
+            "spec": {"rules": []}})
+    };
+    let mut status = cases::moving("Preparing", 0);
+    status["trafficAcceptedAt"] = Value::Null;
+    let mut case = case(status);
+    case.children.route = Some(foreign("ads"));
+    case.children.deployments = vec![foreign("ads-v20261121-1"), foreign("ads-v20261121-2")];
+    case.children.services = case.children.deployments.clone();
+    let plan = case.plan();
+    let writes = |kind| {
+        plan.actions.iter().any(|action| match action {
+            Action::Apply(object) | Action::Create(object) => object.key.kind == kind,
+            Action::Delete { .. } => true,
+        })
+    };
+    assert!(
+        ![Kind::HttpRoute, Kind::Deployment, Kind::Service].into_iter().any(writes),
+        "{:?}",
+        plan.actions
+    );
+    let stalled = plan.status.conditions.iter().find(|condition| condition.type_ == "Stalled").unwrap();
+    assert_eq!((stalled.status.as_str(), stalled.reason.as_str()), ("True", "NameConflict"));
+}
+
+#[test]
+fn what_a_former_rollout_of_this_name_left_is_taken_back() {
+    let former = json!([{"kind": "ModelRollout", "name": "ads", "uid": "uid-former", "controller": true}]);
+    for owners in [json!([]), former] {
+        let mut case = case(healthy());
+        case.children.route.as_mut().unwrap()["metadata"]["ownerReferences"] = owners;
+        assert!(cases::route_of(&case.plan()).is_some());
+    }
+}
+
+#[test]
+fn the_oldest_of_many_rejected_versions_does_not_come_back() {
+    let mut status = healthy();
+    status["stable"] = cases::reference(1);
+    status["rejected"] = (100..164).map(cases::reference).collect();
+    let mut case = case(status);
+    // Version 2 was rejected before all of them: only its mark says so.
+    case.versions[1].metadata.annotations =
+        Some([("rolled-back-in.anneal.dev/ads".to_owned(), "true".to_owned())].into());
+    let plan = case.plan();
+    assert_eq!(
+        (plan.status.phase, plan.status.candidate, plan.status.rejected.len()),
+        (P::Healthy, None, 64)
+    );
+    let unmarks = plan.actions.iter().any(|action| match action {
+        Action::Apply(object) => object.key.name == "ads-v20261121.2",
+        Action::Create(_) | Action::Delete { .. } => false,
+    });
+    assert!(!unmarks, "{:?}", plan.actions);
+}
+
+#[test]
+fn a_status_that_was_lost_remembers_as_many_rejected_versions_as_it_may_hold() {
+    let mut case = case(json!({}));
+    for number in 100..200 {
+        let mut version = cases::version(number, Some(1)).unwrap();
+        version.metadata.annotations =
+            Some([("rolled-back-in.anneal.dev/ads".to_owned(), "true".to_owned())].into());
+        case.versions.push(version);
+    }
+    let status = case.plan().status;
+    assert_eq!((status.rejected.len(), status.rejected[63].version.as_str()), (64, "v20261121.199"));
+}
+
+#[test]
+fn a_canary_that_nobody_answers_for_is_rolled_back_at_once() {
+    let mut case = case(cases::moving("Canary", 20));
+    case.read = Read::Silence;
+    case.children.deployments[1]["status"]["readyReplicas"] = 0.into();
+    let status = case.plan().status;
+    assert_eq!(
+        (status.phase, status.decision.unwrap().reason.as_str()),
+        (P::RolledBack, "CandidateUnavailable")
+    );
+}
+
+#[test]
+fn a_candidate_that_was_taken_back_may_be_asked_for_again() {
+    let mut case = case(cases::moving("Canary", 20));
+    case.rollout.spec.candidate = serde_json::from_value(json!({"version": "v20261121.7"})).unwrap();
+    let status = case.plan().status;
+    assert_eq!((status.phase, status.rejected.as_slice()), (P::RolledBack, [].as_slice()));
+}
+
+#[test]
+fn nothing_is_ready_before_the_route_is_accepted() {
+    let refused = json!({"parents": [{"conditions": [{"type": "Accepted", "status": "False",
+        "reason": "NotAllowedByListeners", "message": "no", "observedGeneration": 1}]}]});
+    for (route, state) in [(Value::Null, "Reconciling"), (refused, "Stalled")] {
+        let mut case = case(healthy());
+        case.versions.truncate(1);
+        case.children.route.as_mut().unwrap()["status"] = route;
+        let conditions = case.plan().status.conditions;
+        let told = |type_: &str| conditions.iter().find(|condition| condition.type_ == type_).unwrap();
+        assert_eq!((told("Ready").status.as_str(), told(state).status.as_str()), ("False", "True"));
+        assert_eq!(told(state).reason, "RouteNotAccepted");
+    }
+}
+
+#[test]
+fn a_clock_that_was_ahead_does_not_stop_the_judge() {
+    let mut status = cases::moving("Canary", 20);
+    // The last leader's clock was ten minutes ahead.
+    status["trafficAcceptedAt"] = cases::ago(-600).into();
+    status["stepStartedAt"] = cases::ago(-600).into();
+    let mut case = case(status);
+    case.read = Read::Errors(0.5, 1000.0);
+    assert_eq!(case.plan().status.phase, P::RolledBack, "fresh numbers are fresh");
+    case.read = Read::Errors(0.0, 1000.0);
+    let Wake::At(wake) = case.plan().wake else { panic!("someone must look again") };
+    assert!(wake.duration_since(case.now) <= SignedDuration::from_secs(60), "{wake}");
+}
+
+#[test]
+fn what_was_refused_stays_told_until_it_went_through() {
+    let mut case = case(healthy());
+    case.versions.truncate(1);
+    case.rollout.spec.serving.image = "serve:2".into();
+    let told = json!([
+        {"type": "Ready", "status": "False", "reason": "Refused", "message": "no", "lastTransitionTime": cases::ago(5)},
+        {"type": "Reconciling", "status": "False", "reason": "Refused", "message": "no", "lastTransitionTime": cases::ago(5)},
+        {"type": "Stalled", "status": "True", "reason": "Refused", "message": "no", "lastTransitionTime": cases::ago(5)},
+    ]);
+    case.rollout.status.as_mut().unwrap().conditions = serde_json::from_value(told).unwrap();
+    let reason = |case: &RolloutCase| {
+        let conditions = case.plan().status.conditions;
+        conditions.iter().find(|condition| condition.type_ == "Stalled").unwrap().reason.clone()
+    };
+    assert_eq!(reason(&case), "Refused");
+    case.settle_children();
+    assert_eq!(reason(&case), "Serving");
+}
+
+#[test]
+fn a_first_version_that_never_gets_ready_says_so() {
+    let mut status = cases::moving("Preparing", 0);
+    status["stable"] = Value::Null;
+    status["candidate"] = cases::reference(1);
+    status["stepStartedAt"] = cases::ago(121).into();
+    let mut case = case(status);
+    case.versions.truncate(1);
+    case.children.deployments.clear();
+    let status = case.plan().status;
+    let stalled = status.conditions.iter().find(|condition| condition.type_ == "Stalled").unwrap();
+    assert_eq!((status.phase, stalled.reason.as_str()), (P::Preparing, "ProgressDeadlineExceeded"));
+}
+
+#[test]
+fn queries_ask_for_this_model_alone() {
+    let case = case(cases::moving("Canary", 20));
+    let queries = anneal_core::rollout::queries(&case.rollout, case.now);
+    for part in ["model=\"ads\"", "version=\"v20261121.2\"", "namespace=\"team-a\""] {
+        assert!(queries.iter().all(|query| query.expression.contains(part)), "{part}: {queries:?}");
+    }
+}
