@@ -204,7 +204,7 @@ fn event(object: &Value, note: &Note, instance: &str) -> Event {
     let namespace = text(&metadata["namespace"]);
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{}.", metadata["name"].as_str().unwrap_or_default())),
+            generate_name: Some(format!("{}-", metadata["name"].as_str().unwrap_or_default())),
             namespace: namespace.clone(),
             ..ObjectMeta::default()
         },
@@ -260,7 +260,7 @@ mod tests {
             Note { severity: Severity::Normal, reason: "StepStarted".into(), message: message.clone() };
         let event = event(&object, &note, "anneal-0");
         assert_eq!((event.note, event.metadata.name), (Some(message), None));
-        assert_eq!(event.metadata.generate_name.as_deref(), Some("ads."));
+        assert_eq!(event.metadata.generate_name.as_deref(), Some("ads-"));
         assert_eq!(event.regarding.unwrap().uid.as_deref(), Some("u"));
     }
 }
