@@ -18,7 +18,7 @@ use kube::{
     Api, Client,
     api::{
         DeleteParams, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions,
-        PropagationPolicy,
+        PropagationPolicy, TypeMeta,
     },
     core::ApiResource,
 };
@@ -133,7 +133,7 @@ impl Cluster for KubeCluster {
                 Err(error) => Err(error),
             }
         });
-        Ok(found.await?.into_iter().map(to_value).collect())
+        Ok(found.await?.into_iter().map(|object| to_value(with_type(object, kind))).collect())
     }
 
     async fn create(&self, object: &Object) -> Result<(), ClusterError> {
@@ -233,6 +233,12 @@ fn event(object: &Value, note: &Note, instance: &str) -> Event {
     }
 }
 
+/// In a list the API server says only once what its items are. Without it an item would never look as it is wanted.
+fn with_type(object: DynamicObject, kind: Kind) -> DynamicObject {
+    let types = TypeMeta { api_version: kind.api_version(), kind: kind.resource().2.to_owned() };
+    DynamicObject { types: Some(types), ..object }
+}
+
 fn to_value(object: DynamicObject) -> Value {
     serde_json::to_value(object).unwrap_or_default()
 }
@@ -250,6 +256,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn an_item_of_a_list_says_what_it_is() {
+        let item: DynamicObject = serde_json::from_value(json!({"metadata": {"name": "d"}})).unwrap();
+        let item = to_value(with_type(item, Kind::Deployment));
+        assert_eq!((&item["apiVersion"], &item["kind"]), (&json!("apps/v1"), &json!("Deployment")));
+    }
 
     #[test]
     fn an_event_keeps_the_words_of_its_note() {
