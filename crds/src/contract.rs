@@ -155,7 +155,7 @@ pub const RESULT_SCHEMA: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunResult {
-    /// 1.
+    /// Version of this shape; a reader that does not know it refuses the result.
     pub schema: u32,
     /// Uid of the RetrainJob.
     pub run_uid: String,
