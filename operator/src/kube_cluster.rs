@@ -141,10 +141,16 @@ impl Cluster for KubeCluster {
         let body = from_value("create", key, object.body.clone())?;
         let api = self.api(key.kind, &key.namespace);
         let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
-        match call("create", key, api.create(&params, &body)).await {
-            Ok(_) | Err(ClusterError::Conflict) => Ok(()),
-            Err(error) => Err(error),
-        }
+        call("create", key, async {
+            match api.create(&params, &body).await {
+                // A quota answers with the same code and another reason.
+                Err(kube::Error::Api(status)) if status.code == 409 && status.reason == "AlreadyExists" => {
+                    Ok(())
+                }
+                other => other.map(|_| ()),
+            }
+        })
+        .await
     }
 
     async fn apply(&self, object: &Object) -> Result<(), ClusterError> {

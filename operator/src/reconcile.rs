@@ -66,7 +66,7 @@ pub async fn reconcile(
         match walk(ports, machine, &key, &object).await {
             Err(ClusterError::Conflict) if conflicts < MAX_CONFLICTS => conflicts += 1,
             Err(error) => {
-                refusal::tell(ports, &key, &error).await?;
+                refusal::tell(ports, &key, &error).await;
                 return Err(error);
             }
             Ok(wake) => return Ok(wake),
@@ -79,6 +79,9 @@ async fn walk(ports: &Ports, machine: Machine, key: &Key, object: &Value) -> Res
     match machine {
         Machine::RetrainJob => {
             let job: RetrainJob = observe::parse(key, object.clone())?;
+            if job.status.as_ref().is_some_and(|status| status.phase.is_over()) {
+                return Ok(Wake::OnChange);
+            }
             let plan = observe::retrain(ports, &job).await?;
             follow(ports, key, object, job.status.as_ref(), plan).await
         }

@@ -17,8 +17,14 @@ use crate::{ports::ClusterError, reconcile::Ports};
 const MESSAGE_LIMIT: usize = 1024;
 
 /// Records a refusal as `Stalled` and publishes it once. Errors that may pass are left to the log.
-pub(crate) async fn tell(ports: &Ports, key: &Key, error: &ClusterError) -> Result<(), ClusterError> {
-    let Some(refusal) = of(error) else { return Ok(()) };
+pub(crate) async fn tell(ports: &Ports, key: &Key, error: &ClusterError) {
+    let Some(refusal) = of(error) else { return };
+    if let Err(error) = record(ports, key, refusal).await {
+        tracing::warn!(%error, "a refusal could not be told");
+    }
+}
+
+async fn record(ports: &Ports, key: &Key, refusal: Refusal) -> Result<(), ClusterError> {
     let cluster = ports.cluster.as_ref();
     // The walk may have recorded a status since it read the object.
     let Some(object) = cluster.get(key).await? else { return Ok(()) };
@@ -49,23 +55,33 @@ fn with(object: &Value, refusal: &Refusal, now: jiff::Timestamp) -> Option<Value
     let mut status = object["status"].clone();
     let mut conditions: Vec<Condition> =
         serde_json::from_value(status["conditions"].clone()).unwrap_or_default();
-    let before = conditions.clone();
     let generation = object["metadata"]["generation"].as_i64();
+    if conditions.iter().any(|told| is_told(told, refusal, generation)) {
+        return None;
+    }
+    let before = conditions.clone();
     let now = anneal_core::condition::not_before(now, &before, []);
     Writer { conditions: &mut conditions, generation, now }.set_kstatus(
         KState::Stalled,
         refusal.reason.name(),
         &refusal.message,
     );
-    if conditions == before {
-        return None;
-    }
     if status.is_null() {
         status = json!({});
     }
     status["observedGeneration"] = generation.into();
     status["conditions"] = json!(conditions);
     Some(status)
+}
+
+/// Whether the same call was told for the same spec. A webhook may say it in other words each time, with a number or a time.
+fn is_told(condition: &Condition, refusal: &Refusal, generation: Option<i64>) -> bool {
+    let call = |message: &str| message.split(": ").next().map(str::to_owned);
+    condition.type_ == "Stalled"
+        && condition.status == "True"
+        && condition.reason == refusal.reason.name()
+        && condition.observed_generation == generation
+        && call(&condition.message) == call(&refusal.message)
 }
 
 #[cfg(test)]
@@ -75,13 +91,19 @@ mod tests {
     #[test]
     fn a_refusal_is_written_once_and_keeps_the_rest_of_the_status() {
         let now = jiff::Timestamp::UNIX_EPOCH;
-        let refusal = Refusal { reason: RefusalReason::Refused, message: "no".into() };
+        let refusal = Refusal {
+            reason: RefusalReason::Refused,
+            message: "create Job n/j was refused: request 1".into(),
+        };
         let mut object = json!({"metadata": {"generation": 3}, "status": {"phase": "Canary", "weight": 10}});
         let status = with(&object, &refusal, now).unwrap();
         assert_eq!((&status["phase"], &status["weight"]), (&json!("Canary"), &json!(10)));
         assert_eq!(status["conditions"][2]["reason"], "Refused");
         object["status"] = status;
         assert_eq!(with(&object, &refusal, now), None);
+        let again = |message: &str| Refusal { message: message.into(), ..refusal.clone() };
+        assert_eq!(with(&object, &again("create Job n/j was refused: request 2"), now), None);
+        assert!(with(&object, &again("create Job n/k was refused: request 2"), now).is_some());
     }
 
     #[test]

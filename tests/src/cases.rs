@@ -155,6 +155,8 @@ pub struct RolloutCase {
     pub versions: Vec<ModelVersion>,
     /// Its children.
     pub children: Children,
+    /// The gateway.
+    pub gateway: GatewayState,
     /// What every trigger reads.
     pub read: Read,
     /// The time.
@@ -169,6 +171,7 @@ impl RolloutCase {
             rollout: rollout(status)?,
             versions,
             children: Children::default(),
+            gateway: GatewayState::Programmed,
             read: Read::Errors(0.0, 1000.0),
             now: now(),
         };
@@ -184,7 +187,7 @@ impl RolloutCase {
             rollout: &self.rollout,
             versions: &self.versions,
             children: &self.children,
-            gateway: GatewayState::Programmed,
+            gateway: self.gateway.clone(),
             answers: &answers,
             now: self.now,
         })

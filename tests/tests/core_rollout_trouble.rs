@@ -5,6 +5,7 @@
 use anneal_core::{
     object::Kind,
     plan::{Action, Wake},
+    rollout::GatewayState,
 };
 use anneal_crds::model_rollout::RolloutPhase as P;
 use anneal_tests::cases::{self, Read, RolloutCase};
@@ -45,6 +46,43 @@ fn an_object_of_someone_else_is_never_written() {
     );
     let stalled = plan.status.conditions.iter().find(|condition| condition.type_ == "Stalled").unwrap();
     assert_eq!((stalled.status.as_str(), stalled.reason.as_str()), ("True", "NameConflict"));
+    // Nothing changes while it lasts.
+    case.rollout.status = Some(plan.status.clone());
+    case.now += SignedDuration::from_secs(7);
+    assert_eq!(case.plan().status, plan.status);
+}
+
+#[test]
+fn pods_of_someone_else_take_no_requests() {
+    for lists in [[true, false], [false, true], [true, true]] {
+        let mut case = case(cases::moving("Canary", 20));
+        let mut status = cases::moving("Preparing", 0);
+        status["stepStartedAt"] = cases::ago(5).into();
+        case.rollout = cases::rollout(status).unwrap();
+        let children = [&mut case.children.deployments, &mut case.children.services];
+        for (list, foreign) in children.into_iter().zip(lists) {
+            for object in
+                list.iter_mut().filter(|object| foreign && object["metadata"]["name"] == "ads-v20261121-2")
+            {
+                object["metadata"]["ownerReferences"] = json!([{"uid": "uid-someone", "controller": true}]);
+            }
+        }
+        assert_eq!(case.plan().status.phase, P::Preparing, "{lists:?}");
+    }
+}
+
+#[test]
+fn a_gateway_that_cannot_be_read_is_no_trouble_once_it_took_the_route() {
+    let mut case = case(healthy());
+    case.versions.truncate(1);
+    case.gateway = GatewayState::Unknown("forbidden".into());
+    let ready = |case: &RolloutCase| {
+        let conditions = case.plan().status.conditions;
+        conditions.iter().find(|condition| condition.type_ == "Ready").unwrap().status.clone()
+    };
+    assert_eq!(ready(&case), "True");
+    case.children.route.as_mut().unwrap()["status"] = Value::Null;
+    assert_eq!(ready(&case), "False");
 }
 
 #[test]
@@ -181,4 +219,14 @@ fn queries_ask_for_this_model_alone() {
     for part in ["model=\"ads\"", "version=\"v20261121.2\"", "namespace=\"team-a\""] {
         assert!(queries.iter().all(|query| query.expression.contains(part)), "{part}: {queries:?}");
     }
+}
+
+#[test]
+fn a_route_that_someone_changed_starts_the_clock_again() {
+    let mut case = case(cases::moving("Canary", 20));
+    case.read = Read::Errors(0.0, 3.0);
+    case.children.route.as_mut().unwrap()["spec"]["rules"][0]["backendRefs"][0]["weight"] = 1.into();
+    let plan = case.plan();
+    assert!(cases::route_of(&plan).is_some());
+    assert_eq!((plan.status.phase, plan.status.traffic_accepted_at), (P::Canary, None));
 }

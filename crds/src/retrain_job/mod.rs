@@ -43,7 +43,7 @@ use crate::{
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.gates.exists(g, has(g.ironLaw))").message("gates must contain ironLaw: {}, because no version may serve that was not compared with production"))]
 #[x_kube(validation = Rule::new("!has(self.baseline.whenMissing) || self.baseline.whenMissing != 'Bootstrap' || self.gates.exists(g, has(g.value) && (!has(g.value.enforcement) || g.value.enforcement == 'Required'))").message("baseline.whenMissing: Bootstrap needs a required value gate in gates, because there is no production model to compare with"))]
-#[x_kube(validation = Rule::new("[self.output.uri, self.data.train.uri, has(self.data.validation) ? self.data.validation.uri : self.data.train.uri].all(u, has(self.storage.s3) ? u.startsWith('s3://') : u.startsWith('file://' + self.storage.persistentVolumeClaim.mountPath + '/'))").message("storage must hold every uri of data and output: with s3, uris begin with s3://; with persistentVolumeClaim, with file:// and its mountPath"))]
+#[x_kube(validation = Rule::new("[self.output.uri, self.data.train.uri, has(self.data.validation) ? self.data.validation.uri : self.data.train.uri].all(u, has(self.storage.s3) ? u.startsWith('s3://') : (u + '/').startsWith('file://' + self.storage.persistentVolumeClaim.mountPath + '/'))").message("storage must hold every uri of data and output: with s3, uris begin with s3://; with persistentVolumeClaim, with file:// and its mountPath"))]
 pub struct RetrainJobSpec {
     /// Name of the model: its folder in the output, and what ModelRollouts follow.
     #[schemars(schema_with = "common::dns_label")]

@@ -64,6 +64,16 @@ pub enum RetrainPhase {
     Failed,
 }
 
+impl RetrainPhase {
+    /// Whether nothing happens any more.
+    pub const fn is_over(self) -> bool {
+        match self {
+            Self::Succeeded | Self::Rejected | Self::Failed => true,
+            Self::Pending | Self::Training | Self::Registering => false,
+        }
+    }
+}
+
 /// What a run is compared with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -108,6 +108,16 @@ impl RefusalReason {
     }
 }
 
+/// A condition that ends with the value that it had has not changed, however often it was set in between.
+pub(crate) fn keep_times(before: &[Condition], conditions: &mut [Condition]) {
+    for condition in conditions {
+        let same = |old: &&Condition| old.type_ == condition.type_ && old.status == condition.status;
+        if let Some(old) = before.iter().find(same) {
+            condition.last_transition_time = old.last_transition_time.clone();
+        }
+    }
+}
+
 const KSTATUS: [&str; 3] = ["Ready", "Reconciling", "Stalled"];
 
 /// What was refused stays told for as long as something waits to be done: else every try would take the message away

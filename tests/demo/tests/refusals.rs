@@ -25,6 +25,13 @@ fn every_example_is_accepted() {
 }
 
 #[test]
+fn models_may_lie_at_the_root_of_the_volume() {
+    let home = Namespace::new("anneal-root");
+    let job = with(example("retrainjob.yaml"), "/spec/output/uri", json!("file:///var/lib/anneal"));
+    Kubectl::apply(home.0, &job, true).unwrap();
+}
+
+#[test]
 fn a_wrong_object_is_refused_with_field_and_reason() {
     let home = Namespace::new("anneal-refusals");
     let job = || example("retrainjob.yaml");
@@ -52,6 +59,7 @@ fn a_wrong_object_is_refused_with_field_and_reason() {
         (without(job(), "/spec/data/validation"), "exactly one of validation"),
         (with(job(), "/spec/data/train/uri", json!("data.parquet")), "spec.data.train.uri"),
         (with(job(), "/spec/data/train/uri", json!("s3://b/t.parquet")), "storage must hold every uri"),
+        (with(job(), "/spec/output/uri", json!("file:///var/lib/anneals")), "storage must hold every uri"),
         (with(job(), "/spec/output/uri", json!("file:///elsewhere/models")), "storage must hold every uri"),
         (
             with(

@@ -9,7 +9,7 @@ use k8s_openapi::{api::batch::v1::Job, apimachinery::pkg::apis::meta::v1::Time};
 
 use super::{build::Run, plan::Snapshot};
 use crate::{
-    condition::{KState, Truth, Writer, keep_refusal, not_before},
+    condition::{KState, Truth, Writer, keep_refusal, keep_times, not_before},
     plan::{Action, Note, Plan, Severity, Wake},
 };
 
@@ -40,11 +40,11 @@ impl<'a> Draft<'a> {
 
     /// The plan.
     pub(super) fn finish(mut self) -> Plan<RetrainJobStatus> {
-        if let Some(before) = &self.snapshot.job.status
-            && !self.actions.is_empty()
-            && before.phase == self.status.phase
-        {
-            keep_refusal(&before.conditions, &mut self.status.conditions);
+        if let Some(before) = &self.snapshot.job.status {
+            keep_times(&before.conditions, &mut self.status.conditions);
+            if !self.actions.is_empty() && before.phase == self.status.phase {
+                keep_refusal(&before.conditions, &mut self.status.conditions);
+            }
         }
         Plan { status: self.status, actions: self.actions, notes: self.notes, wake: self.wake }
     }

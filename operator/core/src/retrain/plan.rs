@@ -123,10 +123,8 @@ impl Draft<'_> {
     /// Training: the child Job exists or is made; its end is read.
     fn training(&mut self) {
         let Some((run, baseline)) = self.run() else { return };
-        let Some(child) = self.snapshot.child else { return self.start(run, &baseline) };
-        if !run.owner().owns(&metadata_of(child)) {
-            return self.name_conflict(&build::child_name(run.name, run.attempt));
-        }
+        let own = self.snapshot.child.filter(|child| run.owner().owns(&metadata_of(child)));
+        let Some(child) = own else { return self.start(run, &baseline) };
         let pods = outcome::pods_of(self.snapshot.pods, child);
         let state = outcome::state(child);
         match (&state, outcome::reported_result(&pods)) {
@@ -152,6 +150,9 @@ impl Draft<'_> {
                 "DeadlineExceeded",
                 "The trainer's Job could not be created within spec.failurePolicy.activeDeadline. See the events, then create the RetrainJob again.",
             );
+        }
+        if self.snapshot.child.is_some() {
+            return self.name_conflict(&build::child_name(run.name, run.attempt));
         }
         self.actions.push(Action::Create(build::job_file(run, baseline)));
         self.actions.push(Action::Create(build::trainer_job(run)));
@@ -209,6 +210,7 @@ impl Draft<'_> {
                 "ReadingResult",
                 "The trainer ended and its notice was lost; result.json is being read.",
             );
+            self.wake_after(RECHECK);
             return self.actions.push(Action::Create(build::report_job(run)));
         };
         if !run.owner().owns(&metadata_of(report)) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anneal_crds::{
-    ModelRollout, ModelVersion, VersionRef,
+    ModelRollout, ModelRolloutSpec, ModelRolloutStatus, ModelVersion, VersionRef,
     contract::{SERVE_DRAIN_SECONDS, SERVE_GRACE_SECONDS},
     model_rollout::RolloutPhase,
     names,
@@ -178,11 +178,10 @@ pub(super) struct Shares<'a> {
 }
 
 /// How traffic is shared in a phase; none while no version may serve.
-pub(super) fn shares(rollout: &ModelRollout) -> Option<Shares<'_>> {
-    let status = rollout.status.as_ref()?;
+pub(super) fn shares<'a>(spec: &ModelRolloutSpec, status: &'a ModelRolloutStatus) -> Option<Shares<'a>> {
     let stable = status.stable.as_ref()?;
     let candidate = status.candidate.as_ref();
-    let percent = rollout.spec.strategy.shadow.as_ref().map(|shadow| shadow.percent);
+    let percent = spec.strategy.shadow.as_ref().map(|shadow| shadow.percent);
     let (canary, shadow) = match status.phase {
         RolloutPhase::Shadow => (None, candidate.zip(percent)),
         RolloutPhase::Canary => (candidate.map(|candidate| (candidate, status.weight.clamp(0, 100))), None),

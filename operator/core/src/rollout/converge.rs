@@ -26,12 +26,11 @@ const RETIRE_AFTER: SignedDuration = SignedDuration::from_secs(30);
 impl Draft<'_> {
     /// What makes the cluster follow the status.
     pub(super) fn converge(&mut self) {
-        let rollout = self.rollout.clone();
-        let Some(home) = Home::of(&rollout) else { return };
+        let Some(home) = Home::of(self.rollout) else { return };
         let wanted = self.wanted_versions();
         // While only the stable version takes requests, nothing that may be refused comes before its route.
         let candidate_takes_requests =
-            matches!(self.status().phase, RolloutPhase::Shadow | RolloutPhase::Canary);
+            matches!(self.status.phase, RolloutPhase::Shadow | RolloutPhase::Canary);
         if !candidate_takes_requests {
             self.apply_route(home);
         }
@@ -52,7 +51,7 @@ impl Draft<'_> {
     }
 
     fn wanted_versions(&self) -> Vec<VersionRef> {
-        let status = self.status();
+        let status = &self.status;
         let candidate = match status.phase {
             RolloutPhase::Preparing | RolloutPhase::Shadow | RolloutPhase::Canary => status.candidate.clone(),
             RolloutPhase::Pending | RolloutPhase::Healthy | RolloutPhase::RolledBack => None,
@@ -62,8 +61,7 @@ impl Draft<'_> {
 
     /// The route is written only as it was read: whoever decided by an older status must not overwrite a later decision.
     fn apply_route(&mut self, home: Home<'_>) {
-        let Some(shares) = build::shares(home.rollout) else { return };
-        let mut wanted = build::route(home, &shares);
+        let Some(mut wanted) = self.wanted_route().cloned() else { return };
         match &self.snapshot.children.route {
             Some(seen) if !home.owns(seen) => self.name_conflict(&wanted.key),
             Some(seen) if covers(seen, &wanted.body) => {}
@@ -93,7 +91,8 @@ impl Draft<'_> {
         self.wake_at_latest(RECHECK);
     }
 
-    /// The step's clock starts when the data plane's controller has accepted the weights that were asked for.
+    /// The step's clock starts when the data plane's controller has accepted the weights that were asked for, and starts
+    /// again when they are no longer so.
     fn note_accepted_traffic(&mut self) {
         let accepted = self.traffic_accepted();
         let (reason, message) = if accepted {
@@ -101,18 +100,21 @@ impl Draft<'_> {
         } else {
             ("NotAccepted", "The route does not have the weights of this step yet.")
         };
-        if self.status().stable.is_some() {
+        if self.status.stable.is_some() {
             self.condition("TrafficVerified", accepted.into(), reason, message);
         }
         let now = Time(self.now);
-        if accepted && self.status().traffic_accepted_at.is_none() {
-            self.status_mut().traffic_accepted_at = Some(now);
+        if accepted {
+            self.status.traffic_accepted_at.get_or_insert(now);
+        } else if self.current_route().is_none() {
+            // Someone changed the route: who knows where requests went meanwhile.
+            self.status.traffic_accepted_at = None;
         }
     }
 
     /// The route, if it asks for what the status says.
     fn current_route(&self) -> Option<&Value> {
-        let wanted = build::route(Home::of(&self.rollout)?, &build::shares(&self.rollout)?);
+        let wanted = self.wanted_route()?;
         self.snapshot.children.route.as_ref().filter(|route| covers(route, &wanted.body))
     }
 
@@ -158,7 +160,7 @@ impl Draft<'_> {
             let has = |key: &String| {
                 version.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(key))
             };
-            let status = self.status();
+            let status = &self.status;
             let mut wanted = BTreeMap::new();
             if status.stable.as_ref().is_some_and(is) {
                 wanted.insert(stable_key.clone(), "true".to_owned());
@@ -188,7 +190,7 @@ impl Draft<'_> {
                     .then(|| Action::Delete { key: Key::new(kind, home.namespace, name), uid })
             })
             .collect();
-        if surplus.is_empty() || self.status().stable.is_none() {
+        if surplus.is_empty() || self.status.stable.is_none() {
             return;
         }
         match self.accepted_age() {

@@ -2,7 +2,7 @@
 //!
 //! Made by [`super::plan`], and handed through `plan`, `step` and `converge`. No helper here decides which version serves.
 
-use std::sync::LazyLock;
+use std::cell::OnceCell;
 
 use anneal_crds::{
     ModelRollout, ModelRolloutStatus, ModelVersion, VersionRef,
@@ -23,7 +23,8 @@ use super::{
     weights,
 };
 use crate::{
-    condition::{KState, Truth, Writer, keep_refusal, not_before},
+    condition::{KState, Truth, Writer, keep_refusal, keep_times, not_before},
+    object::Object,
     plan::{Action, Note, Plan, Severity, Wake},
     trouble::{self, Trouble},
 };
@@ -31,49 +32,60 @@ use crate::{
 /// How soon to look again at something that is watched anyway.
 pub(super) const RECHECK: SignedDuration = SignedDuration::from_secs(5);
 
-static NO_STATUS: LazyLock<ModelRolloutStatus> = LazyLock::new(ModelRolloutStatus::default);
-
 /// A plan in the making.
 pub(super) struct Draft<'a> {
     pub(super) snapshot: &'a Snapshot<'a>,
-    /// The object with the status as it is to be.
-    pub(super) rollout: ModelRollout,
+    pub(super) rollout: &'a ModelRollout,
+    /// The status as it is to be.
+    pub(super) status: ModelRolloutStatus,
     /// The time that is recorded: never before one that was.
     pub(super) now: Timestamp,
     pub(super) actions: Vec<Action>,
     notes: Vec<Note>,
     wake: Wake,
+    /// The route that the status asks for, once someone has asked.
+    route: OnceCell<Option<Object>>,
 }
 
 impl<'a> Draft<'a> {
     /// The status as it was read, and nothing to do.
     pub(super) fn new(snapshot: &'a Snapshot<'a>) -> Self {
-        let mut rollout = snapshot.rollout.clone();
-        let status = rollout.status.get_or_insert_default();
+        let rollout = snapshot.rollout;
+        let mut status = rollout.status.clone().unwrap_or_default();
         status.observed_generation = rollout.metadata.generation;
         let times =
             [&status.step_started_at, &status.traffic_accepted_at, &status.holding_since].map(Option::as_ref);
         let now = not_before(snapshot.now, &status.conditions, times);
-        Self { snapshot, rollout, now, actions: vec![], notes: vec![], wake: Wake::OnChange }
+        Self {
+            snapshot,
+            rollout,
+            status,
+            now,
+            actions: vec![],
+            notes: vec![],
+            wake: Wake::OnChange,
+            route: OnceCell::new(),
+        }
     }
 
     /// The plan.
     pub(super) fn finish(mut self) -> Plan<ModelRolloutStatus> {
-        let before = self.snapshot.rollout.status.as_ref().unwrap_or(&NO_STATUS);
-        if !self.actions.is_empty() && before.phase == self.status().phase {
-            keep_refusal(&before.conditions, &mut self.status_mut().conditions);
+        if let Some(before) = &self.rollout.status {
+            keep_times(&before.conditions, &mut self.status.conditions);
+            if !self.actions.is_empty() && before.phase == self.status.phase {
+                keep_refusal(&before.conditions, &mut self.status.conditions);
+            }
         }
-        let status = self.rollout.status.unwrap_or_default();
-        Plan { status, actions: self.actions, notes: self.notes, wake: self.wake }
+        Plan { status: self.status, actions: self.actions, notes: self.notes, wake: self.wake }
     }
 
-    /// The status as it is to be.
-    pub(super) fn status(&self) -> &ModelRolloutStatus {
-        self.rollout.status.as_ref().unwrap_or(&NO_STATUS)
-    }
-
-    pub(super) fn status_mut(&mut self) -> &mut ModelRolloutStatus {
-        self.rollout.status.get_or_insert_default()
+    /// The route that the status asks for; none while no version may serve.
+    pub(super) fn wanted_route(&self) -> Option<&Object> {
+        let make = || {
+            let shares = build::shares(&self.rollout.spec, &self.status)?;
+            Some(build::route(Home::of(self.rollout)?, &shares))
+        };
+        self.route.get_or_init(make).as_ref()
     }
 
     /// Begins a phase or a step, and says why.
@@ -87,7 +99,8 @@ impl<'a> Draft<'a> {
     ) {
         let now = Time(self.now);
         let steps = weights::steps(&self.rollout.spec.strategy.canary).len();
-        let status = self.status_mut();
+        self.route = OnceCell::new();
+        let status = &mut self.status;
         status.phase = phase;
         status.weight = weight;
         status.step_summary =
@@ -125,24 +138,29 @@ impl<'a> Draft<'a> {
     }
 
     fn deployment(&self, version: &VersionRef) -> Option<&'a Value> {
-        let home = Home::of(&self.rollout)?;
+        self.child(&self.snapshot.children.deployments, version)
+    }
+
+    /// A child of a version; one of someone else's is not there, whatever it says of itself.
+    fn child(&self, children: &'a [Value], version: &VersionRef) -> Option<&'a Value> {
+        let home = Home::of(self.rollout)?;
         let name = build::workload_name(home.name, &version.version);
-        let find = |object: &&Value| object["metadata"]["name"] == name.as_str();
-        self.snapshot.children.deployments.iter().find(find)
+        children.iter().find(|object| object["metadata"]["name"] == name.as_str() && home.owns(object))
     }
 
     fn deployment_status(&self, version: &VersionRef) -> Option<DeploymentStatus> {
         serde_json::from_value(self.deployment(version)?["status"].clone()).ok()
     }
 
-    /// Whether all pods that a version is to have are ready, and none of an older template is left.
+    /// Whether all pods that a version is to have are ready and can be reached, and none of an older template is left.
     pub(super) fn ready(&self, version: &VersionRef) -> bool {
         let Some(status) = self.deployment_status(version) else { return false };
         let generation =
             self.deployment(version).and_then(|deployment| deployment["metadata"]["generation"].as_i64());
         let wanted = self.rollout.spec.serving.replicas;
         let updated = status.updated_replicas.unwrap_or(0);
-        status.observed_generation >= generation
+        self.child(&self.snapshot.children.services, version).is_some()
+            && status.observed_generation >= generation
             && updated >= wanted
             && status.replicas.unwrap_or(updated) <= updated
             && status.ready_replicas.unwrap_or(0) >= wanted
@@ -168,6 +186,8 @@ impl<'a> Draft<'a> {
         let name = &self.rollout.spec.traffic.gateway.name;
         let (reason, message) = match &self.snapshot.gateway {
             GatewayState::Programmed => return None,
+            // Its controller has said enough.
+            GatewayState::Unknown(_) if self.traffic_accepted() => return None,
             GatewayState::Missing => (
                 "GatewayMissing",
                 format!("Gateway {name} does not exist. Create it, or correct spec.traffic.gateway."),
@@ -183,12 +203,12 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn step_age(&self) -> SignedDuration {
-        let started = self.status().step_started_at.as_ref();
+        let started = self.status.step_started_at.as_ref();
         started.map_or(SignedDuration::ZERO, |started| self.now.duration_since(started.0))
     }
 
     pub(super) fn accepted_age(&self) -> Option<SignedDuration> {
-        self.status().traffic_accepted_at.as_ref().map(|accepted| self.now.duration_since(accepted.0))
+        self.status.traffic_accepted_at.as_ref().map(|accepted| self.now.duration_since(accepted.0))
     }
 
     pub(super) fn stalled(&mut self, trouble: &Trouble) {
@@ -206,7 +226,7 @@ impl<'a> Draft<'a> {
     fn writer(&mut self) -> Writer<'_> {
         let generation = self.rollout.metadata.generation;
         let now = self.now;
-        Writer { conditions: &mut self.status_mut().conditions, generation, now }
+        Writer { conditions: &mut self.status.conditions, generation, now }
     }
 }
 

@@ -44,9 +44,10 @@ impl Draft<'_> {
     /// One transition at most.
     fn decide(&mut self) {
         self.recover();
-        let status = self.status();
+        let status = &self.status;
         let rejected = self.rejected_digests();
-        let choice = select::choose(&self.rollout, self.snapshot.versions, &rejected);
+        let choice =
+            select::choose(&self.rollout.spec, status.stable.as_ref(), self.snapshot.versions, &rejected);
         let in_progress =
             matches!(status.phase, RolloutPhase::Preparing | RolloutPhase::Shadow | RolloutPhase::Canary);
         match (choice, status.candidate.clone()) {
@@ -79,33 +80,33 @@ impl Draft<'_> {
     fn recover(&mut self) {
         let references =
             |versions: Vec<&ModelVersion>| versions.into_iter().map(select::reference).collect::<Vec<_>>();
-        if self.status().stable.is_none() {
-            self.status_mut().stable = references(self.marked(names::ANNOTATION_STABLE_IN)).pop();
+        if self.status.stable.is_none() {
+            self.status.stable = references(self.marked(names::ANNOTATION_STABLE_IN)).pop();
         }
-        if self.status().rejected.is_empty() {
+        if self.status.rejected.is_empty() {
             let mut rejected = references(self.marked(names::ANNOTATION_ROLLED_BACK_IN));
             rejected.drain(..rejected.len().saturating_sub(MAX_REJECTED));
-            self.status_mut().rejected = rejected;
+            self.status.rejected = rejected;
         }
     }
 
     /// What never comes back: as status and marks have it, because status forgets the oldest.
     fn rejected_digests(&self) -> BTreeSet<String> {
         let marked = self.marked(names::ANNOTATION_ROLLED_BACK_IN).into_iter();
-        let recorded = self.status().rejected.iter().map(|version| version.digest.clone());
+        let recorded = self.status.rejected.iter().map(|version| version.digest.clone());
         marked.map(|version| version.spec.artifact.digest.clone()).chain(recorded).collect()
     }
 
     pub(super) fn prepare(&mut self, candidate: VersionRef) {
         let message = format!("{} starts at weight 0.", candidate.version);
-        let status = self.status_mut();
+        let status = &mut self.status;
         status.candidate = Some(candidate);
         status.step_index = 0;
         self.enter(RolloutPhase::Preparing, 0, "Preparing", &message, vec![]);
     }
 
     fn advance(&mut self, candidate: &VersionRef) {
-        match self.status().phase {
+        match self.status.phase {
             RolloutPhase::Preparing => self.preparing(candidate),
             RolloutPhase::Shadow | RolloutPhase::Canary => self.judge_step(candidate),
             RolloutPhase::Pending | RolloutPhase::Healthy | RolloutPhase::RolledBack => {}
@@ -124,7 +125,7 @@ impl Draft<'_> {
             let why = trouble.map_or_else(String::new, |trouble| format!(" {}", trouble.message));
             let message = format!("{} was not ready after {deadline}.{why}", candidate.version);
             let reason = "ProgressDeadlineExceeded";
-            return match self.status().stable {
+            return match self.status.stable {
                 Some(_) => self.take_out(candidate, Fate::Rejected, reason, &message, vec![]),
                 // Without another version there is nothing to go back to.
                 None => self.kstatus(KState::Stalled, reason, &message),
@@ -142,7 +143,7 @@ impl Draft<'_> {
 
     fn leave_preparing(&mut self, candidate: &VersionRef) {
         let version = candidate.version.clone();
-        if self.status().stable.is_none() {
+        if self.status.stable.is_none() {
             let message = format!("{version} is the first version and takes all traffic.");
             return self.promote(candidate, "Bootstrapped", &message, vec![]);
         }
@@ -173,7 +174,7 @@ impl Draft<'_> {
                     index + 1,
                     steps.len()
                 );
-                self.status_mut().step_index = u32::try_from(index).unwrap_or(u32::MAX);
+                self.status.step_index = u32::try_from(index).unwrap_or(u32::MAX);
                 self.enter(RolloutPhase::Canary, weight, "StepStarted", &message, readings);
             }
             None => {
@@ -190,7 +191,7 @@ impl Draft<'_> {
         message: &str,
         readings: Vec<RecordedReading>,
     ) {
-        let status = self.status_mut();
+        let status = &mut self.status;
         status.stable = Some(candidate.clone());
         status.candidate = None;
         status.step_index = 0;
@@ -206,7 +207,7 @@ impl Draft<'_> {
         message: &str,
         readings: Vec<RecordedReading>,
     ) {
-        let status = self.status_mut();
+        let status = &mut self.status;
         match fate {
             Fate::Rejected => {
                 status.rejected.retain(|known| known.digest != candidate.digest);
@@ -223,7 +224,7 @@ impl Draft<'_> {
 
     /// Nothing new is to serve.
     fn stay(&mut self, obstacle: Option<Obstacle>) {
-        let Some(stable) = self.status().stable.clone() else {
+        let Some(stable) = self.status.stable.clone() else {
             let obstacle = obstacle.unwrap_or_else(|| Obstacle {
                 reason: "NoVersion",
                 message: format!(
@@ -231,10 +232,10 @@ impl Draft<'_> {
                     self.rollout.spec.model
                 ),
             });
-            self.status_mut().phase = RolloutPhase::Pending;
+            self.status.phase = RolloutPhase::Pending;
             return self.kstatus(KState::Stalled, obstacle.reason, &obstacle.message);
         };
-        if matches!(self.status().phase, RolloutPhase::Pending | RolloutPhase::Preparing) {
+        if matches!(self.status.phase, RolloutPhase::Pending | RolloutPhase::Preparing) {
             let message = format!("{} serves all requests.", stable.version);
             return self.enter(RolloutPhase::Healthy, 0, "Recovered", &message, vec![]);
         }

@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use anneal_crds::{
-    ModelRollout, ModelVersion, VersionRef, model_rollout::CandidateSource, model_version::Admission, names,
-    retrain_job::ResolvedBaseline,
+    ModelRolloutSpec, ModelVersion, VersionRef, model_rollout::CandidateSource, model_version::Admission,
+    names, retrain_job::ResolvedBaseline,
 };
 
 use crate::gates;
@@ -39,20 +39,20 @@ pub(super) fn reference(version: &ModelVersion) -> VersionRef {
 
 /// The version that is to serve; `rejected` holds the digests of those that never come back.
 pub(super) fn choose(
-    rollout: &ModelRollout,
+    spec: &ModelRolloutSpec,
+    stable: Option<&VersionRef>,
     versions: &[ModelVersion],
     rejected: &BTreeSet<String>,
 ) -> Choice {
-    let stable = rollout.status.as_ref().and_then(|status| status.stable.as_ref());
-    let of_model = versions.iter().filter(|version| version.spec.model == rollout.spec.model);
-    let mut candidates: Vec<&ModelVersion> = match &rollout.spec.candidate {
+    let of_model = versions.iter().filter(|version| version.spec.model == spec.model);
+    let mut candidates: Vec<&ModelVersion> = match &spec.candidate {
         CandidateSource::Follow(_) => of_model.collect(),
         CandidateSource::Version(wanted) => {
             let wanted: Vec<_> = of_model.filter(|version| version.spec.version == *wanted).collect();
             if wanted.is_empty() {
                 let message = format!(
                     "There is no ModelVersion of model {} with the version that spec.candidate.version names. Create it, or correct the name.",
-                    rollout.spec.model
+                    spec.model
                 );
                 return Choice::Stay(Some(Obstacle { reason: "VersionMissing", message }));
             }

@@ -31,11 +31,11 @@ impl Draft<'_> {
             );
             return self.take_out(candidate, Fate::Rejected, "ThresholdBreached", &message, readings);
         }
-        if self.status().phase == RolloutPhase::Shadow && self.rollout.spec.strategy.shadow.is_none() {
+        if self.status.phase == RolloutPhase::Shadow && self.rollout.spec.strategy.shadow.is_none() {
             // The shadow was taken out of the spec meanwhile: the strategy begins again, without it.
             return self.prepare(candidate.clone());
         }
-        if self.status().phase == RolloutPhase::Canary && self.unavailable(candidate) {
+        if self.status.phase == RolloutPhase::Canary && self.unavailable(candidate) {
             // Requests that nobody answers are in no server's counters.
             let why = self
                 .pod_trouble(candidate)
@@ -47,7 +47,7 @@ impl Draft<'_> {
         let hold = self.hold(candidate, &judged, duration, min_requests);
         let max_hold = self.rollout.spec.judge.max_hold.get();
         let blind_for = self
-            .status()
+            .status
             .holding_since
             .as_ref()
             .map_or(SignedDuration::ZERO, |since| self.now.duration_since(since.0));
@@ -70,7 +70,7 @@ impl Draft<'_> {
     }
 
     fn step_passed(&mut self, candidate: &VersionRef, readings: Vec<RecordedReading>) {
-        let status = self.status();
+        let status = &self.status;
         let next = match status.phase {
             RolloutPhase::Canary => {
                 usize::try_from(status.step_index).unwrap_or(usize::MAX).saturating_add(1)
@@ -120,8 +120,8 @@ impl Draft<'_> {
         // The first scrapes of a step take a moment; that is not blindness yet.
         let settled = self.step_age() > self.rollout.spec.prometheus.stale_after.get();
         let now = Time(self.now);
-        let since = self.status().holding_since.clone();
-        self.status_mut().holding_since = blind.as_ref().and(since.or(settled.then_some(now)));
+        let since = self.status.holding_since.clone();
+        self.status.holding_since = blind.as_ref().and(since.or(settled.then_some(now)));
         let truth = Truth::from(blind.is_none());
         let (reason, message) =
             blind.as_ref().map_or(("Fresh", "Every trigger has a fresh reading."), |why| ("NoReading", why));
@@ -148,7 +148,7 @@ impl Draft<'_> {
     /// Shortest time and fewest requests of the current step.
     fn step_terms(&self) -> (Span, u32) {
         let strategy = &self.rollout.spec.strategy;
-        match (self.status().phase, &strategy.shadow) {
+        match (self.status.phase, &strategy.shadow) {
             (RolloutPhase::Shadow, Some(shadow)) => (shadow.duration, shadow.min_requests),
             (
                 RolloutPhase::Shadow
