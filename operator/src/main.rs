@@ -8,6 +8,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+// A plan is many small objects: with this allocator it takes half the time (`cargo xtask bench plan`).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Retrains models and puts them into production.
 #[derive(Parser)]
 #[command(version, about)]

@@ -14,6 +14,10 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde_json::json;
 
+/// The operator's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Rounds of each case; the median of all counts.
 const ROUNDS: usize = 31;
 /// Decisions of a round.
