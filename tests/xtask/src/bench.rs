@@ -30,7 +30,11 @@ const CLUSTER: &str = "bench";
 /// Builds it as it ships, and runs it.
 pub(crate) fn run(context: &Context, which: Which) -> Result<()> {
     match which {
-        Which::Plan => print(Cmd::new(build(context, "anneal-bench-plan")?).capture()?.trim_end()),
+        Which::Plan => {
+            let program = build(context, "anneal-bench-plan")?;
+            // As in the operator's image.
+            print(Cmd::new(program).env("MIMALLOC_ALLOW_THP", "0").capture()?.trim_end())
+        }
         Which::Operator => operator(context),
     }
 }

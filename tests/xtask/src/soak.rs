@@ -3,7 +3,9 @@
 //! Called by people, before something is called done. It stops at the first broken law or failed demo; mutants that no test
 //! catches are listed. The last line is one JSON object of what ran.
 
-use anneal_cluster::Cluster;
+use std::path::Path;
+
+use anneal_cluster::{Cluster, cache::remove_dir};
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 
@@ -86,10 +88,14 @@ fn mutants(context: &Context, cargo: &Cargo, shard: Option<&str>) -> Result<[usi
     let program = tools::cargo_mutants(context)?;
     let step = context.progress.step("Mutate the core");
     let out = context.cache.root().join("mutants");
+    // What an earlier run found must not be taken for this one's.
+    remove_dir(&out.join("mutants.out"))?;
     let mut command = cargo
         .command(&["mutants", "--package", "anneal-core", "--test-package", "anneal-core,anneal-tests"])
         .args(["--no-shuffle", "--minimum-test-timeout", "120", "--output"])
         .arg(&out)
+        // Builds of mutated code stay out of the folder that the tests share.
+        .env("CARGO_TARGET_DIR", out.join("target"))
         // Tables and properties of the core; a world that runs on for ever would only cost time.
         .env("SEEDS", "50")
         .env("PATH", joined_path(&program)?);
@@ -114,8 +120,8 @@ fn mutants(context: &Context, cargo: &Cargo, shard: Option<&str>) -> Result<[usi
     Ok([caught.len() + timeout.len(), missed.len(), unviable.len()])
 }
 
-fn joined_path(program: &std::path::Path) -> Result<std::ffi::OsString> {
-    let own = program.parent().map(std::path::Path::to_owned);
+fn joined_path(program: &Path) -> Result<std::ffi::OsString> {
+    let own = program.parent().map(Path::to_owned);
     let rest = std::env::var_os("PATH").unwrap_or_default();
     std::env::join_paths(own.into_iter().chain(std::env::split_paths(&rest)))
         .context("PATH holds a folder with a colon; remove it")
