@@ -4,7 +4,7 @@
 //! recorded, and the next walk tries again.
 
 use anneal_core::{
-    condition::{KState, Refusal, RefusalReason, Writer},
+    condition::{KState, Refusal, RefusalReason, Writer, keep_times, not_before},
     object::Key,
     plan::{Note, Severity},
 };
@@ -60,12 +60,13 @@ fn with(object: &Value, refusal: &Refusal, now: jiff::Timestamp) -> Option<Value
         return None;
     }
     let before = conditions.clone();
-    let now = anneal_core::condition::not_before(now, &before, []);
+    let now = not_before(now, &before, []);
     Writer { conditions: &mut conditions, generation, now }.set_kstatus(
         KState::Stalled,
         refusal.reason.name(),
         &refusal.message,
     );
+    keep_times(&before, &mut conditions);
     if status.is_null() {
         status = json!({});
     }

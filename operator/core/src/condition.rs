@@ -39,22 +39,18 @@ pub struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Sets a condition. Its time of transition changes only with its value.
+    /// Sets a condition. Its time is now; `keep_times` puts the old one back where nothing changed in the end.
     pub fn set(&mut self, type_: &str, truth: Truth, reason: &str, message: &str) {
-        let position = self.conditions.iter().position(|condition| condition.type_ == type_);
-        let unchanged =
-            position.map(|at| &self.conditions[at]).filter(|condition| condition.status == truth.name());
         let condition = Condition {
             type_: type_.to_owned(),
             status: truth.name().to_owned(),
             reason: reason.to_owned(),
             message: message.to_owned(),
             observed_generation: self.generation,
-            last_transition_time: unchanged
-                .map_or(Time(self.now), |condition| condition.last_transition_time.clone()),
+            last_transition_time: Time(self.now),
         };
-        match position {
-            Some(at) => self.conditions[at] = condition,
+        match self.conditions.iter_mut().find(|condition| condition.type_ == type_) {
+            Some(old) => *old = condition,
             None => self.conditions.push(condition),
         }
     }
@@ -109,7 +105,7 @@ impl RefusalReason {
 }
 
 /// A condition that ends with the value that it had has not changed, however often it was set in between.
-pub(crate) fn keep_times(before: &[Condition], conditions: &mut [Condition]) {
+pub fn keep_times(before: &[Condition], conditions: &mut [Condition]) {
     for condition in conditions {
         let same = |old: &&Condition| old.type_ == condition.type_ && old.status == condition.status;
         if let Some(old) = before.iter().find(same) {
