@@ -220,7 +220,7 @@ fn default_min_requests() -> u32 {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.initial <= self.max").message("initial must not be above max"))]
-#[x_kube(validation = Rule::new("(self.max - self.initial) / self.increment < 100").message("the canary must have at most 100 steps"))]
+#[x_kube(validation = Rule::new("self.increment < 1 || (self.max - self.initial) / self.increment < 100").message("the canary must have at most 100 steps"))]
 pub struct Canary {
     /// Percentage of the first step.
     #[schemars(range(min = 1, max = 100))]
@@ -274,7 +274,7 @@ pub struct ModelRolloutStatus {
     /// Since when readings are missing or requests too few; a step that holds for too long is rolled back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holding_since: Option<Time>,
-    /// Verdict of the last change of step, such as `Pass` or `Breach`.
+    /// The worst of the last verdicts: `Breach`, `NoData` or `Pass`; none if nothing was judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<String>,
     /// The last decision, with what was read and what it was compared with.
@@ -306,6 +306,20 @@ pub enum RolloutPhase {
     Healthy,
     /// The candidate was taken out of traffic; the stable version answers everything.
     RolledBack,
+}
+
+impl RolloutPhase {
+    /// As status writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Preparing => "Preparing",
+            Self::Shadow => "Shadow",
+            Self::Canary => "Canary",
+            Self::Healthy => "Healthy",
+            Self::RolledBack => "RolledBack",
+        }
+    }
 }
 
 /// A decision and what it was made of.

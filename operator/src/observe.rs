@@ -97,6 +97,10 @@ pub async fn rollout(
 
     let versions: Vec<ModelVersion> =
         find_all(cluster, Kind::ModelVersion, namespace, (names::LABEL_MODEL, &rollout.spec.model)).await?;
+    let mut rivals: Vec<ModelRollout> = vec![];
+    for name in rollout::rivals(rollout, &versions) {
+        rivals.extend(find(cluster, Key::new(Kind::ModelRollout, namespace, &name)).await?);
+    }
     let children = rollout::Children {
         deployments: workloads(cluster, Kind::Deployment, rollout).await?,
         services: workloads(cluster, Kind::Service, rollout).await?,
@@ -113,6 +117,7 @@ pub async fn rollout(
     Ok(rollout::plan(&rollout::Snapshot {
         rollout,
         versions: &versions,
+        rivals: &rivals,
         children: &children,
         gateway,
         answers: &answers,

@@ -298,9 +298,12 @@ async fn drive(
         )
         .for_each(|result| async move {
             if let Err(error) = result {
-                // Reconciles tell of their failures themselves.
-                if !matches!(error, controller::Error::ReconcilerFailed(..)) {
-                    tracing::warn!(%error, "a watch failed; it is started anew");
+                match error {
+                    // Reconciles tell of their failures themselves, and an object may go while it waits for its turn.
+                    controller::Error::ReconcilerFailed(..) | controller::Error::ObjectNotFound(_) => {}
+                    error @ (controller::Error::QueueError(_) | controller::Error::RunnerError(_)) => {
+                        tracing::warn!(%error, "a watch failed; it is started anew");
+                    }
                 }
             }
         })

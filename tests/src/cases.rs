@@ -78,8 +78,9 @@ pub fn rollout(status: Value) -> Made<ModelRollout> {
 
 /// A status in a phase that began long enough ago, with version 1 stable and version 2 on its way.
 pub fn moving(phase: &str, weight: i32) -> Value {
+    let step = u32::from(weight == 100);
     json!({"observedGeneration": 1, "phase": phase, "stable": reference(1), "candidate": reference(2), "weight": weight,
-        "stepStartedAt": ago(60), "trafficAcceptedAt": ago(60)})
+        "stepIndex": step, "stepStartedAt": ago(60), "trafficAcceptedAt": ago(60)})
 }
 
 /// Version `number`, which passed its gates against version `baseline`; without one it was the first, and approved.
@@ -153,6 +154,8 @@ pub struct RolloutCase {
     pub rollout: ModelRollout,
     /// The versions.
     pub versions: Vec<ModelVersion>,
+    /// Other rollouts of the model.
+    pub rivals: Vec<ModelRollout>,
     /// Its children.
     pub children: Children,
     /// The gateway.
@@ -170,6 +173,7 @@ impl RolloutCase {
         let mut case = Self {
             rollout: rollout(status)?,
             versions,
+            rivals: vec![],
             children: Children::default(),
             gateway: GatewayState::Programmed,
             read: Read::Errors(0.0, 1000.0),
@@ -186,6 +190,7 @@ impl RolloutCase {
         rollout::plan(&rollout::Snapshot {
             rollout: &self.rollout,
             versions: &self.versions,
+            rivals: &self.rivals,
             children: &self.children,
             gateway: self.gateway.clone(),
             answers: &answers,

@@ -119,6 +119,8 @@ fn a_deadline_is_told_as_such() {
 fn nothing_starts_without_a_baseline() {
     let mut case = case(json!({}));
     assert_eq!((case.plan().status.phase, made(&case)), (P::Training, vec![Kind::ConfigMap, Kind::Job]));
+    case.stable.as_mut().unwrap().spec.artifact.digest = cases::digest(9);
+    assert_eq!((case.plan().status.phase, made(&case)), (P::Pending, vec![]), "another's artifact");
     case.stable = None;
     assert_eq!((case.plan().status.phase, made(&case)), (P::Pending, vec![]));
     case.rollout = None;
@@ -221,9 +223,13 @@ fn no_time_is_written_that_lies_before_a_recorded_one() {
 
 #[test]
 fn a_run_without_a_job_ends_at_its_deadline() {
-    let mut status = RetrainCase::training();
-    status["startedAt"] = cases::ago(24 * 3600 + 1).into();
-    let status = case(status).plan().status;
+    let started = |seconds| {
+        let mut status = RetrainCase::training();
+        status["startedAt"] = cases::ago(seconds).into();
+        case(status).plan().status
+    };
+    assert_eq!(started(24 * 3600).phase, P::Training);
+    let status = started(24 * 3600 + 1);
     let failed = status.conditions.iter().find(|condition| condition.type_ == "Failed").unwrap();
     assert_eq!((status.phase, failed.reason.as_str()), (P::Failed, "DeadlineExceeded"));
 }
@@ -237,6 +243,14 @@ fn a_job_without_pods_says_where_to_look() {
         conditions.iter().find(|condition| condition.type_ == "Stalled").unwrap().clone()
     };
     assert_eq!((stalled(&case).status.as_str(), stalled(&case).reason.as_str()), ("True", "NoPods"));
+    let created = |seconds: i64| serde_json::from_value(json!(cases::ago(seconds))).unwrap();
+    for (seconds, reason) in [(8, "Training"), (9, "NoPods")] {
+        case.child.as_mut().unwrap().metadata.creation_timestamp = Some(created(seconds));
+        assert_eq!(stalled(&case).reason, reason, "a Job's pod may take {seconds} s");
+    }
+    let mut with_pod = case.clone();
+    with_pod.pods = vec![cases::pod(CHILD, 0, None).unwrap()];
+    assert_eq!(stalled(&with_pod).reason, "Training");
     case.child.as_mut().unwrap().spec =
         Some(serde_json::from_value(json!({"suspend": true, "template": {}})).unwrap());
     assert_eq!((stalled(&case).status.as_str(), stalled(&case).reason.as_str()), ("False", "Suspended"));

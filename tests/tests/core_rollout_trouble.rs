@@ -54,20 +54,41 @@ fn an_object_of_someone_else_is_never_written() {
 
 #[test]
 fn pods_of_someone_else_take_no_requests() {
-    for lists in [[true, false], [false, true], [true, true]] {
+    let someone = |kind: &str, name: &str| json!({"ownerReferences": [{"kind": kind, "name": name, "uid": "uid-someone", "controller": true}]});
+    let labelled = |manager: &str, rollout: &str| {
+        json!({"ownerReferences": [],
+            "labels": {"app.kubernetes.io/managed-by": manager, "anneal.dev/rollout": rollout}})
+    };
+    let strangers = [
+        someone("Deployment", "ads"),
+        someone("ModelRollout", "other"),
+        labelled("helm", "ads"),
+        labelled("anneal", "other"),
+    ];
+    let own = || {
         let mut case = case(cases::moving("Canary", 20));
         let mut status = cases::moving("Preparing", 0);
         status["stepStartedAt"] = cases::ago(5).into();
         case.rollout = cases::rollout(status).unwrap();
+        case
+    };
+    assert_eq!(own().plan().status.phase, P::Shadow);
+    for (lists, stranger) in [[true, false], [false, true]]
+        .into_iter()
+        .flat_map(|lists| strangers.iter().map(move |who| (lists, who)))
+    {
+        let mut case = own();
         let children = [&mut case.children.deployments, &mut case.children.services];
         for (list, foreign) in children.into_iter().zip(lists) {
             for object in
                 list.iter_mut().filter(|object| foreign && object["metadata"]["name"] == "ads-v20261121-2")
             {
-                object["metadata"]["ownerReferences"] = json!([{"uid": "uid-someone", "controller": true}]);
+                for (field, value) in stranger.as_object().unwrap() {
+                    object["metadata"][field] = value.clone();
+                }
             }
         }
-        assert_eq!(case.plan().status.phase, P::Preparing, "{lists:?}");
+        assert_eq!(case.plan().status.phase, P::Preparing, "{lists:?} {stranger}");
     }
 }
 

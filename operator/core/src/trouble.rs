@@ -41,7 +41,7 @@ fn unscheduled(pod: &Pod) -> Option<Trouble> {
         "Make a node available that fits the pod."
     };
     let reason = condition.reason.clone().unwrap_or_else(|| "Unschedulable".into());
-    Some(Trouble { reason, message: format!("{said} {advice}") })
+    Some(Trouble { reason, message: format!("{}. {advice}", said.trim_end_matches('.')) })
 }
 
 fn waiting(pod: &Pod) -> Option<Trouble> {

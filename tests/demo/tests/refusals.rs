@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Kubectl, Namespace, example, with, without};
+use common::{Kubectl, Namespace, example, reason_in, with, without};
 use serde_json::json;
 
 #[test]
@@ -158,4 +158,15 @@ fn what_is_missing_becomes_a_condition_that_says_what_to_do() {
     let pinned = with(example("modelrollout.yaml"), "/spec/candidate", json!({"version": "v20200101.1"}));
     Kubectl::apply(home.0, &pinned, false).unwrap();
     home.reason("mro/car-loan", "VersionMissing");
+}
+
+#[test]
+fn a_second_rollout_of_a_model_that_serves_takes_no_version() {
+    // Where the demo has just brought a version into production.
+    let home = "anneal-demo";
+    let second = with(example("demo/modelrollout.yaml"), "/metadata/name", json!("second"));
+    Kubectl::apply(home, &second, false).unwrap();
+    let said = reason_in(home, "mro/second", "ModelTaken");
+    Kubectl::run(&["delete", "mro/second", "-n", home], None).unwrap();
+    assert!(said.contains("ModelRollout car-loan"), "{said}");
 }

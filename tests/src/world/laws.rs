@@ -3,6 +3,7 @@
 //! They rest on what is true in the world, never on what the operator recorded about it.
 
 mod retrain;
+mod rival;
 mod rollout;
 mod route;
 
@@ -164,10 +165,17 @@ impl Sim {
 
 /// The rollouts that a version's annotations say it was rolled back in.
 fn marked(version: &Value) -> BTreeSet<String> {
+    marks(version, names::ANNOTATION_ROLLED_BACK_IN)
+}
+
+/// The rollouts that a version's annotations say it is stable in.
+fn stable_marks(version: &Value) -> BTreeSet<String> {
+    marks(version, names::ANNOTATION_STABLE_IN)
+}
+
+fn marks(version: &Value, prefix: &str) -> BTreeSet<String> {
     let annotations = version["metadata"]["annotations"].as_object().into_iter().flatten();
-    let rollout = |key: &String| {
-        Some(key.strip_prefix(names::ANNOTATION_ROLLED_BACK_IN)?.strip_prefix('/')?.to_owned())
-    };
+    let rollout = |key: &String| Some(key.strip_prefix(prefix)?.strip_prefix('/')?.to_owned());
     annotations.filter_map(|(key, _)| rollout(key)).collect()
 }
 

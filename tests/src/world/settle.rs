@@ -138,10 +138,11 @@ impl World {
 }
 
 impl Sim {
-    /// A user trains against the first rollout; the keys of the run, and of the rollouts that its version is for.
+    /// A user trains against the oldest rollout; the keys of the run, and of the rollouts that its version is for.
     fn good_run_begins(&mut self, date: &'static str) -> (Key, Vec<Key>) {
         self.runs.luck = Some(date);
-        let rollout = Key::new(Kind::ModelRollout, NAMESPACE, "ads-a");
+        let rollout =
+            self.oldest_rollout().unwrap_or_else(|| Key::new(Kind::ModelRollout, NAMESPACE, "ads-a"));
         let mut job = manifests::retrain_job(&format!("good-{date}"), &rollout.name, &mut self.dice);
         job.body["spec"]["baseline"]["whenMissing"] = "Bootstrap".into();
         let now = self.now;

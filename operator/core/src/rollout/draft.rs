@@ -31,6 +31,8 @@ use crate::{
 
 /// How soon to look again at something that is watched anyway.
 pub(super) const RECHECK: SignedDuration = SignedDuration::from_secs(5);
+/// Whether a step's triggers can be read; there is none while no step is judged.
+pub(super) const METRICS_AVAILABLE: &str = "MetricsAvailable";
 
 /// A plan in the making.
 pub(super) struct Draft<'a> {
@@ -76,7 +78,14 @@ impl<'a> Draft<'a> {
                 keep_refusal(&before.conditions, &mut self.status.conditions);
             }
         }
+        self.status.step_summary = self.step_summary();
         Plan { status: self.status, actions: self.actions, notes: self.notes, wake: self.wake }
+    }
+
+    /// By the strategy as it is now: later steps may have changed since this one began.
+    fn step_summary(&self) -> Option<String> {
+        let steps = weights::steps(&self.rollout.spec.strategy.canary).len();
+        (self.status.phase == RolloutPhase::Canary).then(|| format!("{}/{steps}", self.status.step_index + 1))
     }
 
     /// The route that the status asks for; none while no version may serve.
@@ -98,13 +107,10 @@ impl<'a> Draft<'a> {
         readings: Vec<RecordedReading>,
     ) {
         let now = Time(self.now);
-        let steps = weights::steps(&self.rollout.spec.strategy.canary).len();
         self.route = OnceCell::new();
         let status = &mut self.status;
         status.phase = phase;
         status.weight = weight;
-        status.step_summary =
-            (phase == RolloutPhase::Canary).then(|| format!("{}/{steps}", status.step_index + 1));
         status.step_started_at = Some(now.clone());
         status.traffic_accepted_at = None;
         status.holding_since = None;
@@ -114,6 +120,10 @@ impl<'a> Draft<'a> {
         let rolled_back = phase == RolloutPhase::RolledBack;
         let severity = if rolled_back { Severity::Warning } else { Severity::Normal };
         self.notes.push(Note { severity, reason: reason.to_owned(), message: message.to_owned() });
+        if !matches!(phase, RolloutPhase::Shadow | RolloutPhase::Canary) {
+            // Nothing is read now, so nothing is known.
+            status.conditions.retain(|condition| condition.type_ != METRICS_AVAILABLE);
+        }
         let moving = matches!(phase, RolloutPhase::Preparing | RolloutPhase::Shadow | RolloutPhase::Canary);
         self.condition("Progressing", moving.into(), reason, message);
         self.condition("RolledBack", rolled_back.into(), reason, message);
@@ -202,6 +212,16 @@ impl<'a> Draft<'a> {
         Some(Trouble { reason: reason.to_owned(), message })
     }
 
+    /// What keeps lost pods of the stable version from being made again.
+    pub(super) fn record_trouble(&self) -> Option<Trouble> {
+        let stable = self.status.stable.as_ref().filter(|stable| self.version(stable).is_none())?;
+        let message = format!(
+            "{} is in production and ModelVersion {} is gone, so its pods cannot be made again once they are lost. Restore it from a backup; without one, delete this ModelRollout with --cascade=orphan, create it again and approve the version that is to serve.",
+            stable.version, stable.name
+        );
+        Some(Trouble { reason: "StableRecordMissing".to_owned(), message })
+    }
+
     pub(super) fn step_age(&self) -> SignedDuration {
         let started = self.status.step_started_at.as_ref();
         started.map_or(SignedDuration::ZERO, |started| self.now.duration_since(started.0))
@@ -231,7 +251,7 @@ impl<'a> Draft<'a> {
 }
 
 /// One verdict for all readings: what is wrong before what is missing before what passes.
-fn worst(readings: &[RecordedReading]) -> Option<String> {
+pub(super) fn worst(readings: &[RecordedReading]) -> Option<String> {
     let says = |verdict: &&str| readings.iter().any(|reading| reading.verdict == *verdict);
     ["Breach", "NoData", "Pass"].iter().find(|verdict| says(verdict)).map(|verdict| (*verdict).to_owned())
 }

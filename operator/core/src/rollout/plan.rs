@@ -12,14 +12,18 @@ use jiff::SignedDuration;
 
 use super::{
     draft::{Draft, RECHECK},
+    rival,
     select::{self, Choice, Obstacle},
     snapshot::Snapshot,
     weights,
 };
-use crate::{condition::KState, plan::Plan, trouble::Trouble};
+use crate::{condition::KState, plan::Plan};
 
 /// How many rolled back versions are remembered in status; the annotations remember all.
 const MAX_REJECTED: usize = 64;
+
+/// How soon to see whether an older rollout of the same model is gone.
+const RIVAL_RECHECK: SignedDuration = SignedDuration::from_secs(30);
 
 /// Decides what a ModelRollout's status is to be and what follows from it.
 pub fn plan(snapshot: &Snapshot<'_>) -> Plan<ModelRolloutStatus> {
@@ -44,23 +48,53 @@ impl Draft<'_> {
     /// One transition at most.
     fn decide(&mut self) {
         self.recover();
-        let status = &self.status;
-        let rejected = self.rejected_digests();
-        let choice =
-            select::choose(&self.rollout.spec, status.stable.as_ref(), self.snapshot.versions, &rejected);
-        let in_progress =
-            matches!(status.phase, RolloutPhase::Preparing | RolloutPhase::Shadow | RolloutPhase::Canary);
-        match (choice, status.candidate.clone()) {
-            (Choice::Candidate(wanted), Some(current)) if in_progress && wanted.digest == current.digest => {
+        let in_progress = matches!(
+            self.status.phase,
+            RolloutPhase::Preparing | RolloutPhase::Shadow | RolloutPhase::Canary
+        );
+        let current = self.status.candidate.clone().filter(|_| in_progress);
+        match (self.choose(), current) {
+            (Choice::Candidate(wanted), Some(current)) if wanted.digest == current.digest => {
                 self.advance(&current)
             }
-            (Choice::Candidate(wanted), _) => self.prepare(wanted),
-            (Choice::Stay(_), Some(current)) if in_progress => {
-                let message = format!("{} is no longer a version that may serve.", current.version);
-                self.take_out(&current, Fate::Withdrawn, "CandidateWithdrawn", &message, vec![]);
+            (Choice::Candidate(wanted), Some(current)) => {
+                let message = format!(
+                    "{} starts at weight 0, in place of {}, which was in {}.",
+                    wanted.version,
+                    current.version,
+                    self.status.phase.name()
+                );
+                self.prepare(wanted, "Superseded", &message);
             }
-            (Choice::Stay(obstacle), _) => self.stay(obstacle),
+            (Choice::Candidate(wanted), None) => {
+                let message = format!("{} starts at weight 0.", wanted.version);
+                self.prepare(wanted, "Preparing", &message);
+            }
+            (Choice::Stay(obstacle), Some(current)) => self.withdraw(&current, obstacle),
+            (Choice::Stay(obstacle), None) => self.stay(obstacle),
         }
+    }
+
+    fn choose(&mut self) -> Choice {
+        if let Some(obstacle) = rival::obstacle(self.rollout, self.snapshot.rivals) {
+            // No watch tells when the other one is gone.
+            self.wake_at_latest(RIVAL_RECHECK);
+            return Choice::Stay(Some(obstacle));
+        }
+        let stable = self.status.stable.as_ref();
+        select::choose(&self.rollout.spec, stable, self.snapshot.versions, &self.rejected_digests())
+    }
+
+    /// The candidate may no longer serve, and it did nothing wrong.
+    fn withdraw(&mut self, candidate: &VersionRef, obstacle: Option<Obstacle>) {
+        let version = &candidate.version;
+        let why = match (self.version(candidate), obstacle) {
+            (None, _) => format!("ModelVersion {} was deleted.", candidate.name),
+            (Some(_), Some(obstacle)) => obstacle.message,
+            (Some(_), None) => "spec.candidate asks for another one.".to_owned(),
+        };
+        let message = format!("{version} was taken back: {why}");
+        self.take_out(candidate, Fate::Withdrawn, "CandidateWithdrawn", &message, vec![]);
     }
 
     /// Versions with one of this rollout's marks, oldest first.
@@ -97,12 +131,11 @@ impl Draft<'_> {
         marked.map(|version| version.spec.artifact.digest.clone()).chain(recorded).collect()
     }
 
-    pub(super) fn prepare(&mut self, candidate: VersionRef) {
-        let message = format!("{} starts at weight 0.", candidate.version);
+    pub(super) fn prepare(&mut self, candidate: VersionRef, reason: &str, message: &str) {
         let status = &mut self.status;
         status.candidate = Some(candidate);
         status.step_index = 0;
-        self.enter(RolloutPhase::Preparing, 0, "Preparing", &message, vec![]);
+        self.enter(RolloutPhase::Preparing, 0, reason, message, vec![]);
     }
 
     fn advance(&mut self, candidate: &VersionRef) {
@@ -131,7 +164,7 @@ impl Draft<'_> {
                 None => self.kstatus(KState::Stalled, reason, &message),
             };
         }
-        match trouble.or_else(|| self.gateway_trouble()) {
+        match trouble.or_else(|| self.gateway_trouble()).or_else(|| self.record_trouble()) {
             Some(trouble) => self.stalled(&trouble),
             None => self.kstatus(
                 KState::Reconciling,
@@ -247,7 +280,9 @@ impl Draft<'_> {
 
     fn tell_how_stable_serves(&mut self, stable: &VersionRef, obstacle: Option<Obstacle>) {
         let version = &stable.version;
-        if let Some(trouble) = self.gateway_trouble().or_else(|| self.route_trouble()) {
+        let trouble =
+            self.record_trouble().or_else(|| self.gateway_trouble()).or_else(|| self.route_trouble());
+        if let Some(trouble) = trouble {
             return self.stalled(&trouble);
         }
         if !self.traffic_accepted() {
@@ -277,7 +312,8 @@ impl Draft<'_> {
     pub(super) fn waiting(&mut self, reason: &str, message: &str) {
         let interval = self.rollout.spec.metrics.iter().map(tick).min().unwrap_or(RECHECK);
         self.wake_at_latest(interval);
-        let trouble: Option<Trouble> = self.gateway_trouble().or_else(|| self.route_trouble());
+        let trouble =
+            self.gateway_trouble().or_else(|| self.route_trouble()).or_else(|| self.record_trouble());
         match trouble {
             Some(trouble) => self.stalled(&trouble),
             None => self.kstatus(KState::Reconciling, reason, message),

@@ -18,6 +18,8 @@ pub struct Snapshot<'a> {
     pub rollout: &'a ModelRollout,
     /// All ModelVersions of the namespace with the model's label.
     pub versions: &'a [ModelVersion],
+    /// The rollouts that [`super::rivals`] names, as far as they exist.
+    pub rivals: &'a [ModelRollout],
     /// The children as they are.
     pub children: &'a Children,
     /// The gateway that the spec names.

@@ -12,10 +12,11 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
-    draft::Draft,
+    draft::{self, Draft, METRICS_AVAILABLE},
     plan::Fate,
     query,
     reading::{self, Answer, Verdict},
+    weights,
 };
 use crate::condition::Truth;
 
@@ -31,9 +32,12 @@ impl Draft<'_> {
             );
             return self.take_out(candidate, Fate::Rejected, "ThresholdBreached", &message, readings);
         }
-        if self.status.phase == RolloutPhase::Shadow && self.rollout.spec.strategy.shadow.is_none() {
-            // The shadow was taken out of the spec meanwhile: the strategy begins again, without it.
-            return self.prepare(candidate.clone());
+        if !self.is_step_of_strategy() {
+            let message = format!(
+                "{} starts again at weight 0, because its step is no longer in spec.strategy.",
+                candidate.version
+            );
+            return self.prepare(candidate.clone(), "StrategyChanged", &message);
         }
         if self.status.phase == RolloutPhase::Canary && self.unavailable(candidate) {
             // Requests that nobody answers are in no server's counters.
@@ -43,6 +47,7 @@ impl Draft<'_> {
             let message = format!("{} has no ready pod and takes live requests.{why}", candidate.version);
             return self.take_out(candidate, Fate::Rejected, "CandidateUnavailable", &message, readings);
         }
+        self.status.verdict = draft::worst(&readings);
         let (duration, min_requests) = self.step_terms();
         let hold = self.hold(candidate, &judged, duration, min_requests);
         let max_hold = self.rollout.spec.judge.max_hold.get();
@@ -66,6 +71,23 @@ impl Draft<'_> {
                 self.take_out(candidate, Fate::Rejected, "HeldTooLong", &message, readings);
             }
             Some(why) => self.waiting("Holding", &format!("The step waits: {why}.")),
+        }
+    }
+
+    /// Whether the strategy, which may have changed since, has the step that the status is in: the next one follows from
+    /// its number.
+    fn is_step_of_strategy(&self) -> bool {
+        let (status, strategy) = (&self.status, &self.rollout.spec.strategy);
+        match status.phase {
+            RolloutPhase::Shadow => strategy.shadow.is_some(),
+            RolloutPhase::Canary => {
+                let index = usize::try_from(status.step_index).unwrap_or(usize::MAX);
+                weights::steps(&strategy.canary).get(index) == Some(&status.weight)
+            }
+            RolloutPhase::Pending
+            | RolloutPhase::Preparing
+            | RolloutPhase::Healthy
+            | RolloutPhase::RolledBack => true,
         }
     }
 
@@ -125,7 +147,7 @@ impl Draft<'_> {
         let truth = Truth::from(blind.is_none());
         let (reason, message) =
             blind.as_ref().map_or(("Fresh", "Every trigger has a fresh reading."), |why| ("NoReading", why));
-        self.condition("MetricsAvailable", truth, reason, message);
+        self.condition(METRICS_AVAILABLE, truth, reason, message);
         if blind.is_some() {
             return blind;
         }

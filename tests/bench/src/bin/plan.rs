@@ -45,6 +45,7 @@ fn main() -> Result<()> {
     let rollout_snapshot = rollout::Snapshot {
         rollout: &rollout,
         versions: &[],
+        rivals: &[],
         children: &children,
         gateway: GatewayState::Programmed,
         answers: &answers,

@@ -70,20 +70,22 @@ impl Namespace {
 
     /// Waits until a condition of `what` has this reason, and returns its message.
     pub fn reason(&self, what: &str, reason: &str) -> String {
-        let started = Instant::now();
-        loop {
-            let text = Kubectl::run(&["get", what, "-n", self.0, "-o", "json"], None).unwrap();
-            let object: Value = serde_json::from_str(&text).unwrap();
-            let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            if let Some(found) = conditions.iter().find(|condition| condition["reason"] == reason) {
-                return found["message"].as_str().unwrap().to_owned();
-            }
-            assert!(
-                started.elapsed() < PATIENCE,
-                "{what} has no condition with reason {reason}: {conditions:?}"
-            );
-            sleep(Duration::from_millis(500));
+        reason_in(self.0, what, reason)
+    }
+}
+
+/// Waits until a condition of `what` in a namespace has this reason, and returns its message.
+pub fn reason_in(namespace: &str, what: &str, reason: &str) -> String {
+    let started = Instant::now();
+    loop {
+        let text = Kubectl::run(&["get", what, "-n", namespace, "-o", "json"], None).unwrap();
+        let object: Value = serde_json::from_str(&text).unwrap();
+        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        if let Some(found) = conditions.iter().find(|condition| condition["reason"] == reason) {
+            return found["message"].as_str().unwrap().to_owned();
         }
+        assert!(started.elapsed() < PATIENCE, "{what} has no condition with reason {reason}: {conditions:?}");
+        sleep(Duration::from_millis(500));
     }
 }
 

@@ -39,6 +39,9 @@ impl Sim {
         if begins && self.laws.banned.get(name).is_some_and(|banned| banned.contains(&digest)) {
             self.broken("what was rolled back stays away", format!("{name}: {digest} is back"));
         }
+        if begins {
+            self.check_alone(caller, name);
+        }
         let stable = string(&new["stable"]["digest"]);
         let promoted = !stable.is_empty() && old["stable"]["digest"] != new["stable"]["digest"];
         let from_candidate = moving(old) && old["candidate"]["digest"] == new["stable"]["digest"];
@@ -88,6 +91,7 @@ impl Sim {
             }
             return;
         }
+        self.check_order(caller, name, before, after);
         self.check_evidence(caller, name, before, after);
         let digest = string(&candidate["digest"]);
         let truth = self.truth.get(&digest);
@@ -117,6 +121,24 @@ impl Sim {
         if !lawful {
             let why = format!("{name}: {digest} over {stable:?}, and it is {truth:?}, approved {approved}");
             self.broken("the iron law", why);
+        }
+    }
+
+    /// No step of the strategy is left out.
+    fn check_order(&mut self, caller: usize, name: &str, before: &Value, after: &Value) {
+        let canary = self.callers[caller].walk.read["spec"]["strategy"]["canary"].clone();
+        let percent = |field: &str| canary[field].as_i64().unwrap_or_default();
+        let weight = |object: &Value| object["status"]["weight"].as_i64().unwrap_or_default();
+        let next = if before["status"]["phase"] == "Canary" {
+            (weight(before) < percent("max"))
+                .then(|| percent("max").min(weight(before) + percent("increment")))
+        } else {
+            Some(percent("initial"))
+        };
+        let promoted = after["status"]["phase"] == "Healthy";
+        if next != (!promoted).then(|| weight(after)) {
+            let why = format!("{name}: {} then {} by {canary}", before["status"], after["status"]);
+            self.broken("steps come in their order", why);
         }
     }
 
