@@ -1,0 +1,187 @@
+//! Readings that pass, breach, or are none.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const NOW: i64 = 1_800_000_000;
+
+fn series(part: &str, le: Option<&str>, value: f64) -> Series {
+    let mut labels = BTreeMap::from([(PART.to_owned(), part.to_owned())]);
+    labels.extend(le.map(|le| ("le".to_owned(), le.to_owned())));
+    Series { labels, value }
+}
+
+fn error_rate() -> Metric {
+    Metric {
+        name: "error_rate".into(),
+        window: Span::from_secs(60),
+        interval: None,
+        source: Source::Ratio(Ratio { bad: "b".into(), total: "t".into(), max: Some(0.01), min: None }),
+    }
+}
+
+fn latency() -> Metric {
+    let histogram = Histogram { selector: "h".into(), quantile: 0.95, max: Span::from_secs(1) };
+    Metric {
+        name: "latency".into(),
+        window: Span::from_secs(60),
+        interval: None,
+        source: Source::Histogram(histogram),
+    }
+}
+
+fn verdict(metric: &Metric, vector: Vec<Series>) -> Verdict {
+    let now = Timestamp::from_second(NOW).unwrap();
+    judge(metric, &read(metric, &Answer::Vector(vector), Span::from_secs(30), now), "q").0
+}
+
+fn ratio_vector(bad: f64, total: f64, age: f64) -> Vec<Series> {
+    vec![
+        series("bad", None, bad),
+        series("total", None, total),
+        series("step", None, total),
+        series("at", None, NOW as f64 - age),
+    ]
+}
+
+#[test]
+fn a_share_is_compared_with_its_bound_inclusively() {
+    assert_eq!(verdict(&error_rate(), ratio_vector(1.0, 100.0, 1.0)), Verdict::Pass { step_requests: 100.0 });
+    assert_eq!(verdict(&error_rate(), ratio_vector(2.0, 100.0, 1.0)), Verdict::Breach);
+}
+
+#[test]
+fn a_breach_does_not_look_like_its_bound() {
+    for (value, shown) in [
+        (0.0, "0"),
+        (0.01, "0.01"),
+        (0.010_04, "0.01004"),
+        (0.318_181_8, "0.318182"),
+        (300.04, "300.04"),
+        (12.0, "12"),
+    ] {
+        assert_eq!(significant(value), shown);
+    }
+}
+
+#[test]
+fn missing_parts_no_requests_and_old_samples_are_no_reading() {
+    for gone in 0..4 {
+        let mut vector = ratio_vector(0.0, 100.0, 1.0);
+        vector.remove(gone);
+        assert!(matches!(verdict(&error_rate(), vector), Verdict::Hold(_)), "part {gone}");
+    }
+    assert!(matches!(verdict(&error_rate(), ratio_vector(0.0, 0.0, 1.0)), Verdict::Hold(_)));
+    assert!(matches!(verdict(&error_rate(), ratio_vector(0.0, 100.0, 31.0)), Verdict::Hold(_)));
+    assert!(matches!(verdict(&error_rate(), vec![]), Verdict::Hold(_)));
+    assert!(matches!(verdict(&latency(), vec![]), Verdict::Hold(_)));
+}
+
+#[test]
+fn one_number_that_is_none_is_no_reading_and_no_breach() {
+    for part in ["bad", "total", "step", "at"] {
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0] {
+            let mut vector = ratio_vector(0.0, 100.0, 1.0);
+            vector
+                .iter_mut()
+                .filter(|series| series.labels[PART] == part)
+                .for_each(|series| series.value = value);
+            assert!(matches!(verdict(&error_rate(), vector), Verdict::Hold(_)), "{part} {value}");
+        }
+    }
+}
+
+#[test]
+fn the_oldest_sample_that_counts_and_the_first_request_count() {
+    assert_eq!(
+        verdict(&error_rate(), ratio_vector(0.0, 100.0, 30.0)),
+        Verdict::Pass { step_requests: 100.0 }
+    );
+    let mut none_in_step = ratio_vector(0.0, 100.0, 1.0);
+    none_in_step[2].value = 0.0;
+    assert_eq!(verdict(&error_rate(), none_in_step), Verdict::Pass { step_requests: 0.0 });
+}
+
+/// Upper bounds and cumulative counts.
+type Buckets = &'static [(&'static str, f64)];
+
+fn histogram_vector(buckets: &[(&str, f64)]) -> Vec<Series> {
+    let mut vector = vec![series("step", None, 100.0), series("at", None, NOW as f64)];
+    vector.extend(buckets.iter().map(|(le, value)| series("bucket", Some(le), *value)));
+    vector
+}
+
+#[test]
+fn a_quantile_is_linear_within_its_bucket() {
+    let table: [(Buckets, Result<f64, Reading>); 9] = [
+        (&[("0.1", 100.0), ("+Inf", 100.0)], Ok(0.095)),
+        (&[("0.1", 50.0), ("0.2", 100.0), ("+Inf", 100.0)], Ok(0.19)),
+        (&[("+Inf", 100.0), ("0.2", 100.0), ("0.1", 95.0)], Ok(0.1)),
+        (&[("0.1", 90.0), ("0.2", 90.0), ("0.4", 100.0), ("+Inf", 100.0)], Ok(0.3)),
+        // Counts of one scrape may disagree for a moment.
+        (&[("0.1", 60.0), ("0.2", 50.0), ("0.4", 110.0), ("+Inf", 100.0)], Ok(0.34)),
+        (&[("0.1", 90.0), ("+Inf", 100.0)], Err(Reading::AboveBuckets)),
+        (&[("0.1", 100.0)], Err(Reading::Empty)),
+        (&[("0.1", 0.0), ("+Inf", 0.0)], Err(Reading::Empty)),
+        (&[], Err(Reading::Empty)),
+    ];
+    for (buckets, expected) in table {
+        match (quantile(&histogram_vector(buckets), 0.95), expected) {
+            (Ok(value), Ok(expected)) => assert!((value - expected).abs() < 1e-9, "{buckets:?}: {value}"),
+            (read, expected) => assert_eq!(read, expected, "{buckets:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_bucket_that_is_none_is_no_reading() {
+    for (le, value) in
+        [("NaN", 100.0), ("slow", 100.0), ("0.2", f64::NAN), ("0.2", f64::INFINITY), ("0.2", -1.0)]
+    {
+        let vector = histogram_vector(&[("0.1", 50.0), (le, value), ("+Inf", 100.0)]);
+        assert!(matches!(verdict(&latency(), vector), Verdict::Hold(_)), "{le} {value}");
+    }
+}
+
+#[test]
+fn a_quantile_above_every_bucket_is_a_breach_however_high_the_bound() {
+    let vector = |fast: f64| {
+        vec![
+            series("bucket", Some("0.1"), fast),
+            series("bucket", Some("+Inf"), 100.0),
+            series("step", None, 100.0),
+            series("at", None, NOW as f64),
+        ]
+    };
+    assert_eq!(verdict(&latency(), vector(96.0)), Verdict::Pass { step_requests: 100.0 });
+    assert_eq!(verdict(&latency(), vector(90.0)), Verdict::Breach);
+}
+
+proptest! {
+    #[test]
+    fn only_finite_and_sensible_numbers_can_pass(
+        bad in any::<f64>(), total in any::<f64>(), step in any::<f64>(), at in any::<f64>(),
+    ) {
+        let vector = vec![
+            series("bad", None, bad), series("total", None, total), series("step", None, step), series("at", None, at),
+        ];
+        if let Verdict::Pass { step_requests } = verdict(&error_rate(), vector) {
+            prop_assert!(bad >= 0.0 && total > 0.0 && bad / total <= 0.01 && step_requests >= 0.0);
+            prop_assert!(step_requests.is_finite() && (NOW as f64 - at) <= 30.0);
+        }
+    }
+
+    #[test]
+    fn any_histogram_gives_some_verdict(
+        counts in proptest::collection::vec(any::<f64>(), 0..6), bounds in proptest::collection::vec(any::<f64>(), 0..6),
+    ) {
+        let mut vector = vec![series("step", None, 1.0), series("at", None, NOW as f64)];
+        for (bound, count) in bounds.iter().zip(&counts) {
+            vector.push(series("bucket", Some(&bound.to_string()), *count));
+        }
+        if matches!(verdict(&latency(), vector), Verdict::Pass { .. }) {
+            prop_assert!(counts.iter().zip(&bounds).all(|(count, _)| count.is_finite()));
+        }
+    }
+}
