@@ -34,7 +34,7 @@ RUN --mount=type=cache,id=anneal-registry,target=/usr/local/cargo/registry \
 
 FROM runtime AS operator
 COPY --from=build-operator /app /app
-# The allocator asks for huge pages by default; a process that needs 5 MB would get 16.
+# The allocator asks for huge pages by default, and would hold far more than this process needs.
 ENV MIMALLOC_ALLOW_THP=0
 ENTRYPOINT ["/app/bin/anneal-operator"]
 

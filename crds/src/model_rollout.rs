@@ -320,6 +320,22 @@ impl RolloutPhase {
             Self::RolledBack => "RolledBack",
         }
     }
+
+    /// Whether a candidate is on its way.
+    pub const fn is_moving(self) -> bool {
+        match self {
+            Self::Preparing | Self::Shadow | Self::Canary => true,
+            Self::Pending | Self::Healthy | Self::RolledBack => false,
+        }
+    }
+
+    /// Whether the candidate answers requests, and is judged by how it does.
+    pub const fn is_judged(self) -> bool {
+        match self {
+            Self::Shadow | Self::Canary => true,
+            Self::Pending | Self::Preparing | Self::Healthy | Self::RolledBack => false,
+        }
+    }
 }
 
 /// A decision and what it was made of.

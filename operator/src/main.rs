@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-// A plan is many small objects: with this allocator it takes half the time (`cargo xtask bench plan`).
+// A plan is many small objects, and `cargo xtask bench plan` is timed with this allocator too.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

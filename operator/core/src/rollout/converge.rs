@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use anneal_crds::{VersionRef, model_rollout::RolloutPhase, names};
+use anneal_crds::{VersionRef, names};
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
@@ -29,8 +29,7 @@ impl Draft<'_> {
         let Some(home) = Home::of(self.rollout) else { return };
         let wanted = self.wanted_versions();
         // While only the stable version takes requests, nothing that may be refused comes before its route.
-        let candidate_takes_requests =
-            matches!(self.status.phase, RolloutPhase::Shadow | RolloutPhase::Canary);
+        let candidate_takes_requests = self.status.phase.is_judged();
         if !candidate_takes_requests {
             self.apply_route(home);
         }
@@ -52,10 +51,7 @@ impl Draft<'_> {
 
     fn wanted_versions(&self) -> Vec<VersionRef> {
         let status = &self.status;
-        let candidate = match status.phase {
-            RolloutPhase::Preparing | RolloutPhase::Shadow | RolloutPhase::Canary => status.candidate.clone(),
-            RolloutPhase::Pending | RolloutPhase::Healthy | RolloutPhase::RolledBack => None,
-        };
+        let candidate = status.candidate.clone().filter(|_| status.phase.is_moving());
         status.stable.clone().into_iter().chain(candidate).collect()
     }
 

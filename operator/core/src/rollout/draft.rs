@@ -84,8 +84,9 @@ impl<'a> Draft<'a> {
 
     /// By the strategy as it is now: later steps may have changed since this one began.
     fn step_summary(&self) -> Option<String> {
-        let steps = weights::steps(&self.rollout.spec.strategy.canary).len();
-        (self.status.phase == RolloutPhase::Canary).then(|| format!("{}/{steps}", self.status.step_index + 1))
+        let steps = || weights::steps(&self.rollout.spec.strategy.canary).len();
+        (self.status.phase == RolloutPhase::Canary)
+            .then(|| format!("{}/{}", self.status.step_index + 1, steps()))
     }
 
     /// The route that the status asks for; none while no version may serve.
@@ -120,12 +121,11 @@ impl<'a> Draft<'a> {
         let rolled_back = phase == RolloutPhase::RolledBack;
         let severity = if rolled_back { Severity::Warning } else { Severity::Normal };
         self.notes.push(Note { severity, reason: reason.to_owned(), message: message.to_owned() });
-        if !matches!(phase, RolloutPhase::Shadow | RolloutPhase::Canary) {
+        if !phase.is_judged() {
             // Nothing is read now, so nothing is known.
             status.conditions.retain(|condition| condition.type_ != METRICS_AVAILABLE);
         }
-        let moving = matches!(phase, RolloutPhase::Preparing | RolloutPhase::Shadow | RolloutPhase::Canary);
-        self.condition("Progressing", moving.into(), reason, message);
+        self.condition("Progressing", phase.is_moving().into(), reason, message);
         self.condition("RolledBack", rolled_back.into(), reason, message);
         // Whatever was decided, the data plane does not have it yet.
         self.kstatus(KState::Reconciling, reason, message);

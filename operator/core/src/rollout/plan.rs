@@ -48,11 +48,7 @@ impl Draft<'_> {
     /// One transition at most.
     fn decide(&mut self) {
         self.recover();
-        let in_progress = matches!(
-            self.status.phase,
-            RolloutPhase::Preparing | RolloutPhase::Shadow | RolloutPhase::Canary
-        );
-        let current = self.status.candidate.clone().filter(|_| in_progress);
+        let current = self.status.candidate.clone().filter(|_| self.status.phase.is_moving());
         match (self.choose(), current) {
             (Choice::Candidate(wanted), Some(current)) if wanted.digest == current.digest => {
                 self.advance(&current)

@@ -6,7 +6,6 @@
 use anneal_crds::{
     ModelRollout,
     metric::{Metric, Source},
-    model_rollout::RolloutPhase,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -22,14 +21,9 @@ pub struct Query {
 
 /// What must be read before [`super::plan`] can judge; nothing outside shadow and canary.
 pub fn queries(rollout: &ModelRollout, now: Timestamp) -> Vec<Query> {
-    let Some(status) = &rollout.status else { return vec![] };
-    match status.phase {
-        RolloutPhase::Shadow | RolloutPhase::Canary => {}
-        RolloutPhase::Pending
-        | RolloutPhase::Preparing
-        | RolloutPhase::Healthy
-        | RolloutPhase::RolledBack => return vec![],
-    }
+    let Some(status) = rollout.status.as_ref().filter(|status| status.phase.is_judged()) else {
+        return vec![];
+    };
     let Some(candidate) = &status.candidate else { return vec![] };
     let elapsed =
         status.traffic_accepted_at.as_ref().map_or(0, |at| now.duration_since(at.0).as_secs()).max(1);

@@ -15,7 +15,7 @@ impl Sim {
     pub fn is_taken(&self, name: &str, version: u64) -> bool {
         let age = |name: &str| {
             let rollout = self.store.get_at(&Key::new(Kind::ModelRollout, NAMESPACE, name), version)?;
-            Some((text(&rollout["metadata"]["creationTimestamp"]).to_owned(), name.to_owned()))
+            Some(seniority(name, rollout))
         };
         let Some(own) = age(name) else { return false };
         let records = self.store.list_at(Kind::ModelVersion, NAMESPACE, (names::LABEL_MODEL, MODEL), version);
@@ -25,9 +25,8 @@ impl Sim {
 
     /// The rollout that was created first: it may always take a version.
     pub fn oldest_rollout(&self) -> Option<Key> {
-        let created = |rollout: &Value| text(&rollout["metadata"]["creationTimestamp"]).to_owned();
         let rollouts = self.store.all(Kind::ModelRollout);
-        rollouts.min_by_key(|(key, rollout)| (created(rollout), key.name.clone())).map(|(key, _)| key.clone())
+        rollouts.min_by_key(|(key, rollout)| seniority(&key.name, rollout)).map(|(key, _)| key.clone())
     }
 
     /// A version begins here.
@@ -38,4 +37,9 @@ impl Sim {
             self.broken("the oldest rollout of a model takes the versions", name);
         }
     }
+}
+
+/// The smaller, the older.
+fn seniority(name: &str, rollout: &Value) -> (String, String) {
+    (text(&rollout["metadata"]["creationTimestamp"]).to_owned(), name.to_owned())
 }
