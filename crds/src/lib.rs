@@ -13,9 +13,11 @@ pub mod model_version;
 pub mod names;
 pub mod retrain_job;
 pub mod span;
+pub mod weight;
 
 pub use common::{Condition, Storage, VersionRef};
 pub use model_rollout::{ModelRollout, ModelRolloutSpec, ModelRolloutStatus};
 pub use model_version::{ModelVersion, ModelVersionSpec};
 pub use retrain_job::{RetrainJob, RetrainJobSpec, RetrainJobStatus};
 pub use span::Span;
+pub use weight::Weight;

@@ -88,6 +88,20 @@ pub struct Judge {
     /// candidate is rolled back. Default 10m.
     #[serde(default = "default_max_hold")]
     pub max_hold: Span,
+    /// What becomes of a rollback while the version that should answer instead has no ready pod, and the one that is to
+    /// leave has. Default Hold.
+    #[serde(default)]
+    pub on_stable_unavailable: OnStableUnavailable,
+}
+
+/// What becomes of a rollback to a version that nobody could reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnStableUnavailable {
+    /// Traffic stays as it is until that version has a ready pod.
+    #[default]
+    Hold,
+    /// It takes the traffic at once.
+    Rollback,
 }
 
 fn default_max_hold() -> Span {

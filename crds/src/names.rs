@@ -37,3 +37,15 @@ pub const SERVING_CONTAINER: &str = "server";
 pub const ANNOTATION_STABLE_IN: &str = "stable-in.anneal.dev";
 /// On a ModelVersion, with `/<rollout>` behind it: that rollout rolled it back, and never takes it again by itself.
 pub const ANNOTATION_ROLLED_BACK_IN: &str = "rolled-back-in.anneal.dev";
+
+/// On a ModelRollout: nothing advances while it is there; its text says why. A rollback still happens.
+pub const ANNOTATION_PAUSE: &str = "anneal.dev/pause";
+/// On a ModelRollout, `<version>@<place>: <why>`: that version leaves that place (`Shadow`, a weight such as `10`,
+/// `Baking`) without waiting any longer, or every step that is left (`full`).
+pub const ANNOTATION_PROMOTE: &str = "anneal.dev/promote";
+/// On a ModelRollout, `<version>: <why>`: that version is rolled back.
+pub const ANNOTATION_ABORT: &str = "anneal.dev/abort";
+/// On a ModelRollout, `<version>: <why>`: that version was rolled back and may try again, once for each text.
+pub const ANNOTATION_RETRY: &str = "anneal.dev/retry";
+/// Text of a mark that says no more than that it is there.
+pub const MARK: &str = "true";

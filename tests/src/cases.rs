@@ -78,9 +78,8 @@ pub fn rollout(status: Value) -> Made<ModelRollout> {
 
 /// A status in a phase that began long enough ago, with version 1 stable and version 2 on its way.
 pub fn moving(phase: &str, weight: i32) -> Value {
-    let step = u32::from(weight == 100);
     json!({"observedGeneration": 1, "phase": phase, "stable": reference(1), "candidate": reference(2), "weight": weight,
-        "stepIndex": step, "stepStartedAt": ago(60), "trafficAcceptedAt": ago(60)})
+        "stepStartedAt": ago(60), "trafficAcceptedAt": ago(60)})
 }
 
 /// Version `number`, which passed its gates against version `baseline`; without one it was the first, and approved.

@@ -4,8 +4,10 @@
 
 use anneal_core::{object::Kind, plan::Action};
 use anneal_crds::{
-    ModelRolloutStatus, RetrainJobStatus,
-    model_rollout::{CandidateSource, RolloutPhase},
+    ModelRollout, ModelRolloutStatus, RetrainJobStatus, Weight,
+    metric::OnStableUnavailable,
+    model_rollout::{CandidateSource, ManualRollback, Progression, Rejection, RolloutPhase},
+    names,
 };
 use anneal_tests::cases::{self, Read, RetrainCase, RolloutCase};
 use jiff::{SignedDuration, Timestamp};
@@ -25,18 +27,30 @@ fn time() -> impl Strategy<Value = Option<Time>> {
 }
 
 fn rollout_status() -> impl Strategy<Value = ModelRolloutStatus> {
-    let phases = vec!["Pending", "Preparing", "Shadow", "Canary", "Healthy", "RolledBack"];
-    let refs = (option::of(version_ref()), option::of(version_ref()), vec(version_ref(), 0..3));
-    let numbers = (any::<i32>(), any::<u32>());
+    let phases =
+        vec!["Pending", "Preparing", "Shadow", "Canary", "Baking", "RollingBack", "Healthy", "RolledBack"];
+    let refs = (
+        option::of(version_ref()),
+        option::of(version_ref()),
+        vec(version_ref(), 0..3),
+        option::of(version_ref()),
+        vec(version_ref(), 0..3),
+    );
+    let numbers = 0..=1000;
     let times = (time(), time(), time());
     (prop::sample::select(phases), refs, numbers, times).prop_map(
-        |(phase, (stable, candidate, rejected), (weight, step), (started, accepted, holding))| {
+        |(phase, (stable, candidate, rejected, previous, history), weight, (started, accepted, holding))| {
             let mut status: ModelRolloutStatus = serde_json::from_value(json!({"phase": phase})).unwrap();
             let read = |value: Value| serde_json::from_value(value).unwrap();
             status.stable = stable.map(read);
+            status.previous = previous.map(read);
+            status.history = history.into_iter().map(read).collect();
             status.candidate = candidate.map(read);
-            status.rejected = rejected.into_iter().map(read).collect();
-            (status.weight, status.step_index) = (weight, step);
+            status.rejected = rejected
+                .into_iter()
+                .map(|version| Rejection { version: read(version), reason: None, retried: None })
+                .collect();
+            status.weight = Weight::from_per_mille(weight);
             (status.step_started_at, status.traffic_accepted_at, status.holding_since) =
                 (started, accepted, holding);
             status
@@ -55,6 +69,43 @@ fn read() -> impl Strategy<Value = Read> {
     ]
 }
 
+/// What people ask for, sensible or not.
+#[derive(Clone, Debug)]
+struct ByHand {
+    paused: bool,
+    rollback: Option<u32>,
+    annotations: Vec<(&'static str, String)>,
+}
+
+impl ByHand {
+    fn apply(self, rollout: &mut ModelRollout) {
+        rollout.spec.paused = self.paused;
+        rollout.spec.rollback = self.rollback.map(|number| ManualRollback {
+            target_version: format!("v20261121.{number}"),
+            reason: "it was better".into(),
+        });
+        let annotations = self.annotations.into_iter().map(|(key, text)| (key.to_owned(), text));
+        rollout.metadata.annotations = Some(annotations.collect());
+    }
+}
+
+fn by_hand() -> impl Strategy<Value = ByHand> {
+    let keys = vec![names::ANNOTATION_ABORT, names::ANNOTATION_RETRY, names::ANNOTATION_PAUSE];
+    let text = prop_oneof![(1..=4_u32).prop_map(|number| format!("v20261121.{number}: why")), ".{0,20}"];
+    let place = prop::sample::select(vec!["Shadow", "20", "0.5", "Baking", "full", "nowhere"]);
+    let promote = (1..=4_u32, place).prop_map(|(number, place)| format!("v20261121.{number}@{place}: why"));
+    let others = vec((prop::sample::select(keys), text), 0..2);
+    // Most worlds have nobody who interferes.
+    let some =
+        (prop::bool::weighted(0.1), option::weighted(0.2, 1..=4_u32), others, option::weighted(0.3, promote))
+            .prop_map(|(paused, rollback, mut annotations, promote)| {
+                annotations.extend(promote.map(|text| (names::ANNOTATION_PROMOTE, text)));
+                ByHand { paused, rollback, annotations }
+            });
+    let none = Just(ByHand { paused: false, rollback: None, annotations: vec![] });
+    prop_oneof![2 => none, 1 => some]
+}
+
 prop_compose! {
     fn rollout_case()(
         status in rollout_status(),
@@ -65,14 +116,30 @@ prop_compose! {
         baselines in vec(option::of(1..=4_u32), 0..4),
         settled in any::<bool>(),
         lost in option::of(1..=4_u32),
+        by_hand in by_hand(),
+        steps in option::of(vec(0..=1000_i32, 0..5)),
+        bake in any::<bool>(),
     ) -> RolloutCase {
         let mut case = RolloutCase::new(json!({})).unwrap();
         case.children = anneal_core::rollout::Children::default();
         case.versions = (1..).zip(baselines).map(|(number, baseline)| cases::version(number, baseline).unwrap()).collect();
         case.rollout.status = Some(status);
         let strategy = &mut case.rollout.spec.strategy;
-        (strategy.canary.initial, strategy.canary.increment, strategy.canary.max) = canary;
+        if let Progression::Canary(steps) = &mut strategy.progression {
+            (steps.initial, steps.increment, steps.max) = canary;
+        }
+        if bake {
+            let bake = json!({"duration": "20s", "rollbackTriggers": triggers});
+            strategy.bake = Some(serde_json::from_value(bake).unwrap());
+        }
+        if let Some(weights) = steps {
+            let step = |weight: i32| json!({"weight": f64::from(weight) / 10.0, "duration": "20s", "minRequests": 20});
+            let steps = json!({"steps": weights.into_iter().map(step).collect::<Vec<_>>()});
+            strategy.progression = serde_json::from_value(steps).unwrap();
+        }
         strategy.rollback_triggers = triggers;
+        by_hand.apply(&mut case.rollout);
+        let strategy = &mut case.rollout.spec.strategy;
         if !shadow {
             strategy.shadow = None;
         }
@@ -88,12 +155,14 @@ prop_compose! {
 /// Whether a plan lets a version answer, or answer more than before.
 fn rises(before: &ModelRolloutStatus, after: &ModelRolloutStatus) -> bool {
     let share = |status: &ModelRolloutStatus| match status.phase {
-        RolloutPhase::Canary => status.weight.clamp(0, 100),
+        RolloutPhase::Canary => status.weight,
         RolloutPhase::Pending
         | RolloutPhase::Preparing
         | RolloutPhase::Shadow
+        | RolloutPhase::RollingBack
+        | RolloutPhase::Baking
         | RolloutPhase::Healthy
-        | RolloutPhase::RolledBack => 0,
+        | RolloutPhase::RolledBack => Weight::ZERO,
     };
     let more = before.candidate == after.candidate && share(after) > share(before);
     let promoted = after.stable != before.stable && after.stable == before.candidate;
@@ -110,8 +179,8 @@ proptest! {
         if let Some(route) = cases::route_of(&plan) {
             let weights: Vec<i64> = route["rules"][0]["backendRefs"].as_array().unwrap().iter()
                 .map(|backend| backend["weight"].as_i64().unwrap()).collect();
-            prop_assert_eq!(weights.iter().sum::<i64>(), 100);
-            prop_assert!(weights.iter().all(|weight| (0..=100).contains(weight)));
+            prop_assert_eq!(weights.iter().sum::<i64>(), 1000);
+            prop_assert!(weights.iter().all(|weight| (0..=1000).contains(weight)));
         }
     }
 
@@ -119,7 +188,10 @@ proptest! {
     fn without_a_fresh_pass_of_every_trigger_no_version_gets_more(case in rollout_case()) {
         let before = case.rollout.status.clone().unwrap();
         let after = case.plan().status;
-        if rises(&before, &after) {
+        let reason = after.decision.as_ref().map_or("", |decision| decision.reason.as_str());
+        let asked_for = reason == "PromotedByHand" || reason == "RolledBackByHand";
+        if rises(&before, &after) && !asked_for {
+            prop_assert!(!case.rollout.spec.paused);
             let triggers = &case.rollout.spec.strategy.rollback_triggers;
             prop_assert!(!triggers.is_empty() && triggers.iter().all(|trigger| trigger == "error_rate"));
             let passes = matches!(case.read, Read::Errors(share, requests)
@@ -136,7 +208,9 @@ proptest! {
         let after = case.plan().status;
         let begun = after.phase == RolloutPhase::Preparing && before.candidate != after.candidate;
         if let Some(candidate) = after.candidate.filter(|_| begun) {
-            prop_assert!(!before.rejected.iter().any(|rejected| rejected.digest == candidate.digest));
+            let retried = after.retry.as_ref().is_some_and(|retry| retry.digest == candidate.digest);
+            let rejected = before.rejected.iter().any(|rejected| rejected.version.digest == candidate.digest);
+            prop_assert!(!rejected || retried);
         }
     }
 
@@ -167,8 +241,12 @@ proptest! {
         status.rejected.clear();
         (status.step_started_at, status.traffic_accepted_at, status.holding_since) = (None, None, None);
         case.rollout.spec.strategy.rollback_triggers = vec!["error_rate".into()];
+        case.rollout.spec.strategy.progression = serde_json::from_value(json!({"canary": {"initial": 20, "increment": 80, "interval": "20s"}})).unwrap();
+        case.rollout.spec.judge.on_stable_unavailable = OnStableUnavailable::Rollback;
         case.rollout.spec.candidate = CandidateSource::Version("v20261121.2".into());
         case.versions = vec![cases::version(1, None).unwrap(), cases::version(2, Some(1)).unwrap()];
+        // Nobody asks for anything else; to pause it stops no rollback.
+        (case.rollout.spec.rollback, case.rollout.metadata.annotations) = (None, None);
         case.read = Read::Errors(share, 1000.0);
         let plan = case.plan();
         prop_assert_eq!(plan.status.phase, RolloutPhase::RolledBack);

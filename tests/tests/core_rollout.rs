@@ -6,7 +6,7 @@ use anneal_core::{
     object::Kind,
     plan::{Action, Wake},
 };
-use anneal_crds::model_rollout::RolloutPhase as P;
+use anneal_crds::{Weight, model_rollout::RolloutPhase as P};
 use anneal_tests::cases::{self, BLIND, Read, RolloutCase};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ fn every_phase_answers_every_reading() {
         let mut case = case(cases::moving(phase, weight));
         case.read = read;
         let status = case.plan().status;
-        assert_eq!((status.phase, status.weight), (then, share), "{phase} {read:?}");
+        assert_eq!((status.phase, status.weight), (then, Weight::from_percent(share)), "{phase} {read:?}");
     }
     for (phase, read) in ["Shadow", "Canary"].into_iter().flat_map(|phase| BLIND.map(|read| (phase, read))) {
         let mut status = cases::moving(phase, if phase == "Canary" { 20 } else { 0 });
@@ -62,7 +62,7 @@ fn a_step_does_not_end_before_its_time() {
     for (accepted, then) in [(19, 20), (20, 100)] {
         let mut status = cases::moving("Canary", 20);
         status["trafficAcceptedAt"] = cases::ago(accepted).into();
-        assert_eq!(case(status).plan().status.weight, then, "{accepted} s");
+        assert_eq!(case(status).plan().status.weight, Weight::from_percent(then), "{accepted} s");
     }
 }
 
@@ -89,7 +89,7 @@ fn a_rollback_that_is_recorded_needs_no_metrics_no_versions_and_no_pods() {
     case.read = Read::Silence;
     let plan = case.plan();
     let backends = &cases::route_of(&plan).unwrap()["rules"][0]["backendRefs"];
-    assert_eq!(backends[0]["weight"], 100);
+    assert_eq!(backends[0]["weight"], 1000);
     assert_eq!((backends.as_array().unwrap().len(), &backends[0]["name"]), (1, &json!("ads-v20261121-1")));
 }
 
@@ -149,6 +149,7 @@ fn more_traffic_waits_until_all_pods_are_ready() {
         let mut case = case(cases::moving(phase, weight));
         case.lose_a_pod(2);
         let status = case.plan().status;
+        let weight = Weight::from_percent(weight);
         assert_eq!((status.phase, status.weight), (case.rollout.status.unwrap().phase, weight), "{phase}");
     }
 }
@@ -243,7 +244,7 @@ fn a_trigger_without_a_metric_is_no_pass() {
     for triggers in [vec![], vec!["nothing".to_owned()]] {
         let mut case = case(cases::moving("Canary", 20));
         case.rollout.spec.strategy.rollback_triggers = triggers.clone();
-        assert_eq!(case.plan().status.weight, 20, "{triggers:?}");
+        assert_eq!(case.plan().status.weight, Weight::from_percent(20), "{triggers:?}");
     }
 }
 

@@ -1,9 +1,12 @@
 //! What people change while a version is on its way, and what a rollout makes of it.
 
-#![expect(clippy::unwrap_used, reason = "this is a test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "this is a test")]
 
 use anneal_core::{object::Kind, plan::Action, rollout};
-use anneal_crds::{ModelRolloutStatus, model_rollout::RolloutPhase as P};
+use anneal_crds::{
+    ModelRolloutStatus, Weight,
+    model_rollout::{Canary, Progression, RolloutPhase as P},
+};
 use anneal_tests::cases::{self, Read, RolloutCase};
 use serde_json::{Value, json};
 
@@ -13,6 +16,13 @@ fn case(status: Value) -> RolloutCase {
 
 fn healthy() -> Value {
     json!({"observedGeneration": 1, "phase": "Healthy", "stable": cases::reference(1), "trafficAcceptedAt": cases::ago(600)})
+}
+
+fn canary(case: &mut RolloutCase) -> &mut Canary {
+    match &mut case.rollout.spec.strategy.progression {
+        Progression::Canary(canary) => canary,
+        other @ (Progression::Steps(_) | Progression::BlueGreen(_)) => panic!("{other:?}"),
+    }
 }
 
 /// Status and reason of a condition.
@@ -29,14 +39,18 @@ fn reason_of_decision(status: &ModelRolloutStatus) -> &str {
 fn a_step_that_the_strategy_no_longer_has_leads_to_no_other_step() {
     for (initial, increment, max) in [(100, 80, 100), (50, 80, 50), (10, 90, 100)] {
         let mut case = case(cases::moving("Canary", 20));
-        let canary = &mut case.rollout.spec.strategy.canary;
+        let canary = canary(&mut case);
         (canary.initial, canary.increment, canary.max) = (initial, increment, max);
         let status = case.plan().status;
-        assert_eq!((status.phase, status.weight), (P::Preparing, 0), "{initial} {increment} {max}");
+        assert_eq!(
+            (status.phase, status.weight),
+            (P::Preparing, Weight::ZERO),
+            "{initial} {increment} {max}"
+        );
         assert_eq!(reason_of_decision(&status), "StrategyChanged");
     }
     let mut shorter = case(cases::moving("Canary", 100));
-    shorter.rollout.spec.strategy.canary.max = 20;
+    canary(&mut shorter).max = 20;
     assert_eq!(shorter.plan().status.phase, P::Preparing);
     let mut without_shadow = case(cases::moving("Shadow", 0));
     without_shadow.rollout.spec.strategy.shadow = None;
@@ -46,7 +60,7 @@ fn a_step_that_the_strategy_no_longer_has_leads_to_no_other_step() {
 #[test]
 fn a_breach_comes_before_a_changed_strategy() {
     let mut case = case(cases::moving("Canary", 20));
-    case.rollout.spec.strategy.canary.initial = 50;
+    canary(&mut case).initial = 50;
     case.read = Read::Errors(0.5, 1000.0);
     assert_eq!(case.plan().status.phase, P::RolledBack);
 }
@@ -56,11 +70,11 @@ fn later_steps_may_change_while_one_runs() {
     let mut case = case(cases::moving("Canary", 20));
     case.read = Read::Errors(0.0, 3.0);
     assert_eq!(case.plan().status.step_summary.as_deref(), Some("1/2"));
-    case.rollout.spec.strategy.canary.increment = 40;
+    canary(&mut case).increment = 40;
     assert_eq!(case.plan().status.step_summary.as_deref(), Some("1/3"));
     case.read = Read::Errors(0.0, 1000.0);
     let status = case.plan().status;
-    assert_eq!((status.weight, status.step_summary.as_deref()), (60, Some("2/3")));
+    assert_eq!((status.weight, status.step_summary.as_deref()), (Weight::from_percent(60), Some("2/3")));
 }
 
 #[test]
@@ -68,7 +82,10 @@ fn a_newer_version_says_whose_place_it_takes() {
     let mut case = case(cases::moving("Canary", 20));
     case.versions.push(cases::version(3, Some(1)).unwrap());
     let status = case.plan().status;
-    assert_eq!((status.phase, status.weight, reason_of_decision(&status)), (P::Preparing, 0, "Superseded"));
+    assert_eq!(
+        (status.phase, status.weight, reason_of_decision(&status)),
+        (P::Preparing, Weight::ZERO, "Superseded")
+    );
     let message = status.decision.unwrap().message;
     assert!(message.contains("v20261121.2") && message.contains("Canary"), "{message}");
 }
@@ -140,7 +157,7 @@ fn of_two_rollouts_of_a_model_the_younger_takes_no_version() {
     let mut other_model = case(cases::moving("Canary", 20));
     rival(&mut other_model, "old", 3601);
     other_model.rivals[0].spec.model = "other".into();
-    assert_eq!(other_model.plan().status.weight, 100);
+    assert_eq!(other_model.plan().status.weight, Weight::FULL);
 }
 
 #[test]

@@ -147,7 +147,7 @@ fn a_status_that_was_lost_remembers_as_many_rejected_versions_as_it_may_hold() {
         case.versions.push(version);
     }
     let status = case.plan().status;
-    assert_eq!((status.rejected.len(), status.rejected[63].version.as_str()), (64, "v20261121.199"));
+    assert_eq!((status.rejected.len(), status.rejected[63].version.version.as_str()), (64, "v20261121.199"));
 }
 
 #[test]

@@ -106,6 +106,22 @@ fn every_law_holds_in_every_world_and_every_world_comes_to_rest() {
         "job Succeeded",
         "job Rejected",
         "job Failed",
+        "decision Bootstrapped",
+        "decision StepStarted",
+        "decision Promoted",
+        "decision PromotedByHand",
+        "decision BakePassed",
+        "decision ThresholdBreached",
+        "decision CandidateUnavailable",
+        "decision HeldTooLong",
+        "decision ProgressDeadlineExceeded",
+        "decision CandidateWithdrawn",
+        "decision StrategyChanged",
+        "decision Superseded",
+        "decision Aborted",
+        "decision RollingBack",
+        "decision RolledBackByHand",
+        "rollback that waits",
     ] {
         assert!(reached.contains_key(end), "no world came to {end}");
     }

@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use anneal_crds::model_rollout::{RolloutPhase, Strategy};
+use anneal_crds::{
+    Weight,
+    model_rollout::{Progression, RolloutPhase, Strategy},
+};
 use anyhow::{Context, Result, ensure};
 use jiff::{SignedDuration, Timestamp};
 
@@ -54,23 +57,26 @@ pub(crate) fn rate(seen: &[Seen]) -> f64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
     phase: RolloutPhase,
-    weight: i32,
+    weight: Weight,
 }
 
-/// What a strategy asks for: shadow if it has one, then `initial` and `increment` more each time, up to `max`.
+/// What a strategy asks for: shadow if it has one, then `initial` and `increment` more each time up to `max`, or the
+/// weights of its list.
 pub(crate) fn steps(strategy: &Strategy) -> Vec<Step> {
-    let canary = &strategy.canary;
-    let mut steps = vec![];
-    if strategy.shadow.is_some() {
-        steps.push(Step { phase: RolloutPhase::Shadow, weight: 0 });
-    }
-    let mut weight = canary.initial;
-    while weight < canary.max {
-        steps.push(Step { phase: RolloutPhase::Canary, weight });
-        weight = weight.saturating_add(canary.increment.max(1));
-    }
-    steps.push(Step { phase: RolloutPhase::Canary, weight: canary.max });
-    steps
+    let weights = match &strategy.progression {
+        Progression::Canary(canary) => {
+            let mut weights = vec![canary.initial];
+            while let Some(last) = weights.last().copied().filter(|last| *last < canary.max) {
+                weights.push(last.saturating_add(canary.increment.max(1)).min(canary.max));
+            }
+            weights.into_iter().map(Weight::from_percent).collect()
+        }
+        Progression::Steps(steps) => steps.iter().map(|step| step.weight).collect(),
+        Progression::BlueGreen(_) => vec![Weight::FULL],
+    };
+    let shadow = strategy.shadow.as_ref().map(|_| Step { phase: RolloutPhase::Shadow, weight: Weight::ZERO });
+    let canary = weights.into_iter().map(|weight| Step { phase: RolloutPhase::Canary, weight });
+    shadow.into_iter().chain(canary).collect()
 }
 
 /// The version went through every step in order, and enough clients were there to see each.
@@ -121,7 +127,7 @@ fn share(window: &Window, seen: &[Seen]) -> Result<String> {
         // A step that a breach has cut short.
         return Ok(format!("  {version} at {weight} %: {candidate} of {all} requests, too few to judge"));
     }
-    let (n, part) = (all as f64, f64::from(*weight) / 100.0);
+    let (n, part) = (all as f64, f64::from(weight.per_mille()) / 1000.0);
     let observed = candidate as f64 / n;
     let allowed = SIGMAS * (part * (1.0 - part) / n).sqrt();
     ensure!(

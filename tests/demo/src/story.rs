@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use anneal_cluster::progress::Progress;
 use anneal_crds::{
-    ModelRollout, ModelRolloutStatus, RetrainJob, RetrainJobStatus, model_rollout::RolloutPhase,
+    ModelRollout, ModelRolloutStatus, RetrainJob, RetrainJobStatus, Weight, model_rollout::RolloutPhase,
     retrain_job::RetrainPhase,
 };
 use anyhow::{Context, Result, bail};
@@ -27,7 +27,7 @@ pub(crate) struct Window {
     /// Shadow or canary.
     pub(crate) phase: RolloutPhase,
     /// Percentage of live requests.
-    pub(crate) weight: i32,
+    pub(crate) weight: Weight,
     /// When it was decided; the route changes after.
     pub(crate) began: Timestamp,
     /// When the route's weights were accepted.
@@ -255,6 +255,8 @@ fn how_far(
             phase @ (RolloutPhase::Pending
             | RolloutPhase::Preparing
             | RolloutPhase::Shadow
+            | RolloutPhase::Baking
+            | RolloutPhase::RollingBack
             | RolloutPhase::Healthy
             | RolloutPhase::RolledBack) => format!("{phase:?}"),
         },
@@ -271,7 +273,11 @@ mod tests {
     #[test]
     fn who_waits_sees_the_run_or_the_rollout_and_the_clients() {
         let training = RetrainJobStatus { phase: RetrainPhase::Training, ..Default::default() };
-        let canary = ModelRolloutStatus { phase: RolloutPhase::Canary, weight: 55, ..Default::default() };
+        let canary = ModelRolloutStatus {
+            phase: RolloutPhase::Canary,
+            weight: Weight::from_percent(55),
+            ..Default::default()
+        };
         assert_eq!(how_far(Some(Some(&training)), Some(&canary), None), "Training");
         assert_eq!(how_far(Some(None), None, None), "Pending");
         assert_eq!(how_far(None, None, None), "no rollout yet");
@@ -308,9 +314,15 @@ mod tests {
             .iter()
             .map(|window| {
                 let times = [window.began, window.from, window.to].map(Timestamp::as_second);
-                (window.phase, window.weight, times)
+                (window.phase, window.weight.to_string(), times)
             })
             .collect();
-        assert_eq!(seen, [(RolloutPhase::Shadow, 0, [10, 12, 30]), (RolloutPhase::Canary, 10, [30, 31, 50])]);
+        assert_eq!(
+            seen,
+            [
+                (RolloutPhase::Shadow, "0".to_owned(), [10, 12, 30]),
+                (RolloutPhase::Canary, "10".to_owned(), [30, 31, 50])
+            ]
+        );
     }
 }

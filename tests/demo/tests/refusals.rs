@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Kubectl, Namespace, example, reason_in, with, without};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn every_example_is_accepted() {
@@ -29,6 +29,21 @@ fn models_may_lie_at_the_root_of_the_volume() {
     let home = Namespace::new("anneal-root");
     let job = with(example("retrainjob.yaml"), "/spec/output/uri", json!("file:///var/lib/anneal"));
     Kubectl::apply(home.0, &job, true).unwrap();
+}
+
+/// The example's rollout with a list of steps.
+fn steps(steps: Value) -> Value {
+    with(without(example("modelrollout.yaml"), "/spec/strategy/canary"), "/spec/strategy/steps", steps)
+}
+
+#[test]
+fn every_weight_with_one_decimal_is_accepted() {
+    let home = Namespace::new("anneal-weights");
+    for first in (1..=1000).step_by(100) {
+        let step = |weight: i32| json!({"weight": f64::from(weight) / 10.0, "duration": "1h"});
+        let list: Vec<Value> = (first..first + 100).map(step).collect();
+        Kubectl::apply(home.0, &steps(list.into()), true).unwrap();
+    }
 }
 
 #[test]
@@ -111,6 +126,33 @@ fn a_wrong_object_is_refused_with_field_and_reason() {
         (with(rollout(), "/spec/prometheus/url", json!("http://p:9090/?x=")), "spec.prometheus.url"),
         (with(rollout(), "/spec/prometheus/url", json!("prometheus:9090")), "spec.prometheus.url"),
         (with(rollout(), "/spec/candidate", json!({"version": "latest"})), "spec.candidate.version"),
+        (steps(json!([])), "spec.strategy.steps"),
+        (steps(json!([{"weight": 0, "duration": "1h"}])), "spec.strategy.steps[0].weight"),
+        (steps(json!([{"weight": 0.25, "duration": "1h"}])), "a weight has at most one decimal"),
+        (steps(json!([{"weight": 100.1, "duration": "1h"}])), "spec.strategy.steps[0].weight"),
+        (
+            steps(json!([{"weight": 50, "duration": "1h"}, {"weight": 5, "duration": "1h"}])),
+            "must rise from step to step",
+        ),
+        (
+            steps(json!([{"weight": 50, "duration": "1h"}, {"weight": 50, "duration": "2h"}])),
+            "must rise from step to step",
+        ),
+        (
+            steps(json!([{"weight": 50, "duration": "1h", "rollbackTriggers": ["speed"]}])),
+            "of a step names a metric that metrics does not define",
+        ),
+        (with(rollout(), "/spec/strategy/steps", json!([{"weight": 50, "duration": "1h"}])), "spec.strategy"),
+        (without(rollout(), "/spec/strategy/canary"), "spec.strategy"),
+        (
+            with(rollout(), "/spec/strategy/bake", json!({"duration": "1h", "rollbackTriggers": ["speed"]})),
+            "strategy.bake.rollbackTriggers names a metric",
+        ),
+        (with(rollout(), "/spec/rollback", json!({"targetVersion": "v20260101.1"})), "spec.rollback.reason"),
+        (
+            with(rollout(), "/spec/rollback", json!({"targetVersion": "last", "reason": "why"})),
+            "spec.rollback.targetVersion",
+        ),
     ];
     for (object, said) in cases {
         let refusal = Kubectl::apply(home.0, &object, true).expect_err(said);

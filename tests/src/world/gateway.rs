@@ -29,7 +29,7 @@ pub struct DataPlane {
 /// How one route shares requests among backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shares {
-    /// Percentages by Service.
+    /// Per mille by Service.
     pub live: BTreeMap<String, i64>,
     /// Percentages of copies by Service.
     pub mirrored: BTreeMap<String, i64>,

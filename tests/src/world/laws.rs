@@ -7,7 +7,7 @@ mod rival;
 mod rollout;
 mod route;
 
-pub(super) use rollout::{moving, workload};
+pub(super) use rollout::{on_the_way, workload};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +28,10 @@ pub struct Laws {
     pub violation: Option<Violation>,
     /// Digests that were rolled back, by rollout.
     pub banned: BTreeMap<String, BTreeSet<String>>,
+    /// Retries that were granted: rollout, digest and text.
+    pub granted: BTreeSet<(String, String, String)>,
+    /// Rollout and digest of every retry.
+    pub retried: BTreeSet<(String, String)>,
     /// Service that a finished reconcile took out of a rollout's traffic.
     pub taken_out: BTreeMap<String, String>,
     /// Child Jobs that were made, less those that users deleted, by run and name.
@@ -48,7 +52,7 @@ impl Sim {
             (Kind::HttpRoute, _, Some(after)) => self.check_route(caller, key, after),
             (Kind::Deployment, Some(before), None) => self.check_deployment_deleted(caller, key, before),
             (Kind::Job, None, Some(after)) => self.check_job_created(caller, key, after),
-            (Kind::ModelVersion, Some(_), Some(after)) => self.note_marks(after),
+            (Kind::ModelVersion, Some(before), Some(after)) => self.note_marks(before, after),
             (
                 Kind::ModelRollout
                 | Kind::RetrainJob
@@ -66,9 +70,16 @@ impl Sim {
         }
     }
 
-    fn note_marks(&mut self, version: &Value) {
-        let digest = string(&version["spec"]["artifact"]["digest"]);
-        for rollout in marked(version) {
+    fn note_marks(&mut self, before: &Value, after: &Value) {
+        let digest = string(&after["spec"]["artifact"]["digest"]);
+        let (old, new) = (marked(before), marked(after));
+        for rollout in old.difference(&new) {
+            // A retry takes the mark away, and from then on only status knows.
+            if self.laws.retried.contains(&(rollout.clone(), digest.clone())) {
+                self.laws.banned.entry(rollout.clone()).or_default().remove(&digest);
+            }
+        }
+        for rollout in new {
             self.laws.banned.entry(rollout).or_default().insert(digest.clone());
         }
     }
@@ -84,6 +95,7 @@ impl Sim {
                     marked_here.map(|version| string(&version["spec"]["artifact"]["digest"])).collect();
                 self.laws.banned.insert(key.name.clone(), digests);
                 self.laws.taken_out.remove(&key.name);
+                self.laws.granted.retain(|(rollout, _, _)| *rollout != key.name);
             }
             Kind::RetrainJob => {
                 let uid = self.store.get(key).map(|job| string(&job["metadata"]["uid"]));

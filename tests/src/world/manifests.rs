@@ -26,16 +26,46 @@ pub fn rollout(name: &str, dice: &mut Dice) -> Object {
 
 /// One way to take over.
 pub fn strategy(dice: &mut Dice) -> Value {
-    let steps = [(10, 30, 100), (20, 40, 100), (50, 50, 100), (100, 1, 100), (10, 50, 60)];
-    let (initial, increment, max) = dice.pick(&steps).copied().unwrap_or((50, 50, 100));
     let mut strategy = json!({
-        "canary": {"initial": initial, "increment": increment, "max": max, "interval": "20s", "minRequests": 20},
         "rollbackTriggers": if dice.chance(700) { json!(["error_rate", "latency"]) } else { json!(["latency", "error_rate"]) },
     });
     if dice.chance(500) {
         strategy["shadow"] = json!({"percent": 100, "duration": "30s", "minRequests": 50});
     }
+    match dice.weighted(&[60, 30, 10]) {
+        0 => {
+            let steps = [(10, 30, 100), (20, 40, 100), (50, 50, 100), (100, 1, 100), (10, 50, 60)];
+            let (initial, increment, max) = dice.pick(&steps).copied().unwrap_or((50, 50, 100));
+            strategy["canary"] = json!({"initial": initial, "increment": increment, "max": max,
+                "interval": "20s", "minRequests": 20});
+        }
+        1 => strategy["steps"] = steps(dice),
+        _ => strategy["blueGreen"] = json!({"duration": "20s", "minRequests": 20}),
+    }
+    if dice.chance(400) {
+        let triggers =
+            if dice.chance(500) { json!(["error_rate"]) } else { json!(["error_rate", "latency"]) };
+        strategy["bake"] = json!({"duration": "40s", "rollbackTriggers": triggers});
+    }
+    strategy["rollbackWindow"] = dice.below(4).into();
     strategy
+}
+
+/// Rising weights with at most one decimal.
+fn steps(dice: &mut Dice) -> Value {
+    let weights = [json!(0.5), json!(5), json!(12.5), json!(50), json!(99.9), json!(100)];
+    let mut steps = vec![];
+    for weight in weights {
+        if dice.chance(400) || (steps.is_empty() && weight == json!(100)) {
+            let then = if dice.chance(200) { "Pause" } else { "Advance" };
+            let mut step = json!({"weight": weight, "duration": "20s", "minRequests": 5, "then": then});
+            if dice.chance(200) {
+                step["rollbackTriggers"] = json!(["latency", "error_rate"]);
+            }
+            steps.push(step);
+        }
+    }
+    steps.into()
 }
 
 fn metrics(window: &str) -> Value {

@@ -86,7 +86,10 @@ impl Sim {
         let requests = REQUESTS * span.as_secs_f64();
         let mut answered: Vec<(String, f64)> = vec![];
         for shares in self.data_plane.routes.values() {
-            for (service, percent) in shares.live.iter().chain(&shares.mirrored) {
+            for (service, per_mille) in &shares.live {
+                answered.push((service.clone(), requests * *per_mille as f64 / 1000.0));
+            }
+            for (service, percent) in &shares.mirrored {
                 answered.push((service.clone(), requests * *percent as f64 / 100.0));
             }
         }

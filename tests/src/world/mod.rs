@@ -11,6 +11,7 @@
 
 pub mod adapter;
 pub mod calls;
+mod commands;
 pub mod dice;
 pub mod gateway;
 pub mod laws;

@@ -112,13 +112,20 @@ impl World {
         self.shared.lock().laws.violation.is_some()
     }
 
-    /// The random part. Most worlds have a version in production before anything goes wrong.
+    /// The random part. Most worlds have a version in production before anything goes wrong, and another on its way.
     pub(super) fn play(&mut self) {
-        if self.shared.lock().dice.chance(850) {
-            let faults = std::mem::take(&mut self.shared.lock().faults);
+        let (serving, moving) = {
+            let dice = &mut self.shared.lock().dice;
+            (dice.chance(850), dice.chance(700))
+        };
+        let faults = std::mem::take(&mut self.shared.lock().faults);
+        if serving {
             self.bring_into_service("v20261110");
-            self.shared.lock().faults = faults;
         }
+        if serving && moving && !self.is_broken() {
+            self.bring_under_way("v20261111");
+        }
+        self.shared.lock().faults = faults;
         let steps = 80 + self.shared.lock().dice.below(120);
         for _ in 0..steps {
             self.step();

@@ -51,7 +51,36 @@ impl World {
         sim.check_in_service(date, &job, &rollouts);
     }
 
+    /// A version that may be bad is trained and gets as far as some phase, without any trouble.
+    pub(super) fn bring_under_way(&mut self, date: &'static str) {
+        let (_, rollouts) = self.shared.lock().good_run_begins(date);
+        let pause = |sim: &mut Sim, paused: bool| {
+            for key in &rollouts {
+                sim.store.edit(key, |rollout| rollout["spec"]["paused"] = paused.into());
+            }
+        };
+        pause(&mut self.shared.lock(), true);
+        self.come_to_rest();
+        let phase = {
+            let mut sim = self.shared.lock();
+            sim.runs.luck = None;
+            sim.spoil_some();
+            pause(&mut sim, false);
+            let phases = ["Preparing", "Shadow", "Canary", "Canary", "Baking", "Healthy"];
+            sim.dice.pick(&phases).copied().unwrap_or("Canary")
+        };
+        let there = |sim: &Sim| {
+            let phases = rollouts.iter().filter_map(|key| sim.store.get(key));
+            phases.into_iter().any(|rollout| rollout["status"]["phase"] == phase) && phase != "Healthy"
+        };
+        self.come_to_rest_unless(there);
+    }
+
     fn come_to_rest(&mut self) {
+        self.come_to_rest_unless(|_| false);
+    }
+
+    fn come_to_rest_unless(&mut self, enough: impl Fn(&Sim) -> bool) {
         let mut seen: BTreeMap<Key, u64> = BTreeMap::new();
         let mut wakes: BTreeMap<Key, Timestamp> = BTreeMap::new();
         let mut last_change = self.shared.lock().now;
@@ -65,7 +94,7 @@ impl World {
                 seen.insert(key.clone(), version);
                 self.wake(key, &mut wakes);
             }
-            if self.is_broken() {
+            if self.is_broken() || enough(&self.shared.lock()) {
                 return;
             }
             if !dirty.is_empty() {
@@ -149,9 +178,25 @@ impl Sim {
         self.say(|_| format!("a good model is trained by {}", job.key.name));
         // The name is new.
         drop(self.store.create(&job, now));
+        self.users_let_go(&rollout);
         self.store
             .edit(&rollout, |rollout| rollout["spec"]["candidate"] = json!({"follow": "NewestApproved"}));
         (job.key, vec![rollout])
+    }
+
+    /// Some of the models that were trained turn out to be bad once they serve.
+    fn spoil_some(&mut self) {
+        let digests: Vec<String> = self.truth.keys().cloned().collect();
+        for digest in digests.into_iter().skip(1) {
+            let (bad, slow) = (self.dice.chance(300), self.dice.chance(100));
+            if let Some(truth) = self.truth.get_mut(&digest).filter(|_| bad || slow) {
+                truth.slow |= slow;
+                if bad {
+                    truth.error_rate = 0.05;
+                }
+            }
+            self.say(|sim| format!("{digest} is really {:?}", sim.truth.get(&digest)));
+        }
     }
 
     fn all_is_approved(&mut self) {
@@ -197,6 +242,7 @@ impl Sim {
         self.counters.weather = Weather::Fair;
         self.set_gateway(true);
         for key in self.store.keys(Kind::ModelRollout) {
+            self.users_let_go(&key);
             self.store.edit(&key, |rollout| {
                 let limits = &mut rollout["spec"]["serving"]["resources"]["limits"];
                 if limits["cpu"] == "nonsense" {
@@ -226,7 +272,7 @@ impl Sim {
 
     /// Whether a version is on its way, so that a deadline may still come.
     fn anything_moves(&self) -> bool {
-        self.store.all(Kind::ModelRollout).any(|(_, rollout)| super::laws::moving(&rollout["status"]))
+        self.store.all(Kind::ModelRollout).any(|(_, rollout)| super::laws::on_the_way(&rollout["status"]))
     }
 
     /// All objects that operators reconcile.

@@ -13,7 +13,7 @@ use super::{
 impl Sim {
     /// Someone does something.
     pub fn user_step(&mut self) {
-        match self.dice.weighted(&[30, 26, 10, 6, 6, 5, 4, 4, 3, 3, 3]) {
+        match self.dice.weighted(&[30, 26, 10, 6, 6, 5, 4, 4, 3, 3, 3, 50]) {
             0 => self.user_retrains(),
             1 => self.user_approves(),
             2 => self.user_edits_strategy(),
@@ -24,7 +24,8 @@ impl Sim {
             7 => self.status_is_lost(),
             8 => self.user_recreates_rollout(),
             9 => self.user_recreates_job(),
-            _ => self.user_deletes_version(),
+            10 => self.user_deletes_version(),
+            _ => self.user_commands(),
         }
     }
 
@@ -110,7 +111,7 @@ impl Sim {
             return;
         };
         let backend =
-            json!({"group": "", "kind": "Service", "name": service.name, "port": 80, "weight": 100});
+            json!({"group": "", "kind": "Service", "name": service.name, "port": 80, "weight": 1000});
         let mirror = json!([{"type": "RequestMirror", "requestMirror": {"backendRef": backend}}]);
         let only_mirror = self.dice.chance(500);
         self.say(|_| format!("a user sends {} to {}", name(&route), service.name));

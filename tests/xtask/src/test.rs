@@ -42,6 +42,7 @@ pub(crate) const KILLS: [&[&str]; 2] = [
         "car-loan-recent:Succeeded",
         "rollout:Canary:55",
         "rollout:Canary:100",
+        "rollout:Baking:0",
         "rollout:RolledBack:0",
     ],
 ];

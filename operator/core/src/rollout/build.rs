@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anneal_crds::{
-    ModelRollout, ModelRolloutSpec, ModelRolloutStatus, ModelVersion, VersionRef,
+    ModelRollout, ModelRolloutSpec, ModelRolloutStatus, ModelVersion, VersionRef, Weight,
     contract::{SERVE_DRAIN_SECONDS, SERVE_GRACE_SECONDS},
     model_rollout::RolloutPhase,
     names,
@@ -28,7 +28,7 @@ pub fn workload_name(rollout: &str, version: &str) -> String {
 /// Names of the Deployments and Services that a rollout's status asks for.
 pub fn workload_names(rollout: &ModelRollout) -> Vec<String> {
     let (Some(name), Some(status)) = (&rollout.metadata.name, &rollout.status) else { return vec![] };
-    let versions = status.stable.iter().chain(&status.candidate);
+    let versions = status.stable.iter().chain(&status.candidate).chain(&status.previous);
     versions.map(|version| workload_name(name, &version.version)).collect()
 }
 
@@ -173,7 +173,7 @@ pub(super) fn service(home: Home<'_>, version: &str) -> Object {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Shares<'a> {
     stable: &'a VersionRef,
-    canary: Option<(&'a VersionRef, i32)>,
+    canary: Option<(&'a VersionRef, Weight)>,
     shadow: Option<(&'a VersionRef, i32)>,
 }
 
@@ -184,9 +184,11 @@ pub(super) fn shares<'a>(spec: &ModelRolloutSpec, status: &'a ModelRolloutStatus
     let percent = spec.strategy.shadow.as_ref().map(|shadow| shadow.percent);
     let (canary, shadow) = match status.phase {
         RolloutPhase::Shadow => (None, candidate.zip(percent)),
-        RolloutPhase::Canary => (candidate.map(|candidate| (candidate, status.weight.clamp(0, 100))), None),
+        RolloutPhase::Canary => (candidate.map(|candidate| (candidate, status.weight)), None),
         RolloutPhase::Pending
         | RolloutPhase::Preparing
+        | RolloutPhase::Baking
+        | RolloutPhase::RollingBack
         | RolloutPhase::Healthy
         | RolloutPhase::RolledBack => (None, None),
     };
@@ -197,13 +199,13 @@ pub(super) fn shares<'a>(spec: &ModelRolloutSpec, status: &'a ModelRolloutStatus
 pub(super) fn route(home: Home<'_>, shares: &Shares<'_>) -> Object {
     let gateway = &home.rollout.spec.traffic.gateway;
     let backend = |version: &VersionRef, port: u16| json!({"group": "", "kind": "Service", "name": workload_name(home.name, &version.version), "port": port});
-    let weighted = |version: &VersionRef, weight: i32| {
+    let weighted = |version: &VersionRef, weight: Weight| {
         let mut backend = backend(version, LIVE);
-        backend["weight"] = weight.into();
+        backend["weight"] = weight.per_mille().into();
         backend
     };
-    let canary_weight = shares.canary.map_or(0, |(_, weight)| weight);
-    let mut backends = vec![weighted(shares.stable, 100 - canary_weight)];
+    let canary_weight = shares.canary.map_or(Weight::ZERO, |(_, weight)| weight);
+    let mut backends = vec![weighted(shares.stable, canary_weight.rest())];
     backends.extend(shares.canary.map(|(version, weight)| weighted(version, weight)));
     let mirror = |(version, percent)| json!({"type": "RequestMirror", "requestMirror": {"backendRef": backend(version, SHADOW), "percent": percent}});
     // Empty lists are written too: what is left out would not be missed when the old value is still there.

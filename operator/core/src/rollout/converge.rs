@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use anneal_crds::{VersionRef, names};
+use anneal_crds::{ModelVersion, VersionRef, model_rollout::RolloutPhase, names};
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
@@ -29,7 +29,7 @@ impl Draft<'_> {
         let Some(home) = Home::of(self.rollout) else { return };
         let wanted = self.wanted_versions();
         // While only the stable version takes requests, nothing that may be refused comes before its route.
-        let candidate_takes_requests = self.status.phase.is_judged();
+        let candidate_takes_requests = self.status.phase.shares_traffic();
         if !candidate_takes_requests {
             self.apply_route(home);
         }
@@ -52,7 +52,9 @@ impl Draft<'_> {
     fn wanted_versions(&self) -> Vec<VersionRef> {
         let status = &self.status;
         let candidate = status.candidate.clone().filter(|_| status.phase.is_moving());
-        status.stable.clone().into_iter().chain(candidate).collect()
+        // In a bake the way back is kept warm.
+        let previous = status.previous.clone().filter(|_| status.phase == RolloutPhase::Baking);
+        status.stable.clone().into_iter().chain(candidate).chain(previous).collect()
     }
 
     /// The route is written only as it was read: whoever decided by an older status must not overwrite a later decision.
@@ -102,8 +104,9 @@ impl Draft<'_> {
         let now = Time(self.now);
         if accepted {
             self.status.traffic_accepted_at.get_or_insert(now);
-        } else if self.current_route().is_none() {
-            // Someone changed the route: who knows where requests went meanwhile.
+        } else if self.current_route().is_none() || !self.status.phase.is_judged() {
+            // Someone changed the route: who knows where requests went meanwhile. Where no step's clock runs, a time that
+            // rests on a stale read is worth nothing either.
             self.status.traffic_accepted_at = None;
         }
     }
@@ -153,16 +156,19 @@ impl Draft<'_> {
         let mut marks = vec![];
         for version in self.snapshot.versions {
             let is = |other: &VersionRef| other.digest == version.spec.artifact.digest;
-            let has = |key: &String| {
-                version.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(key))
-            };
             let status = &self.status;
             let mut wanted = BTreeMap::new();
             if status.stable.as_ref().is_some_and(is) {
-                wanted.insert(stable_key.clone(), "true".to_owned());
+                wanted.insert(stable_key.clone(), names::MARK.to_owned());
             }
-            if status.rejected.iter().any(is) || has(&rejected_key) {
-                wanted.insert(rejected_key.clone(), "true".to_owned());
+            let digest = &version.spec.artifact.digest;
+            let rejection = status.rejected.iter().find(|rejection| is(&rejection.version));
+            if let Some(rejection) = rejection {
+                let text = rejection.retried.clone().unwrap_or_else(|| names::MARK.to_owned());
+                wanted.insert(rejected_key.clone(), text);
+            } else if let Some(mark) = mark_of(version, &rejected_key).filter(|_| !self.granted_retry(digest))
+            {
+                wanted.insert(rejected_key.clone(), mark.clone());
             }
             marks.extend(build::marks(home, version, wanted).map(Action::Apply));
         }
@@ -197,6 +203,10 @@ impl Draft<'_> {
             None => self.wake_at_latest(RECHECK),
         }
     }
+}
+
+fn mark_of<'a>(version: &'a ModelVersion, key: &str) -> Option<&'a String> {
+    version.metadata.annotations.as_ref()?.get(key)
 }
 
 fn parents(route: &Value) -> &[Value] {

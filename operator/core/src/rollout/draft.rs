@@ -5,7 +5,7 @@
 use std::cell::OnceCell;
 
 use anneal_crds::{
-    ModelRollout, ModelRolloutStatus, ModelVersion, VersionRef,
+    ModelRollout, ModelRolloutStatus, ModelVersion, VersionRef, Weight,
     model_rollout::{Decision, RecordedReading, RolloutPhase},
     names,
 };
@@ -20,7 +20,7 @@ use super::{
     build::{self, Home},
     select,
     snapshot::{GatewayState, Snapshot},
-    weights,
+    steps,
 };
 use crate::{
     condition::{KState, Truth, Writer, keep_refusal, keep_times, not_before},
@@ -45,6 +45,8 @@ pub(super) struct Draft<'a> {
     pub(super) actions: Vec<Action>,
     notes: Vec<Note>,
     wake: Wake,
+    /// Why nothing may advance; none if it may.
+    pub(super) pause: Option<String>,
     /// The route that the status asks for, once someone has asked.
     route: OnceCell<Option<Object>>,
 }
@@ -66,6 +68,7 @@ impl<'a> Draft<'a> {
             actions: vec![],
             notes: vec![],
             wake: Wake::OnChange,
+            pause: None,
             route: OnceCell::new(),
         }
     }
@@ -84,9 +87,9 @@ impl<'a> Draft<'a> {
 
     /// By the strategy as it is now: later steps may have changed since this one began.
     fn step_summary(&self) -> Option<String> {
-        let steps = || weights::steps(&self.rollout.spec.strategy.canary).len();
-        (self.status.phase == RolloutPhase::Canary)
-            .then(|| format!("{}/{}", self.status.step_index + 1, steps()))
+        let steps = steps::steps(&self.rollout.spec.strategy);
+        let passed = steps.iter().filter(|step| step.weight <= self.status.weight).count();
+        (self.status.phase == RolloutPhase::Canary).then(|| format!("{passed}/{}", steps.len()))
     }
 
     /// The route that the status asks for; none while no version may serve.
@@ -102,7 +105,7 @@ impl<'a> Draft<'a> {
     pub(super) fn enter(
         &mut self,
         phase: RolloutPhase,
-        weight: i32,
+        weight: Weight,
         reason: &str,
         message: &str,
         readings: Vec<RecordedReading>,
@@ -115,21 +118,28 @@ impl<'a> Draft<'a> {
         status.step_started_at = Some(now.clone());
         status.traffic_accepted_at = None;
         status.holding_since = None;
+        status.waiting_rollback = None;
         status.verdict = worst(&readings);
         status.decision =
             Some(Decision { reason: reason.to_owned(), message: message.to_owned(), at: now, readings });
         let rolled_back = phase == RolloutPhase::RolledBack;
         let severity = if rolled_back { Severity::Warning } else { Severity::Normal };
-        self.notes.push(Note { severity, reason: reason.to_owned(), message: message.to_owned() });
+        self.note(severity, reason, message);
         if !phase.is_judged() {
             // Nothing is read now, so nothing is known.
-            status.conditions.retain(|condition| condition.type_ != METRICS_AVAILABLE);
+            self.status.conditions.retain(|condition| condition.type_ != METRICS_AVAILABLE);
         }
-        self.condition("Progressing", phase.is_moving().into(), reason, message);
+        let progressing = phase.is_moving() || phase == RolloutPhase::Baking;
+        self.condition("Progressing", progressing.into(), reason, message);
         self.condition("RolledBack", rolled_back.into(), reason, message);
         // Whatever was decided, the data plane does not have it yet.
         self.kstatus(KState::Reconciling, reason, message);
         self.wake_at_latest(SignedDuration::from_secs(1));
+    }
+
+    /// Tells people once.
+    pub(super) fn note(&mut self, severity: Severity, reason: &str, message: &str) {
+        self.notes.push(Note { severity, reason: reason.to_owned(), message: message.to_owned() });
     }
 
     /// Looks again after `span`, or before.

@@ -4,14 +4,17 @@
 //! but the [`Snapshot`]. The shell asks [`queries`] what to read from Prometheus first.
 //!
 //! ```text
-//! Pending -> Preparing -> Shadow -> Canary 0..n -> Healthy
-//!                 \___________\________\___________> RolledBack
+//! Pending -> Preparing -> Shadow -> Canary 0..n -> Baking -> Healthy
+//!                 \___________\________\____________\______> RolledBack <- RollingBack <- any
 //! ```
 //!
 //! A new candidate leads from any phase back to Preparing, at weight 0. `select` says which version is to serve,
-//! `query` and `reading` what the metrics say about it, `weights` which share it gets, `build` which objects follow.
+//! `by_hand` what people ask for, `query` and `reading` what the metrics say about it, `steps` which share it gets and
+//! for how long, `transition` what is written down, `build` which objects follow.
 
 mod build;
+mod by_hand;
+mod command;
 mod converge;
 mod draft;
 mod plan;
@@ -21,7 +24,8 @@ mod rival;
 mod select;
 mod snapshot;
 mod step;
-mod weights;
+mod steps;
+mod transition;
 
 pub use build::{workload_name, workload_names};
 pub use plan::plan;

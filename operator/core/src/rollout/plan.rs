@@ -1,11 +1,14 @@
 //! The state machine of a ModelRollout.
+//!
+//! [`plan`] says in which order things count: what people ask for, then what the spec asks for, then what the step says.
+//! `by_hand`, `select` and `step` say what follows, and `transition` how it is written down.
 
 use std::collections::BTreeSet;
 
 use anneal_crds::{
-    ModelRolloutStatus, ModelVersion, VersionRef,
+    ModelRolloutStatus, ModelVersion, VersionRef, Weight,
     metric::Metric,
-    model_rollout::{RecordedReading, RolloutPhase},
+    model_rollout::{Rejection, RolloutPhase},
     names,
 };
 use jiff::SignedDuration;
@@ -15,12 +18,9 @@ use super::{
     rival,
     select::{self, Choice, Obstacle},
     snapshot::Snapshot,
-    weights,
+    transition::{Fate, MAX_REJECTED},
 };
 use crate::{condition::KState, plan::Plan};
-
-/// How many rolled back versions are remembered in status; the annotations remember all.
-const MAX_REJECTED: usize = 64;
 
 /// How soon to see whether an older rollout of the same model is gone.
 const RIVAL_RECHECK: SignedDuration = SignedDuration::from_secs(30);
@@ -35,24 +35,31 @@ pub fn plan(snapshot: &Snapshot<'_>) -> Plan<ModelRolloutStatus> {
     draft.finish()
 }
 
-/// What becomes of a version that leaves traffic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// It failed, and never comes back by itself.
-    Rejected,
-    /// Someone took it back; it may be asked for again.
-    Withdrawn,
-}
-
 impl Draft<'_> {
     /// One transition at most.
     fn decide(&mut self) {
         self.recover();
+        self.note_commands();
+        self.grant_retry();
+        if self.obey_abort() || self.obey_rollback() {
+            return;
+        }
+        match self.status.stable.clone().filter(|_| self.status.phase == RolloutPhase::Baking) {
+            // What comes next was not compared with a version that is on trial itself.
+            Some(stable) => self.judge_step(&stable),
+            None => self.follow_spec(),
+        }
+    }
+
+    fn follow_spec(&mut self) {
         let current = self.status.candidate.clone().filter(|_| self.status.phase.is_moving());
         match (self.choose(), current) {
             (Choice::Candidate(wanted), Some(current)) if wanted.digest == current.digest => {
                 self.advance(&current)
             }
+            // Nothing begins while it is paused, and what is under way is judged.
+            (Choice::Candidate(_), Some(current)) if self.pause.is_some() => self.advance(&current),
+            (Choice::Candidate(_), None) if self.pause.is_some() => self.stay(None),
             (Choice::Candidate(wanted), Some(current)) => {
                 let message = format!(
                     "{} starts at weight 0, in place of {}, which was in {}.",
@@ -66,6 +73,11 @@ impl Draft<'_> {
                 let message = format!("{} starts at weight 0.", wanted.version);
                 self.prepare(wanted, "Preparing", &message);
             }
+            (Choice::Return(target), _) => {
+                let message =
+                    format!("spec.candidate.version asks for {}, which was stable here.", target.version);
+                self.go_back(&target, Fate::Withdrawn, "RolledBackByHand", &message);
+            }
             (Choice::Stay(obstacle), Some(current)) => self.withdraw(&current, obstacle),
             (Choice::Stay(obstacle), None) => self.stay(obstacle),
         }
@@ -77,8 +89,7 @@ impl Draft<'_> {
             self.wake_at_latest(RIVAL_RECHECK);
             return Choice::Stay(Some(obstacle));
         }
-        let stable = self.status.stable.as_ref();
-        select::choose(&self.rollout.spec, stable, self.snapshot.versions, &self.rejected_digests())
+        select::choose(&self.rollout.spec, &self.status, self.snapshot.versions, &self.rejected_digests())
     }
 
     /// The candidate may no longer serve, and it did nothing wrong.
@@ -90,7 +101,7 @@ impl Draft<'_> {
             (Some(_), None) => "spec.candidate asks for another one.".to_owned(),
         };
         let message = format!("{version} was taken back: {why}");
-        self.take_out(candidate, Fate::Withdrawn, "CandidateWithdrawn", &message, vec![]);
+        self.give_up(candidate, Fate::Withdrawn, "CandidateWithdrawn", &message, vec![]);
     }
 
     /// Versions with one of this rollout's marks, oldest first.
@@ -108,44 +119,57 @@ impl Draft<'_> {
     /// A status that was lost finds its stable and rejected versions again by their annotations. Of several stable ones
     /// the newest counts: the marks of its predecessors were about to go.
     fn recover(&mut self) {
-        let references =
-            |versions: Vec<&ModelVersion>| versions.into_iter().map(select::reference).collect::<Vec<_>>();
         if self.status.stable.is_none() {
-            self.status.stable = references(self.marked(names::ANNOTATION_STABLE_IN)).pop();
+            let stable = self.marked(names::ANNOTATION_STABLE_IN).pop().map(select::reference);
+            self.status.stable = stable;
         }
         if self.status.rejected.is_empty() {
-            let mut rejected = references(self.marked(names::ANNOTATION_ROLLED_BACK_IN));
+            let marked = self.marked(names::ANNOTATION_ROLLED_BACK_IN);
+            let granted = |version: &&ModelVersion| self.granted_retry(&version.spec.artifact.digest);
+            let lost = marked.into_iter().filter(|version| !granted(version));
+            let mut rejected: Vec<Rejection> = lost
+                .map(|version| Rejection {
+                    version: select::reference(version),
+                    reason: None,
+                    retried: self.retry_marked_on(version),
+                })
+                .collect();
             rejected.drain(..rejected.len().saturating_sub(MAX_REJECTED));
             self.status.rejected = rejected;
         }
     }
 
     /// What never comes back: as status and marks have it, because status forgets the oldest.
-    fn rejected_digests(&self) -> BTreeSet<String> {
+    pub(super) fn rejected_digests(&self) -> BTreeSet<String> {
         let marked = self.marked(names::ANNOTATION_ROLLED_BACK_IN).into_iter();
-        let recorded = self.status.rejected.iter().map(|version| version.digest.clone());
-        marked.map(|version| version.spec.artifact.digest.clone()).chain(recorded).collect()
-    }
-
-    pub(super) fn prepare(&mut self, candidate: VersionRef, reason: &str, message: &str) {
-        let status = &mut self.status;
-        status.candidate = Some(candidate);
-        status.step_index = 0;
-        self.enter(RolloutPhase::Preparing, 0, reason, message, vec![]);
+        let marked = marked.map(|version| version.spec.artifact.digest.clone());
+        let marked = marked.filter(|digest| !self.granted_retry(digest));
+        let recorded = self.status.rejected.iter().map(|rejection| rejection.version.digest.clone());
+        marked.chain(recorded).collect()
     }
 
     fn advance(&mut self, candidate: &VersionRef) {
         match self.status.phase {
             RolloutPhase::Preparing => self.preparing(candidate),
             RolloutPhase::Shadow | RolloutPhase::Canary => self.judge_step(candidate),
-            RolloutPhase::Pending | RolloutPhase::Healthy | RolloutPhase::RolledBack => {}
+            RolloutPhase::RollingBack => {
+                let message = format!("{} starts at weight 0.", candidate.version);
+                self.prepare(candidate.clone(), "Preparing", &message);
+            }
+            RolloutPhase::Pending
+            | RolloutPhase::Baking
+            | RolloutPhase::Healthy
+            | RolloutPhase::RolledBack => {}
         }
     }
 
     /// Preparing: capacity comes before traffic.
     fn preparing(&mut self, candidate: &VersionRef) {
         if self.ready(candidate) {
-            return self.leave_preparing(candidate);
+            return match self.pause.clone() {
+                Some(why) => self.kstatus(KState::Reconciling, "Paused", &why),
+                None => self.leave_preparing(candidate),
+            };
         }
         self.wake_at_latest(RECHECK);
         let trouble = self.pod_trouble(candidate);
@@ -155,7 +179,7 @@ impl Draft<'_> {
             let message = format!("{} was not ready after {deadline}.{why}", candidate.version);
             let reason = "ProgressDeadlineExceeded";
             return match self.status.stable {
-                Some(_) => self.take_out(candidate, Fate::Rejected, reason, &message, vec![]),
+                Some(_) => self.give_up(candidate, Fate::Rejected, reason, &message, vec![]),
                 // Without another version there is nothing to go back to.
                 None => self.kstatus(KState::Stalled, reason, &message),
             };
@@ -170,89 +194,8 @@ impl Draft<'_> {
         }
     }
 
-    fn leave_preparing(&mut self, candidate: &VersionRef) {
-        let version = candidate.version.clone();
-        if self.status.stable.is_none() {
-            let message = format!("{version} is the first version and takes all traffic.");
-            return self.promote(candidate, "Bootstrapped", &message, vec![]);
-        }
-        match self.rollout.spec.strategy.shadow.clone() {
-            Some(shadow) => {
-                let message = format!(
-                    "{version} gets a copy of {} % of the requests for {}.",
-                    shadow.percent, shadow.duration
-                );
-                self.enter(RolloutPhase::Shadow, 0, "Shadow", &message, vec![]);
-            }
-            None => self.canary_step(candidate, 0, vec![]),
-        }
-    }
-
-    pub(super) fn canary_step(
-        &mut self,
-        candidate: &VersionRef,
-        index: usize,
-        readings: Vec<RecordedReading>,
-    ) {
-        let steps = weights::steps(&self.rollout.spec.strategy.canary);
-        match steps.get(index).copied() {
-            Some(weight) => {
-                let message = format!(
-                    "{} takes {weight} % (step {} of {}).",
-                    candidate.version,
-                    index + 1,
-                    steps.len()
-                );
-                self.status.step_index = u32::try_from(index).unwrap_or(u32::MAX);
-                self.enter(RolloutPhase::Canary, weight, "StepStarted", &message, readings);
-            }
-            None => {
-                let message = format!("{} passed every step and is stable now.", candidate.version);
-                self.promote(candidate, "Promoted", &message, readings);
-            }
-        }
-    }
-
-    fn promote(
-        &mut self,
-        candidate: &VersionRef,
-        reason: &str,
-        message: &str,
-        readings: Vec<RecordedReading>,
-    ) {
-        let status = &mut self.status;
-        status.stable = Some(candidate.clone());
-        status.candidate = None;
-        status.step_index = 0;
-        self.enter(RolloutPhase::Healthy, 0, reason, message, readings);
-    }
-
-    /// Rolls back. Has no precondition: not metrics, not replicas, not the route's status.
-    pub(super) fn take_out(
-        &mut self,
-        candidate: &VersionRef,
-        fate: Fate,
-        reason: &str,
-        message: &str,
-        readings: Vec<RecordedReading>,
-    ) {
-        let status = &mut self.status;
-        match fate {
-            Fate::Rejected => {
-                status.rejected.retain(|known| known.digest != candidate.digest);
-                status.rejected.push(candidate.clone());
-                let surplus = status.rejected.len().saturating_sub(MAX_REJECTED);
-                status.rejected.drain(..surplus);
-            }
-            Fate::Withdrawn => {}
-        }
-        status.candidate = Some(candidate.clone());
-        status.step_index = 0;
-        self.enter(RolloutPhase::RolledBack, 0, reason, message, readings);
-    }
-
     /// Nothing new is to serve.
-    fn stay(&mut self, obstacle: Option<Obstacle>) {
+    pub(super) fn stay(&mut self, obstacle: Option<Obstacle>) {
         let Some(stable) = self.status.stable.clone() else {
             let obstacle = obstacle.unwrap_or_else(|| Obstacle {
                 reason: "NoVersion",
@@ -266,7 +209,7 @@ impl Draft<'_> {
         };
         if matches!(self.status.phase, RolloutPhase::Pending | RolloutPhase::Preparing) {
             let message = format!("{} serves all requests.", stable.version);
-            return self.enter(RolloutPhase::Healthy, 0, "Recovered", &message, vec![]);
+            return self.enter(RolloutPhase::Healthy, Weight::ZERO, "Recovered", &message, vec![]);
         }
         if !self.traffic_accepted() || self.gateway_trouble().is_some() {
             self.wake_at_latest(RECHECK);
@@ -292,16 +235,13 @@ impl Draft<'_> {
             let message = format!("{version} serves. {why}");
             return self.kstatus(KState::Reconciling, "StableNotReady", &message);
         }
-        match obstacle {
-            Some(obstacle) => {
-                let message = format!("{version} serves all requests. {}", obstacle.message);
-                self.kstatus(KState::Ready, obstacle.reason, &message);
-            }
-            None => {
-                let message = format!("{version} serves all requests.");
-                self.kstatus(KState::Ready, "Serving", &message);
-            }
-        }
+        let (reason, why) = match (obstacle, &self.pause) {
+            (Some(obstacle), _) => (obstacle.reason, format!(" {}", obstacle.message)),
+            (None, Some(why)) => ("Paused", format!(" {why}")),
+            (None, None) => ("Serving", String::new()),
+        };
+        let message = format!("{version} serves all requests.{why}");
+        self.kstatus(KState::Ready, reason, &message);
     }
 
     /// A step goes on.
@@ -312,6 +252,8 @@ impl Draft<'_> {
             self.gateway_trouble().or_else(|| self.route_trouble()).or_else(|| self.record_trouble());
         match trouble {
             Some(trouble) => self.stalled(&trouble),
+            // Every request has the answer that was asked for; the watch goes on.
+            None if self.status.phase == RolloutPhase::Baking => self.kstatus(KState::Ready, reason, message),
             None => self.kstatus(KState::Reconciling, reason, message),
         }
     }

@@ -1,4 +1,4 @@
-//! Queries: what is asked of Prometheus about the candidate.
+//! Queries: what is asked of Prometheus about the version on trial.
 //!
 //! One query a metric brings everything that a verdict needs, so that its parts are of the same moment: the counters
 //! over the window, how many requests the step has seen, and how old the newest sample is.
@@ -10,6 +10,8 @@ use anneal_crds::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::steps;
+
 /// A question to Prometheus.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Query {
@@ -19,22 +21,21 @@ pub struct Query {
     pub expression: String,
 }
 
-/// What must be read before [`super::plan`] can judge; nothing outside shadow and canary.
+/// What must be read before [`super::plan`] can judge; nothing while no version is on trial.
 pub fn queries(rollout: &ModelRollout, now: Timestamp) -> Vec<Query> {
-    let Some(status) = rollout.status.as_ref().filter(|status| status.phase.is_judged()) else {
-        return vec![];
-    };
-    let Some(candidate) = &status.candidate else { return vec![] };
+    let Some(status) = &rollout.status else { return vec![] };
+    let Some(version) = steps::on_trial(status) else { return vec![] };
     let elapsed =
         status.traffic_accepted_at.as_ref().map_or(0, |at| now.duration_since(at.0).as_secs()).max(1);
     let scope = Scope {
         model_label: &rollout.spec.prometheus.model_label,
         model: &rollout.spec.model,
         version_label: &rollout.spec.prometheus.version_label,
-        version: &candidate.version,
+        version: &version.version,
         namespace: rollout.metadata.namespace.as_deref().unwrap_or_default(),
     };
-    let is_trigger = |metric: &&Metric| rollout.spec.strategy.rollback_triggers.contains(&metric.name);
+    let triggers = steps::triggers(&rollout.spec, status);
+    let is_trigger = |metric: &&Metric| triggers.contains(&metric.name);
     rollout
         .spec
         .metrics

@@ -6,8 +6,11 @@
 use std::collections::BTreeSet;
 
 use anneal_crds::{
-    ModelRolloutSpec, ModelVersion, VersionRef, model_rollout::CandidateSource, model_version::Admission,
-    names, retrain_job::ResolvedBaseline,
+    ModelRolloutSpec, ModelRolloutStatus, ModelVersion, VersionRef,
+    model_rollout::{CandidateSource, RolloutPhase},
+    model_version::Admission,
+    names,
+    retrain_job::ResolvedBaseline,
 };
 
 use crate::gates;
@@ -17,6 +20,8 @@ use crate::gates;
 pub(super) enum Choice {
     /// Take this version to production.
     Candidate(VersionRef),
+    /// Go back to this version, which was stable here.
+    Return(VersionRef),
     /// What is stable stays, for this reason if there is one.
     Stay(Option<Obstacle>),
 }
@@ -40,10 +45,11 @@ pub(super) fn reference(version: &ModelVersion) -> VersionRef {
 /// The version that is to serve; `rejected` holds the digests of those that never come back.
 pub(super) fn choose(
     spec: &ModelRolloutSpec,
-    stable: Option<&VersionRef>,
+    status: &ModelRolloutStatus,
     versions: &[ModelVersion],
     rejected: &BTreeSet<String>,
 ) -> Choice {
+    let stable = status.stable.as_ref();
     let of_model = versions.iter().filter(|version| version.spec.model == spec.model);
     let mut candidates: Vec<&ModelVersion> = match &spec.candidate {
         CandidateSource::Follow(_) => of_model.collect(),
@@ -60,11 +66,21 @@ pub(super) fn choose(
         }
     };
     candidates.sort_by_key(|version| std::cmp::Reverse(order(&version.spec.version)));
+    let pinned = match &spec.candidate {
+        CandidateSource::Version(_) => true,
+        CandidateSource::Follow(_) => false,
+    };
     let mut obstacle = None;
     for version in candidates {
         let digest = &version.spec.artifact.digest;
         if stable.is_some_and(|stable| stable.digest == *digest) {
             return Choice::Stay(obstacle);
+        }
+        if pinned
+            && !rejected.contains(digest)
+            && let Some(known) = returnable(status, version)
+        {
+            return Choice::Return(known);
         }
         match may_serve(version, stable, rejected) {
             Ok(()) => return Choice::Candidate(reference(version)),
@@ -72,6 +88,23 @@ pub(super) fn choose(
         }
     }
     Choice::Stay(obstacle)
+}
+
+/// A version that was stable here lately, or whose pods start because it was: it has shown what it can do. One that is
+/// on its way by steps again has something to show.
+fn returnable(status: &ModelRolloutStatus, version: &ModelVersion) -> Option<VersionRef> {
+    let wanted = reference(version);
+    let under_way = status.candidate.as_ref() == Some(&wanted);
+    let returnable = match status.phase {
+        RolloutPhase::RollingBack => under_way || status.history.contains(&wanted),
+        RolloutPhase::Preparing | RolloutPhase::Shadow | RolloutPhase::Canary => {
+            !under_way && status.history.contains(&wanted)
+        }
+        RolloutPhase::Pending | RolloutPhase::Baking | RolloutPhase::Healthy | RolloutPhase::RolledBack => {
+            status.history.contains(&wanted)
+        }
+    };
+    returnable.then_some(wanted)
 }
 
 fn may_serve(
@@ -84,7 +117,9 @@ fn may_serve(
     if rejected.contains(&version.spec.artifact.digest) {
         return stop(
             "VersionRejected",
-            format!("{name} was rolled back here and does not come back. Retrain."),
+            format!(
+                "{name} was rolled back here and does not come back by itself. Retrain, or see anneal.dev/retry."
+            ),
         );
     }
     if !gates::passed(&version.spec.gates) {

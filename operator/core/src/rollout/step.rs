@@ -1,115 +1,175 @@
-//! One step of shadow or canary: may it end, must it go on, or does it roll back?
+//! One step of shadow, canary or bake: may it end, must it go on, or does it roll back?
 //!
 //! Called by [`super::plan`] on every tick of a step. A breach comes first and has no precondition; a step ends only with
-//! a fresh pass of every trigger, enough time and enough requests; a step that cannot be judged is rolled back in time.
-//! How old a sample is, is told by the clock as it is; times that are compared with recorded ones never run backwards.
+//! a fresh pass of every trigger, enough time and enough requests, or because someone says so; a step of shadow or canary
+//! that cannot be judged is rolled back in time. How old a sample is, is told by the clock as it is; times that are
+//! compared with recorded ones never run backwards.
 
 use anneal_crds::{
-    Span, VersionRef,
-    model_rollout::{RecordedReading, RolloutPhase},
+    VersionRef,
+    model_rollout::{RecordedReading, RolloutPhase, Then},
+    names,
 };
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
+    command::{Command, Place},
     draft::{self, Draft, METRICS_AVAILABLE},
-    plan::Fate,
     query,
     reading::{self, Answer, Verdict},
-    weights,
+    steps::{self, Terms},
+    transition::{Cause, Fate, PROMOTED_BY_HAND},
 };
-use crate::condition::Truth;
+use crate::condition::{KState, Truth};
 
 impl Draft<'_> {
-    /// Shadow and canary: one breach rolls back; time, requests and fresh passes of every trigger go on.
-    pub(super) fn judge_step(&mut self, candidate: &VersionRef) {
+    /// One breach rolls back; time, requests and fresh passes of every trigger go on.
+    pub(super) fn judge_step(&mut self, version: &VersionRef) {
+        if let Some(waiting) = self.status.waiting_rollback.clone() {
+            return self.give_up(
+                version,
+                Fate::Rejected,
+                &waiting.reason,
+                &waiting.message,
+                waiting.readings,
+            );
+        }
         let judged = self.judge();
         let readings: Vec<RecordedReading> = judged.iter().map(|(_, record)| record.clone()).collect();
         if let Some((_, breach)) = judged.iter().find(|(verdict, _)| *verdict == Verdict::Breach) {
             let message = format!(
                 "{} of {} is {}, and {} is asked for.",
-                breach.metric, candidate.version, breach.value, breach.bound
+                breach.metric, version.version, breach.value, breach.bound
             );
-            return self.take_out(candidate, Fate::Rejected, "ThresholdBreached", &message, readings);
+            return self.give_up(version, Fate::Rejected, "ThresholdBreached", &message, readings);
         }
-        if !self.is_step_of_strategy() {
-            let message = format!(
-                "{} starts again at weight 0, because its step is no longer in spec.strategy.",
-                candidate.version
-            );
-            return self.prepare(candidate.clone(), "StrategyChanged", &message);
-        }
-        if self.status.phase == RolloutPhase::Canary && self.unavailable(candidate) {
+        // The strategy may have changed since.
+        let Some(terms) = steps::terms(&self.rollout.spec.strategy, &self.status) else {
+            return self.leave_unknown_step(version);
+        };
+        if self.status.phase != RolloutPhase::Shadow && self.unavailable(version) {
             // Requests that nobody answers are in no server's counters.
-            let why = self
-                .pod_trouble(candidate)
-                .map_or_else(String::new, |trouble| format!(" {}", trouble.message));
-            let message = format!("{} has no ready pod and takes live requests.{why}", candidate.version);
-            return self.take_out(candidate, Fate::Rejected, "CandidateUnavailable", &message, readings);
+            let why =
+                self.pod_trouble(version).map_or_else(String::new, |trouble| format!(" {}", trouble.message));
+            let message = format!("{} has no ready pod and takes live requests.{why}", version.version);
+            return self.give_up(version, Fate::Rejected, "CandidateUnavailable", &message, readings);
         }
         self.status.verdict = draft::worst(&readings);
-        let (duration, min_requests) = self.step_terms();
-        let hold = self.hold(candidate, &judged, duration, min_requests);
-        let max_hold = self.rollout.spec.judge.max_hold.get();
-        let blind_for = self
-            .status
-            .holding_since
-            .as_ref()
-            .map_or(SignedDuration::ZERO, |since| self.now.duration_since(since.0));
+        let hold = self.hold(version, &judged, &terms);
+        match self.promotion(version).filter(|_| self.pause.is_none()) {
+            Some((command, place)) => self.promoted_by_hand(version, &command, place, readings),
+            None => self.judged(version, &terms, hold, readings),
+        }
+    }
+
+    fn judged(
+        &mut self,
+        version: &VersionRef,
+        terms: &Terms,
+        hold: Option<String>,
+        readings: Vec<RecordedReading>,
+    ) {
         match hold {
-            None if self.accepted_age().is_some_and(|age| age >= duration.get()) => {
-                self.step_passed(candidate, readings)
+            None if self.accepted_age().is_some_and(|age| age >= terms.duration.get()) => {
+                self.step_passed(version, terms.then, readings);
             }
             None => self.waiting("Judging", "Every trigger passes; the step goes on."),
-            Some(why)
-                if self.step_age() > duration.get().saturating_add(max_hold) || blind_for > max_hold =>
-            {
-                let message = format!(
-                    "{} could not be judged within {}: {why}.",
-                    candidate.version, self.rollout.spec.judge.max_hold
-                );
-                self.take_out(candidate, Fate::Rejected, "HeldTooLong", &message, readings);
+            Some(why) if self.held_too_long(terms) => {
+                let max_hold = self.rollout.spec.judge.max_hold;
+                let message = format!("{} could not be judged within {max_hold}: {why}.", version.version);
+                self.cannot_be_judged(version, &message, readings);
             }
             Some(why) => self.waiting("Holding", &format!("The step waits: {why}.")),
         }
     }
 
-    /// Whether the strategy, which may have changed since, has the step that the status is in: the next one follows from
-    /// its number.
-    fn is_step_of_strategy(&self) -> bool {
-        let (status, strategy) = (&self.status, &self.rollout.spec.strategy);
-        match status.phase {
-            RolloutPhase::Shadow => strategy.shadow.is_some(),
-            RolloutPhase::Canary => {
-                let index = usize::try_from(status.step_index).unwrap_or(usize::MAX);
-                weights::steps(&strategy.canary).get(index) == Some(&status.weight)
+    fn held_too_long(&self, terms: &Terms) -> bool {
+        let max_hold = self.rollout.spec.judge.max_hold.get();
+        let since = self.status.holding_since.as_ref();
+        let blind_for = since.map_or(SignedDuration::ZERO, |since| self.now.duration_since(since.0));
+        let overdue = self.step_age() > terms.duration.get().saturating_add(max_hold);
+        blind_for > max_hold || (overdue && self.pause.is_none())
+    }
+
+    /// A canary that nobody can see goes back; a version that has passed every step stays, and someone must look.
+    fn cannot_be_judged(&mut self, version: &VersionRef, message: &str, readings: Vec<RecordedReading>) {
+        if self.status.phase == RolloutPhase::Baking {
+            self.waiting("HeldTooLong", message);
+            return self.kstatus(KState::Stalled, "HeldTooLong", message);
+        }
+        self.give_up(version, Fate::Rejected, "HeldTooLong", message, readings);
+    }
+
+    /// The strategy does not have this step any more.
+    fn leave_unknown_step(&mut self, version: &VersionRef) {
+        if self.status.phase == RolloutPhase::Baking {
+            let message = format!("{} serves; spec.strategy has no bake any more.", version.version);
+            return self.end_bake("StrategyChanged", &message, vec![]);
+        }
+        let message = format!(
+            "{} starts again at weight 0, because its step is no longer in spec.strategy.",
+            version.version
+        );
+        self.prepare(version.clone(), "StrategyChanged", &message);
+    }
+
+    fn step_passed(&mut self, version: &VersionRef, then: Then, readings: Vec<RecordedReading>) {
+        if let Some(why) = self.pause.clone() {
+            return self.waiting("Paused", &format!("The step has passed and waits. {why}"));
+        }
+        match then {
+            Then::Advance => self.end_step(version, readings),
+            Then::Pause => {
+                let message = format!(
+                    "The step has passed and waits for a person: kubectl annotate modelrollout {} {}=\"{}@{}: why\" --overwrite",
+                    self.rollout.metadata.name.as_deref().unwrap_or_default(),
+                    names::ANNOTATION_PROMOTE,
+                    version.version,
+                    self.status.weight
+                );
+                self.waiting("AwaitingPromotion", &message);
             }
-            RolloutPhase::Pending
-            | RolloutPhase::Preparing
-            | RolloutPhase::Healthy
-            | RolloutPhase::RolledBack => true,
         }
     }
 
-    fn step_passed(&mut self, candidate: &VersionRef, readings: Vec<RecordedReading>) {
-        let status = &self.status;
-        let next = match status.phase {
-            RolloutPhase::Canary => {
-                usize::try_from(status.step_index).unwrap_or(usize::MAX).saturating_add(1)
+    fn end_step(&mut self, version: &VersionRef, readings: Vec<RecordedReading>) {
+        if self.status.phase == RolloutPhase::Baking {
+            let message = format!("{} passed its bake.", version.version);
+            return self.end_bake("BakePassed", &message, readings);
+        }
+        self.next_step(version, Cause::Passed, readings);
+    }
+
+    /// Someone takes the responsibility for what the metrics do not say yet. Pods must be there all the same.
+    fn promoted_by_hand(
+        &mut self,
+        version: &VersionRef,
+        command: &Command,
+        place: Place,
+        readings: Vec<RecordedReading>,
+    ) {
+        if !self.ready(version) {
+            let message = format!("{} is promoted as soon as all its pods are ready.", version.version);
+            return self.waiting("PromotionWaits", &message);
+        }
+        let phase = self.status.phase;
+        let message =
+            format!("{} was promoted out of {}, {}.", version.version, phase.name(), command.because());
+        match (phase, place) {
+            (RolloutPhase::Baking, _) => self.end_bake(PROMOTED_BY_HAND, &message, readings),
+            (_, Place::Full) => self.promote(version, PROMOTED_BY_HAND, &message, readings),
+            (_, Place::Shadow | Place::Step(_) | Place::Baking) => {
+                self.next_step(version, Cause::ByHand(message), readings);
             }
-            RolloutPhase::Shadow
-            | RolloutPhase::Pending
-            | RolloutPhase::Preparing
-            | RolloutPhase::Healthy
-            | RolloutPhase::RolledBack => 0,
-        };
-        self.canary_step(candidate, next, readings);
+        }
     }
 
     /// The verdict of every trigger. One that no metric defines is none: the API server refuses that, but a pass must not
     /// depend on it.
     fn judge(&self) -> Vec<(Verdict, RecordedReading)> {
         let spec = &self.rollout.spec;
+        let triggers = steps::triggers(spec, &self.status);
         let now = self.snapshot.now;
         let queries = query::queries(self.snapshot.rollout, now);
         let missing = Answer::Vector(vec![]);
@@ -123,16 +183,15 @@ impl Draft<'_> {
             let reading = reading::read(metric, answer, spec.prometheus.stale_after, now);
             reading::judge(metric, &reading, query)
         };
-        spec.strategy.rollback_triggers.iter().map(one).collect()
+        triggers.iter().map(one).collect()
     }
 
     /// Why the step may not end yet although nothing is wrong; keeps track of since when nothing can be read.
     fn hold(
         &mut self,
-        candidate: &VersionRef,
+        version: &VersionRef,
         judged: &[(Verdict, RecordedReading)],
-        duration: Span,
-        min_requests: u32,
+        terms: &Terms,
     ) -> Option<String> {
         let none = judged.is_empty().then(|| "there are no triggers".to_owned());
         let blind = none.or(judged.iter().find_map(|(verdict, record)| match verdict {
@@ -154,33 +213,17 @@ impl Draft<'_> {
         if !self.traffic_accepted() {
             return Some("the data plane has not taken the weights yet".into());
         }
-        if !self.ready(candidate) {
-            return Some("not all of the candidate's pods are ready".into());
+        if !self.ready(version) {
+            return Some(format!("not all pods of {} are ready", version.version));
         }
         let answered = judged.iter().filter_map(|(verdict, _)| match verdict {
             Verdict::Pass { step_requests } => Some(*step_requests),
             Verdict::Breach | Verdict::Hold(_) => None,
         });
         let answered = answered.fold(f64::INFINITY, f64::min);
-        let waited = self.accepted_age().is_some_and(|age| age >= duration.get());
-        (waited && answered < f64::from(min_requests))
-            .then(|| format!("the candidate answered fewer than {min_requests} requests in this step"))
-    }
-
-    /// Shortest time and fewest requests of the current step.
-    fn step_terms(&self) -> (Span, u32) {
-        let strategy = &self.rollout.spec.strategy;
-        match (self.status.phase, &strategy.shadow) {
-            (RolloutPhase::Shadow, Some(shadow)) => (shadow.duration, shadow.min_requests),
-            (
-                RolloutPhase::Shadow
-                | RolloutPhase::Canary
-                | RolloutPhase::Pending
-                | RolloutPhase::Preparing
-                | RolloutPhase::Healthy
-                | RolloutPhase::RolledBack,
-                _,
-            ) => (strategy.canary.interval, strategy.canary.min_requests),
-        }
+        let waited = self.accepted_age().is_some_and(|age| age >= terms.duration.get());
+        (waited && answered < f64::from(terms.min_requests)).then(|| {
+            format!("{} answered fewer than {} requests in this step", version.version, terms.min_requests)
+        })
     }
 }

@@ -96,7 +96,7 @@ fn canary() -> Result<ModelRollout> {
     rollout.metadata.uid = Some("0b7d7e0e-2f0a-4c4e-9d1b-000000000002".into());
     let version = |number: u32| json!({"name": format!("m-v20270101.{number}"), "version": format!("v20270101.{number}"), "digest": format!("sha256:{number:064}")});
     rollout.status = Some(serde_json::from_value(json!({
-        "phase": "Canary", "weight": 10, "stepIndex": 0, "stable": version(1), "candidate": version(2),
+        "phase": "Canary", "weight": 10, "stable": version(1), "candidate": version(2),
         "stepStartedAt": "2027-01-15T07:00:00Z", "trafficAcceptedAt": "2027-01-15T07:00:01Z",
     }))?);
     Ok(rollout)

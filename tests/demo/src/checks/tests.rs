@@ -12,7 +12,7 @@ fn at(milliseconds: i64) -> Timestamp {
 fn window(phase: RolloutPhase, weight: i32, began: i64, to: i64) -> Window {
     let second = |second| at(second * 1000);
     let (began, from, to) = (second(began), second(began + 1), second(to));
-    Window { version: VERSION.into(), phase, weight, began, from, to }
+    Window { version: VERSION.into(), phase, weight: Weight::from_percent(weight), began, from, to }
 }
 
 /// A shadow and the steps of the demo, a quarter of a minute each.
@@ -29,10 +29,10 @@ fn clients(windows: &[Window], rate: i64) -> Vec<Seen> {
         let weight = windows
             .iter()
             .find(|window| window.began <= at && at < window.to)
-            .map_or(0, |window| window.weight);
+            .map_or(0, |window| i64::from(window.weight.per_mille()));
         owed += weight;
-        let version = if owed >= 100 { VERSION } else { "v1" };
-        owed -= if owed >= 100 { 100 } else { 0 };
+        let version = if owed >= 1000 { VERSION } else { "v1" };
+        owed -= if owed >= 1000 { 1000 } else { 0 };
         seen.push(Seen { at, version: Some(version.into()), outcome: Outcome::Ok });
     }
     seen
@@ -53,8 +53,8 @@ fn all_steps(windows: &[Window], seen: &[Seen]) -> Result<()> {
 
 #[test]
 fn the_steps_of_the_demo_are_read_from_its_manifest() {
-    let canary = |weight| Step { phase: RolloutPhase::Canary, weight };
-    let shadow = Step { phase: RolloutPhase::Shadow, weight: 0 };
+    let canary = |weight| Step { phase: RolloutPhase::Canary, weight: Weight::from_percent(weight) };
+    let shadow = Step { phase: RolloutPhase::Shadow, weight: Weight::ZERO };
     assert_eq!(demo_steps(), [shadow, canary(10), canary(55), canary(100)]);
 }
 
@@ -67,7 +67,9 @@ fn steps_end_at_the_maximum_whatever_the_increment() {
         }))
         .unwrap()
     };
-    let weights = |strategy| steps(&strategy).iter().map(|step| step.weight).collect::<Vec<_>>();
+    let weights = |strategy| {
+        steps(&strategy).iter().map(|step| i32::from(step.weight.per_mille()) / 10).collect::<Vec<_>>()
+    };
     assert_eq!(weights(strategy(20, 50, 100)), [20, 70, 100]);
     assert_eq!(weights(strategy(10, 15, 40)), [10, 25, 40]);
     assert_eq!(weights(strategy(100, 1, 100)), [100]);

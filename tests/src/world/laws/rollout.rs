@@ -3,9 +3,9 @@
 use anneal_core::object::{Key, Kind};
 use anneal_crds::{Span, names};
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::string;
+use super::{string, text};
 use crate::world::{
     metrics::MAX_ERRORS,
     sim::{NAMESPACE, Sim, Told, Verdict},
@@ -21,14 +21,57 @@ pub fn moving(status: &Value) -> bool {
     ["Preparing", "Shadow", "Canary"].iter().any(|phase| status["phase"] == *phase)
 }
 
+/// Whether a deadline of a rollout may still come.
+pub fn on_the_way(status: &Value) -> bool {
+    moving(status) || status["phase"] == "Baking" || status["phase"] == "RollingBack"
+}
+
+/// A weight, which status has in percent.
+pub fn per_mille(weight: &Value) -> i64 {
+    (weight.as_f64().unwrap_or(0.0) * 10.0).round() as i64
+}
+
+/// The steps of a strategy, whatever its form: weight in percent, duration, requests and triggers.
+fn steps(strategy: &Value) -> Vec<Value> {
+    if let Some(steps) = strategy["steps"].as_array() {
+        return steps.clone();
+    }
+    let canary = &strategy["canary"];
+    if canary.is_null() {
+        let all = &strategy["blueGreen"];
+        return vec![json!({"weight": 100, "duration": all["duration"], "minRequests": all["minRequests"]})];
+    }
+    let number = |field: &str| canary[field].as_i64().unwrap_or(1);
+    let mut weights: Vec<i64> = vec![number("initial")];
+    while let Some(last) = weights.last().copied().filter(|last| *last < number("max")) {
+        weights.push(number("max").min(last + number("increment")));
+    }
+    let step = |weight| json!({"weight": weight, "duration": canary["interval"], "minRequests": canary["minRequests"]});
+    weights.into_iter().map(step).collect()
+}
+
+/// Whether a version was stable before, as a status remembers it.
+fn was_stable(status: &Value, digest: &str) -> bool {
+    let history = status["history"].as_array().into_iter().flatten().chain([&status["previous"]]);
+    let returning = (status["phase"] == "RollingBack").then_some(&status["candidate"]);
+    history.chain(returning).any(|version| version["digest"] == digest)
+}
+
 impl Sim {
     pub(super) fn check_rollout(&mut self, caller: usize, key: &Key, before: &Value, after: &Value) {
         self.check_times(key, before, after);
         let (old, new) = (&before["status"], &after["status"]);
         let name = &key.name;
+        if old["decision"] != new["decision"] {
+            let reached = format!("decision {}", text(&new["decision"]["reason"]));
+            *self.laws.reached.entry(reached).or_default() += 1;
+        }
+        if old["waitingRollback"].is_null() && !new["waitingRollback"].is_null() {
+            *self.laws.reached.entry("rollback that waits".to_owned()).or_default() += 1;
+        }
         let digest = string(&new["candidate"]["digest"]);
-        let weight = new["weight"].as_i64().unwrap_or(0);
-        if !(0..=100).contains(&weight) || (weight > 0 && new["phase"] != "Canary") {
+        let weight = per_mille(&new["weight"]);
+        if !(0..=1000).contains(&weight) || (weight > 0 && new["phase"] != "Canary") {
             self.broken(
                 "weights are shares",
                 format!("{name} has weight {weight} in phase {}", new["phase"]),
@@ -36,22 +79,28 @@ impl Sim {
         }
         let begins =
             moving(new) && (!moving(old) || old["candidate"]["digest"] != new["candidate"]["digest"]);
+        self.check_retry(caller, name, old, new);
         if begins && self.laws.banned.get(name).is_some_and(|banned| banned.contains(&digest)) {
             self.broken("what was rolled back stays away", format!("{name}: {digest} is back"));
         }
         if begins {
             self.check_alone(caller, name);
+            self.check_not_paused(caller, name, old);
         }
         let stable = string(&new["stable"]["digest"]);
         let promoted = !stable.is_empty() && old["stable"]["digest"] != new["stable"]["digest"];
-        let from_candidate = moving(old) && old["candidate"]["digest"] == new["stable"]["digest"];
-        if promoted && !from_candidate && !old["stable"].is_null() {
+        let back = new["decision"]["reason"] == "RolledBackByHand" && was_stable(old, &stable);
+        let from_candidate = !back && moving(old) && old["candidate"]["digest"] == new["stable"]["digest"];
+        if promoted && !from_candidate && !old["stable"].is_null() && !was_stable(old, &stable) {
             self.broken("only a candidate becomes stable", format!("{name}: {stable}"));
+        }
+        if old["phase"] == "Baking" && new["phase"] == "Healthy" && !promoted {
+            self.check_bake(caller, name, before, after);
         }
         let rises = moving(old)
             && !promoted
             && old["candidate"] == new["candidate"]
-            && weight > old["weight"].as_i64().unwrap_or(0);
+            && weight > per_mille(&old["weight"]);
         if (promoted && from_candidate) || rises {
             self.check_rise(caller, name, before, after);
         }
@@ -85,6 +134,10 @@ impl Sim {
             );
         }
         self.check_iron_law(name, old);
+        self.check_not_paused(caller, name, old);
+        if after["status"]["decision"]["reason"] == "PromotedByHand" {
+            return self.check_promoted(caller, name, old, candidate);
+        }
         if old["phase"] == "Preparing" {
             if !old["stable"].is_null() && after["status"]["phase"] != "Canary" {
                 self.broken("no version skips its canary", format!("{name}: {}", after["status"]["phase"]));
@@ -126,18 +179,16 @@ impl Sim {
 
     /// No step of the strategy is left out.
     fn check_order(&mut self, caller: usize, name: &str, before: &Value, after: &Value) {
-        let canary = self.callers[caller].walk.read["spec"]["strategy"]["canary"].clone();
-        let percent = |field: &str| canary[field].as_i64().unwrap_or_default();
-        let weight = |object: &Value| object["status"]["weight"].as_i64().unwrap_or_default();
-        let next = if before["status"]["phase"] == "Canary" {
-            (weight(before) < percent("max"))
-                .then(|| percent("max").min(weight(before) + percent("increment")))
-        } else {
-            Some(percent("initial"))
-        };
-        let promoted = after["status"]["phase"] == "Healthy";
+        let strategy = self.callers[caller].walk.read["spec"]["strategy"].clone();
+        let weight = |object: &Value| per_mille(&object["status"]["weight"]);
+        let next = steps(&strategy)
+            .into_iter()
+            .map(|step| per_mille(&step["weight"]))
+            .find(|next| *next > weight(before));
+        let promoted =
+            after["status"]["phase"] == if strategy["bake"].is_null() { "Healthy" } else { "Baking" };
         if next != (!promoted).then(|| weight(after)) {
-            let why = format!("{name}: {} then {} by {canary}", before["status"], after["status"]);
+            let why = format!("{name}: {} then {} by {strategy}", before["status"], after["status"]);
             self.broken("steps come in their order", why);
         }
     }
@@ -147,14 +198,19 @@ impl Sim {
         let walk = self.callers[caller].walk.clone();
         let strategy = &walk.read["spec"]["strategy"];
         let status = &before["status"];
-        let terms = if status["phase"] == "Shadow" && !strategy["shadow"].is_null() {
-            (&strategy["shadow"]["duration"], &strategy["shadow"]["minRequests"])
-        } else {
-            (&strategy["canary"]["interval"], &strategy["canary"]["minRequests"])
+        let (terms, subject) = match text(&status["phase"]) {
+            "Shadow" => (strategy["shadow"].clone(), "candidate"),
+            "Baking" => (strategy["bake"].clone(), "stable"),
+            _ => {
+                let own = |step: &Value| per_mille(&step["weight"]) == per_mille(&status["weight"]);
+                (steps(strategy).into_iter().find(own).unwrap_or_default(), "candidate")
+            }
         };
-        let triggers = strategy["rollbackTriggers"].as_array().map_or(0, Vec::len);
-        let enough = terms.1.as_f64().unwrap_or(f64::INFINITY);
-        let version = string(&status["candidate"]["version"]);
+        let own = terms["rollbackTriggers"].as_array();
+        let triggers = own.or(strategy["rollbackTriggers"].as_array()).map_or(0, Vec::len);
+        let unasked = if subject == "stable" { 0.0 } else { f64::INFINITY };
+        let enough = terms["minRequests"].as_f64().unwrap_or(unasked);
+        let version = string(&status[subject]["version"]);
         let passes =
             |told: &Told| told.version == version && matches!(told.verdict, Verdict::Pass(n) if n >= enough);
         if triggers == 0 || walk.told.len() != triggers || !walk.told.iter().all(passes) {
@@ -164,7 +220,7 @@ impl Sim {
         if readings.len() != triggers || !readings.iter().all(|reading| reading["verdict"] == "Pass") {
             self.broken("a decision shows its grounds", format!("{name}: {readings:?}"));
         }
-        let span: Option<Span> = string(terms.0).parse().ok();
+        let span: Option<Span> = string(&terms["duration"]).parse().ok();
         let since: Option<Timestamp> = string(&status["trafficAcceptedAt"]).parse().ok();
         let decided: Option<Timestamp> = string(&after["status"]["stepStartedAt"]).parse().ok();
         let (Some(span), Some(since), Some(decided)) = (span, since, decided) else {
@@ -174,6 +230,61 @@ impl Sim {
         if decided.duration_since(since) + jiff::SignedDuration::from_secs(1) < span.get() {
             self.broken("a step takes its time", format!("{name}: from {since} to {decided}"));
         }
+    }
+
+    /// A watch ends on grounds, or because someone said so.
+    fn check_bake(&mut self, caller: usize, name: &str, before: &Value, after: &Value) {
+        self.check_not_paused(caller, name, &before["status"]);
+        let subject = &before["status"]["stable"];
+        match text(&after["status"]["decision"]["reason"]) {
+            "PromotedByHand" => self.check_promoted(caller, name, &before["status"], subject),
+            "StrategyChanged" if self.callers[caller].walk.read["spec"]["strategy"]["bake"].is_null() => {}
+            _ => self.check_evidence(caller, name, before, after),
+        }
+    }
+
+    /// Someone asked for just that.
+    fn check_promoted(&mut self, caller: usize, name: &str, old: &Value, version: &Value) {
+        let key = names::ANNOTATION_PROMOTE;
+        let said = string(&self.callers[caller].walk.read["metadata"]["annotations"][key]);
+        let place = match text(&old["phase"]) {
+            "Canary" => old["weight"].to_string(),
+            phase => phase.to_owned(),
+        };
+        let version = text(&version["version"]);
+        if ![format!("{version}@{place}:"), format!("{version}@full:")]
+            .iter()
+            .any(|wanted| said.starts_with(wanted))
+        {
+            self.broken("a promotion by hand was asked for", format!("{name}: `{said}` in {old}"));
+        }
+    }
+
+    /// While someone pauses it, a rollout does not advance.
+    fn check_not_paused(&mut self, caller: usize, name: &str, old: &Value) {
+        let read = self.callers[caller].walk.read.clone();
+        let paused = read["spec"]["paused"] == true
+            || !read["metadata"]["annotations"][names::ANNOTATION_PAUSE].is_null();
+        if paused {
+            self.broken("nothing advances while it is paused", format!("{name}: from {old}"));
+        }
+    }
+
+    /// A retry is granted once for each text, to those who ask for it.
+    fn check_retry(&mut self, caller: usize, name: &str, old: &Value, new: &Value) {
+        if old["retry"] == new["retry"] || new["retry"].is_null() {
+            return;
+        }
+        let asked =
+            string(&self.callers[caller].walk.read["metadata"]["annotations"][names::ANNOTATION_RETRY]);
+        let (digest, said) = (string(&new["retry"]["digest"]), string(&new["retry"]["text"]));
+        let first = self.laws.granted.insert((name.to_owned(), digest.clone(), said.clone()));
+        if said != asked || !first {
+            let why = format!("{name}: {digest} for `{said}`, and `{asked}` is asked for");
+            self.broken("a retry is granted once to those who ask", why);
+        }
+        self.laws.banned.entry(name.to_owned()).or_default().remove(&digest);
+        self.laws.retried.insert((name.to_owned(), digest));
     }
 
     fn check_blame(&mut self, name: &str, digest: &str) {

@@ -5,7 +5,7 @@ use anneal_operator::ports::ClusterError;
 use jiff::SignedDuration;
 use serde_json::Value;
 
-use super::rollout::{moving, workload};
+use super::rollout::{moving, per_mille, workload};
 use crate::world::{
     gateway::Shares,
     sim::{NAMESPACE, Sim, Verdict},
@@ -18,10 +18,10 @@ impl Sim {
     pub(super) fn check_route(&mut self, caller: usize, key: &Key, route: &Value) {
         let shares = Shares::of(route);
         let name = &key.name;
-        if shares.live.values().sum::<i64>() != 100
-            || shares.live.values().any(|weight| !(0..=100).contains(weight))
+        if shares.live.values().sum::<i64>() != 1000
+            || shares.live.values().any(|weight| !(0..=1000).contains(weight))
         {
-            self.broken("weights sum to 100", format!("{name}: {shares:?}"));
+            self.broken("weights sum to 1000", format!("{name}: {shares:?}"));
         }
         if let Some(out) = self.laws.taken_out.get(name).cloned()
             && shares.reach(&out)
@@ -45,7 +45,12 @@ impl Sim {
         let rollout = super::string(&before["metadata"]["labels"][anneal_crds::names::LABEL_ROLLOUT]);
         let status = self.status_of(&rollout);
         let is = |version: &Value| !version.is_null() && workload(&rollout, version) == key.name;
-        if is(&status["stable"]) || (moving(&status) && is(&status["candidate"])) {
+        let baking = status["phase"] == "Baking";
+        let on_the_way = moving(&status) || status["phase"] == "RollingBack";
+        if is(&status["stable"])
+            || (on_the_way && is(&status["candidate"]))
+            || (baking && is(&status["previous"]))
+        {
             self.broken(
                 "what serves keeps its pods",
                 format!("{} was deleted in {}", key.name, status["phase"]),
@@ -56,7 +61,9 @@ impl Sim {
             self.broken("no backend goes while requests reach it", key.name.clone());
         }
         let left = self.data_plane.left.get(&key.name).copied();
-        if left.is_some_and(|left| self.now.duration_since(left) < ON_THEIR_WAY)
+        // A leader whose clock is behind writes down too early a time, and the next one believes it.
+        let skew = self.callers.iter().map(|caller| caller.skew.abs()).max().unwrap_or_default();
+        if left.is_some_and(|left| self.now.duration_since(left) + skew < ON_THEIR_WAY)
             && !self.callers[caller].walk.disturbed
         {
             self.broken("requests on their way find their backend", format!("{} left at {left:?}", key.name));
@@ -96,7 +103,11 @@ impl Sim {
         }
         for told in walk.told.iter().filter(|told| told.verdict == Verdict::Breach) {
             let service = workload(name, &serde_json::json!({"version": told.version}));
-            if shares.reach(&service) {
+            // Where nobody could answer instead, traffic stays until someone can.
+            let instead = if status["phase"] == "Baking" { "previous" } else { "stable" };
+            let waits = !status["waitingRollback"].is_null()
+                && self.nobody_is_ready(&workload(name, &status[instead]));
+            if shares.reach(&service) && !waits {
                 let why = format!("{name}: {} breaches and has {shares:?}", told.version);
                 self.broken("a breach takes a version out at once", why);
             }
@@ -137,8 +148,8 @@ fn wanted(rollout: &str, status: &Value) -> Option<Shares> {
     }
     let mut shares = Shares::default();
     let (stable, candidate) = (workload(rollout, &status["stable"]), workload(rollout, &status["candidate"]));
-    let weight = if status["phase"] == "Canary" { status["weight"].as_i64().unwrap_or(0) } else { 0 };
-    shares.live.insert(stable, 100 - weight);
+    let weight = if status["phase"] == "Canary" { per_mille(&status["weight"]) } else { 0 };
+    shares.live.insert(stable, 1000 - weight);
     if status["phase"] == "Canary" {
         shares.live.insert(candidate.clone(), weight);
     }

@@ -1,0 +1,208 @@
+//! ModelRollout: which version of a model serves, and how the next one takes over.
+//!
+//! Here is what it is made of; `strategy` is how a version takes over, and `status` where that stands.
+
+use k8s_openapi::api::core::v1 as core;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    common,
+    metric::{Judge, Metric},
+    retrain_job::PullPolicy,
+    span::Span,
+};
+
+mod status;
+mod strategy;
+
+pub use status::{Decision, ModelRolloutStatus, RecordedReading, Rejection, Retry, RolloutPhase};
+pub use strategy::{Bake, BlueGreen, Canary, Progression, Shadow, Step, Strategy, Then};
+
+/// Serves a model and takes new versions through shadow and canary to full traffic, or back.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "anneal.dev",
+    version = "v1alpha1",
+    kind = "ModelRollout",
+    plural = "modelrollouts",
+    shortname = "mro",
+    category = "anneal",
+    namespaced,
+    status = "ModelRolloutStatus",
+    derive = "PartialEq",
+    doc = "A ModelRollout serves a model and takes new versions through shadow and canary to full traffic, or rolls them back.",
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Step", type_ = "string", json_path = ".status.stepSummary"),
+    printcolumn(name = "Weight", type_ = "number", json_path = ".status.weight"),
+    printcolumn(name = "Verdict", type_ = "string", json_path = ".status.verdict"),
+    printcolumn(name = "Stable", type_ = "string", json_path = ".status.stable.version"),
+    printcolumn(name = "Candidate", type_ = "string", json_path = ".status.candidate.version"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("size(self.metadata.name) <= 40").message("metadata.name must have at most 40 characters, so that the names of its children fit"),
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be a DNS label that begins with a letter")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.strategy.rollbackTriggers.all(t, self.metrics.exists(m, m.name == t))").message("strategy.rollbackTriggers names a metric that metrics does not define"))]
+#[x_kube(validation = Rule::new("!has(self.strategy.steps) || self.strategy.steps.all(s, !has(s.rollbackTriggers) || s.rollbackTriggers.all(t, self.metrics.exists(m, m.name == t)))").message("rollbackTriggers of a step names a metric that metrics does not define"))]
+#[x_kube(validation = Rule::new("!has(self.strategy.bake) || self.strategy.bake.rollbackTriggers.all(t, self.metrics.exists(m, m.name == t))").message("strategy.bake.rollbackTriggers names a metric that metrics does not define"))]
+#[x_kube(validation = Rule::new("!has(self.strategy.steps) || (self.strategy.steps.map(s, s.weight).isSorted() && self.strategy.steps.all(s, self.strategy.steps.exists_one(t, t.weight == s.weight)))").message("the weights of strategy.steps must rise from step to step"))]
+#[x_kube(validation = Rule::new("self.metrics.all(m, self.metrics.exists_one(n, n.name == m.name))").message("metrics must have different names"))]
+pub struct ModelRolloutSpec {
+    /// Name of the model whose versions are served.
+    #[schemars(schema_with = "common::dns_label")]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("model is immutable: create another ModelRollout"))]
+    pub model: String,
+    /// Which version is to serve.
+    pub candidate: CandidateSource,
+    /// The pods that serve.
+    pub serving: Serving,
+    /// Where requests come from.
+    pub traffic: Traffic,
+    /// Where metrics are read.
+    pub prometheus: Prometheus,
+    /// How a new version takes over.
+    pub strategy: Strategy,
+    /// What can be read about a version.
+    #[schemars(length(min = 1, max = 16))]
+    pub metrics: Vec<Metric>,
+    /// How readings become verdicts.
+    pub judge: Judge,
+    /// While true, no version gets more traffic and none begins; a rollback still happens. Default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+    /// Back to a version that was stable here, at once. While it is set, no other version begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<ManualRollback>,
+}
+
+/// Back to a version that was stable here: at once if its pods still run, else as soon as they are ready.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ManualRollback {
+    /// The version, such as `v20261121.1`: one of `status.history`, or the one that is stable, to give up a candidate.
+    #[schemars(length(max = 32), regex(pattern = "^v[0-9]{8}\\.[0-9]+$"))]
+    pub target_version: String,
+    /// Why, in one line. It is recorded and told.
+    #[schemars(length(min = 1, max = 256))]
+    pub reason: String,
+}
+
+/// Which version is to serve. Exactly one of the forms.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum CandidateSource {
+    /// The newest version that may serve and was not rolled back here.
+    Follow(Follow),
+    /// This version, such as `v20261121.1`.
+    Version(#[schemars(length(max = 32), regex(pattern = "^v[0-9]{8}\\.[0-9]+$"))] String),
+}
+
+/// Which versions are followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Follow {
+    /// The newest version that passed its gates, or was approved where it had no baseline.
+    NewestApproved,
+}
+
+/// The pods that serve. Every version gets a Deployment of its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.port != self.shadowPort").message("port and shadowPort must differ"))]
+pub struct Serving {
+    /// Image with `anneal-trainer serve`.
+    #[schemars(length(min = 1, max = 512))]
+    pub image: String,
+    /// When to pull the image. Default IfNotPresent.
+    #[serde(default)]
+    pub image_pull_policy: PullPolicy,
+    /// Pods of each version that takes traffic. Default 2.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub replicas: i32,
+    /// Port of the container. Default 8080.
+    #[serde(default = "default_port")]
+    #[schemars(range(min = 1, max = 65_535))]
+    pub port: i32,
+    /// Port of the container for copied requests, by which the server can tell them from live ones. Default 8081.
+    #[serde(default = "default_shadow_port")]
+    #[schemars(range(min = 1, max = 65_535))]
+    pub shadow_port: i32,
+    /// Requests and limits of the serving container.
+    #[serde(default)]
+    #[schemars(schema_with = "common::preserve")]
+    pub resources: core::ResourceRequirements,
+    /// How long a version may take until all its pods are ready, before it is given up. Default 10m.
+    #[serde(default = "default_progress_deadline")]
+    pub progress_deadline: Span,
+}
+
+fn default_replicas() -> i32 {
+    2
+}
+fn default_port() -> i32 {
+    8080
+}
+fn default_shadow_port() -> i32 {
+    8081
+}
+fn default_progress_deadline() -> Span {
+    Span::from_secs(600)
+}
+
+/// Where requests come from: an HTTPRoute of this rollout's own, named after it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Traffic {
+    /// The Gateway API gateway that the route attaches to.
+    pub gateway: Gateway,
+}
+
+/// A gateway and the names served through it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Gateway {
+    /// Name of the Gateway.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Its namespace. Default: the rollout's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+    /// Host names of the route. Default: all that the gateway listens to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
+    pub hostnames: Vec<String>,
+}
+
+/// Where metrics are read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Prometheus {
+    /// Base URL, such as `http://prometheus.monitoring:9090`.
+    #[schemars(length(max = 512), regex(pattern = "^https?://[^\\s?#]+$"))]
+    pub url: String,
+    /// Label of the series that holds the model's name; the operator adds the matchers `<modelLabel>="<model>"`,
+    /// `<versionLabel>="<candidate>"` and `namespace="<namespace of the rollout>"` to every selector. Default `model`.
+    #[serde(default = "default_model_label")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-zA-Z_][a-zA-Z0-9_]*$"))]
+    pub model_label: String,
+    /// Label of the series that holds the version. Default `version`.
+    #[serde(default = "default_version_label")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-zA-Z_][a-zA-Z0-9_]*$"))]
+    pub version_label: String,
+    /// A newest sample that is older than this is stale, and a stale reading is no reading. Default 30s.
+    #[serde(default = "default_stale_after")]
+    pub stale_after: Span,
+}
+
+fn default_model_label() -> String {
+    "model".into()
+}
+fn default_version_label() -> String {
+    "version".into()
+}
+fn default_stale_after() -> Span {
+    Span::from_secs(30)
+}

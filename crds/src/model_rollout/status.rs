@@ -1,0 +1,195 @@
+//! Where a ModelRollout stands: the operator's decision log.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    common::{self, Condition, VersionRef},
+    weight::Weight,
+};
+
+/// Where a rollout stands. The operator's decision log: every child object follows from spec and status.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelRolloutStatus {
+    /// `metadata.generation` that this status was computed for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Where the rollout stands.
+    #[serde(default)]
+    pub phase: RolloutPhase,
+    /// The version in production; in a bake, the one that is watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stable: Option<VersionRef>,
+    /// In a bake, the version that was stable before and stays warm for the way back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<VersionRef>,
+    /// The version on its way, or the one that was rolled back last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<VersionRef>,
+    /// Percentage of live requests that the candidate is to answer.
+    #[serde(default)]
+    pub weight: Weight,
+    /// Step in short, such as `2/7`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_summary: Option<String>,
+    /// When the phase or step began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_started_at: Option<Time>,
+    /// When the data plane had taken the step's weights; the step's clock starts here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic_accepted_at: Option<Time>,
+    /// Since when readings are missing or requests too few; a step that holds for too long is rolled back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holding_since: Option<Time>,
+    /// The worst of the last verdicts: `Breach`, `NoData` or `Pass`; none if nothing was judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<String>,
+    /// A rollback that is decided and waits until the version that should answer instead has a ready pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_rollback: Option<Decision>,
+    /// The last decision, with what was read and what it was compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Decision>,
+    /// Versions that were rolled back here, newest last. They never come back by themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub rejected: Vec<Rejection>,
+    /// Versions that were stable here before, newest last, as far as `strategy.rollbackWindow` goes. To go back to one,
+    /// name it in `spec.rollback`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub history: Vec<VersionRef>,
+    /// The last `anneal.dev/retry` that was granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+    /// Ready, Reconciling, Stalled, Progressing, Paused, RolledBack, TrafficVerified, MetricsAvailable, InvalidCommand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "common::conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// A version that was rolled back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rejection {
+    /// Which one.
+    #[serde(flatten)]
+    pub version: VersionRef,
+    /// Why, CamelCase, such as `ThresholdBreached`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The text of the retry that it had before, which gives it no other one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retried: Option<String>,
+}
+
+/// Another try for a version that was rolled back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Retry {
+    /// Digest of the version's artifact.
+    pub digest: String,
+    /// The annotation's text, as far as it is remembered.
+    pub text: String,
+}
+
+/// Where a rollout stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RolloutPhase {
+    /// No version may serve yet.
+    #[default]
+    Pending,
+    /// The candidate's pods start; it takes no traffic.
+    Preparing,
+    /// Requests are copied to the candidate.
+    Shadow,
+    /// The candidate answers a share of live requests.
+    Canary,
+    /// The candidate has become stable and answers everything, and is watched; the one before stays warm.
+    Baking,
+    /// Someone asked for a version that was stable before; its pods start, and the stable version answers everything.
+    RollingBack,
+    /// The stable version answers everything.
+    Healthy,
+    /// The candidate was taken out of traffic; the stable version answers everything.
+    RolledBack,
+}
+
+impl RolloutPhase {
+    /// As status writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Preparing => "Preparing",
+            Self::Shadow => "Shadow",
+            Self::Canary => "Canary",
+            Self::Baking => "Baking",
+            Self::RollingBack => "RollingBack",
+            Self::Healthy => "Healthy",
+            Self::RolledBack => "RolledBack",
+        }
+    }
+
+    /// Whether a candidate is on its way to traffic that it does not have yet.
+    pub const fn is_moving(self) -> bool {
+        match self {
+            Self::Preparing | Self::Shadow | Self::Canary | Self::RollingBack => true,
+            Self::Pending | Self::Baking | Self::Healthy | Self::RolledBack => false,
+        }
+    }
+
+    /// Whether the data plane sends requests to stable version and candidate at once.
+    pub const fn shares_traffic(self) -> bool {
+        match self {
+            Self::Shadow | Self::Canary => true,
+            Self::Pending
+            | Self::Preparing
+            | Self::Baking
+            | Self::RollingBack
+            | Self::Healthy
+            | Self::RolledBack => false,
+        }
+    }
+
+    /// Whether a version answers requests on trial, and is judged by how it does.
+    pub const fn is_judged(self) -> bool {
+        match self {
+            Self::Shadow | Self::Canary | Self::Baking => true,
+            Self::Pending | Self::Preparing | Self::RollingBack | Self::Healthy | Self::RolledBack => false,
+        }
+    }
+}
+
+/// A decision and what it was made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Decision {
+    /// What was decided, CamelCase, such as `StepStarted` or `ThresholdBreached`.
+    pub reason: String,
+    /// The same in one sentence.
+    pub message: String,
+    /// When.
+    pub at: Time,
+    /// What was read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub readings: Vec<RecordedReading>,
+}
+
+/// One reading as it was compared.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordedReading {
+    /// Name of the metric.
+    pub metric: String,
+    /// `Pass`, `Breach` or why there was no verdict.
+    pub verdict: String,
+    /// What was read, with its unit, such as `0.034` or `412ms`.
+    pub value: String,
+    /// What it was compared with, such as `<= 0.01`.
+    pub bound: String,
+    /// The query that was sent.
+    pub query: String,
+}

@@ -1,0 +1,153 @@
+//! How a new version takes over: shadow, then a growing share, then a bake.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{span::Span, weight::Weight};
+
+/// How a new version takes over. Exactly one of `canary`, `steps` and `blueGreen`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Strategy {
+    /// First, requests are copied to the candidate and its answers thrown away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Shadow>,
+    /// Then the candidate takes a growing share.
+    #[serde(flatten)]
+    pub progression: Progression,
+    /// Last, the new version takes all requests and is watched, while the one before stays warm for the way back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bake: Option<Bake>,
+    /// Names of metrics. A step needs a fresh passing reading of each, and one breach in shadow or canary rolls back.
+    #[schemars(length(min = 1, max = 16), inner(length(max = 63)))]
+    pub rollback_triggers: Vec<String>,
+    /// How many versions that were stable before can be gone back to at once. Default 3.
+    #[serde(default = "default_rollback_window")]
+    #[schemars(range(min = 0, max = 10))]
+    pub rollback_window: u32,
+}
+
+/// How the candidate's share grows. Exactly one of the forms.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Progression {
+    /// By equal steps.
+    Canary(Canary),
+    /// By these steps. Their weights rise, and after the last one the candidate takes all requests.
+    Steps(#[schemars(length(min = 1, max = 100))] Vec<Step>),
+    /// All at once.
+    BlueGreen(BlueGreen),
+}
+
+/// Mirrored traffic.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Shadow {
+    /// Share of requests that are copied, from 1 to 100. Default 100.
+    #[serde(default = "default_percent")]
+    #[schemars(range(min = 1, max = 100))]
+    pub percent: i32,
+    /// Shortest time in shadow, such as `7d`.
+    pub duration: Span,
+    /// Fewest copied requests that the candidate must have answered. Default 100.
+    #[serde(default = "default_min_requests")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub min_requests: u32,
+}
+
+/// A growing share of live traffic: `initial`, then `increment` more at each step, up to `max`, then all of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.initial <= self.max").message("initial must not be above max"))]
+#[x_kube(validation = Rule::new("self.increment < 1 || (self.max - self.initial) / self.increment < 100").message("the canary must have at most 100 steps"))]
+pub struct Canary {
+    /// Percentage of the first step.
+    #[schemars(range(min = 1, max = 100))]
+    pub initial: i32,
+    /// Percentage points added at each further step.
+    #[schemars(range(min = 1, max = 100))]
+    pub increment: i32,
+    /// Shortest time at each step, such as `1d`.
+    pub interval: Span,
+    /// Percentage of the last step. The candidate takes all requests when that step has passed. Default 100.
+    #[serde(default = "default_percent")]
+    #[schemars(range(min = 1, max = 100))]
+    pub max: i32,
+    /// Fewest requests that the candidate must have answered at each step. Default 100.
+    #[serde(default = "default_min_requests")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub min_requests: u32,
+}
+
+/// One step of a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// The candidate's share in percent, above 0, with at most one decimal: 0.5 is one request in two hundred.
+    #[schemars(schema_with = "positive_weight")]
+    pub weight: Weight,
+    /// Shortest time at this step, such as `1h`.
+    pub duration: Span,
+    /// Fewest requests that the candidate must have answered at this step. Default 100.
+    #[serde(default = "default_min_requests")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub min_requests: u32,
+    /// What follows when the step has passed. Default Advance.
+    #[serde(default)]
+    pub then: Then,
+    /// Names of metrics that count at this step, in place of `strategy.rollbackTriggers`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16), inner(length(max = 63)))]
+    pub rollback_triggers: Option<Vec<String>>,
+}
+
+/// What follows when a step has passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Then {
+    /// The next step.
+    #[default]
+    Advance,
+    /// The step goes on, and is judged, until someone promotes the candidate.
+    Pause,
+}
+
+/// One step from nothing to everything.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BlueGreen {
+    /// Shortest time with all requests before the candidate is stable, such as `1h`.
+    pub duration: Span,
+    /// Fewest requests that the candidate must have answered by then. Default 100.
+    #[serde(default = "default_min_requests")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub min_requests: u32,
+}
+
+/// The new version takes all requests and is watched, with the one before it ready to take them back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Bake {
+    /// How long, such as `14d`.
+    pub duration: Span,
+    /// Names of metrics. One breach takes the version before it back; without fresh readings the bake does not end.
+    #[schemars(length(min = 1, max = 16), inner(length(max = 63)))]
+    pub rollback_triggers: Vec<String>,
+}
+
+fn default_percent() -> i32 {
+    100
+}
+fn default_min_requests() -> u32 {
+    100
+}
+fn default_rollback_window() -> u32 {
+    3
+}
+
+/// A weight that is one: 0 is no step.
+fn positive_weight(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let mut schema = Weight::json_schema(generator);
+    schema.insert("minimum".into(), 0.1.into());
+    schema
+}

@@ -1,0 +1,188 @@
+//! By hand: what people ask for, in the spec and with annotations, comes before anything that the operator decides.
+//!
+//! Called by [`super::plan`]. `command` says what is asked for, and this says what follows.
+
+use anneal_crds::{
+    ModelVersion, VersionRef,
+    model_rollout::{Retry, RolloutPhase},
+    names,
+};
+
+use super::{
+    command::{self, Command, Place},
+    draft::Draft,
+    select::Obstacle,
+    transition::Fate,
+};
+use crate::{condition::Truth, plan::Severity};
+
+const PAUSED: &str = "Paused";
+const INVALID_COMMAND: &str = "InvalidCommand";
+
+impl Draft<'_> {
+    /// Conditions that are there only while someone pauses, or asks for what cannot be understood.
+    pub(super) fn note_commands(&mut self) {
+        let unknown_target = self.rollback_target().and_then(Result::err);
+        // Whoever wanted a rollback wants no version to get more traffic.
+        self.pause = command::pause(self.rollout).or_else(|| unknown_target.clone());
+        let pause = self.pause.clone();
+        self.condition_if(PAUSED, "Paused", pause.as_deref());
+        let contradiction = self.command(names::ANNOTATION_RETRY).zip(self.command(names::ANNOTATION_ABORT));
+        let contradiction =
+            contradiction.filter(|(retry, abort)| retry.version == abort.version).map(|(retry, _)| {
+                format!(
+                    "{} and {} both name {}. Remove one.",
+                    names::ANNOTATION_RETRY,
+                    names::ANNOTATION_ABORT,
+                    retry.version
+                )
+            });
+        let wrong = [
+            command::of_version(self.rollout, names::ANNOTATION_ABORT).and_then(Result::err),
+            command::of_version(self.rollout, names::ANNOTATION_RETRY).and_then(Result::err),
+            command::promote(self.rollout).and_then(Result::err),
+            contradiction,
+            unknown_target,
+        ];
+        let wrong: Vec<String> = wrong.into_iter().flatten().collect();
+        let said = (!wrong.is_empty()).then(|| wrong.join(" "));
+        self.condition_if(INVALID_COMMAND, "NotUnderstood", said.as_deref());
+    }
+
+    fn condition_if(&mut self, type_: &str, reason: &str, message: Option<&str>) {
+        match message {
+            Some(message) => self.condition(type_, Truth::True, reason, message),
+            None => self.status.conditions.retain(|condition| condition.type_ != type_),
+        }
+    }
+
+    fn command(&self, key: &str) -> Option<Command> {
+        command::of_version(self.rollout, key)?.ok()
+    }
+
+    /// Whether a version that was rolled back has been given another try that it has not used up.
+    pub(super) fn granted_retry(&self, digest: &str) -> bool {
+        let rejected = self.status.rejected.iter().any(|rejection| rejection.version.digest == digest);
+        !rejected && self.status.retry.as_ref().is_some_and(|retry| retry.digest == digest)
+    }
+
+    /// The text of the retry that a version had before it was rolled back for good, as its mark has it.
+    pub(super) fn retry_marked_on(&self, version: &ModelVersion) -> Option<String> {
+        let key = format!("{}/{}", names::ANNOTATION_ROLLED_BACK_IN, self.rollout.metadata.name.as_deref()?);
+        version.metadata.annotations.as_ref()?.get(&key).filter(|text| *text != names::MARK).cloned()
+    }
+
+    /// A version that was rolled back may try again, once for each text.
+    pub(super) fn grant_retry(&mut self) {
+        let Some(retry) = self.command(names::ANNOTATION_RETRY) else { return };
+        if self.command(names::ANNOTATION_ABORT).is_some_and(|abort| abort.version == retry.version) {
+            return;
+        }
+        let Some(version) =
+            self.snapshot.versions.iter().find(|version| version.spec.version == retry.version)
+        else {
+            return;
+        };
+        let digest = &version.spec.artifact.digest;
+        let recorded = self.status.rejected.iter().find(|rejection| rejection.version.digest == *digest);
+        let used =
+            recorded.map_or_else(|| self.retry_marked_on(version), |rejection| rejection.retried.clone());
+        if used.as_ref() == Some(&retry.text) || !self.rejected_digests().contains(digest) {
+            return;
+        }
+        self.status.rejected.retain(|rejection| rejection.version.digest != *digest);
+        self.status.retry = Some(Retry { digest: digest.clone(), text: retry.text.clone() });
+        let message = format!("{} may try again, {}.", retry.version, retry.because());
+        self.note(Severity::Normal, "Retried", &message);
+    }
+
+    /// Whether someone has given up the version that is on its way or on trial; then that is done.
+    pub(super) fn obey_abort(&mut self) -> bool {
+        let Some(abort) = self.command(names::ANNOTATION_ABORT) else { return false };
+        let phase = self.status.phase;
+        let meant = match phase {
+            RolloutPhase::Preparing | RolloutPhase::Shadow | RolloutPhase::Canary => {
+                self.status.candidate.clone().filter(|_| self.status.stable.is_some())
+            }
+            RolloutPhase::Baking => self.status.stable.clone(),
+            RolloutPhase::Pending
+            | RolloutPhase::RollingBack
+            | RolloutPhase::Healthy
+            | RolloutPhase::RolledBack => None,
+        };
+        let Some(version) = meant.filter(|version| version.version == abort.version) else { return false };
+        let message = format!("{} was aborted in {}, {}.", version.version, phase.name(), abort.because());
+        self.give_up(&version, Fate::Rejected, "Aborted", &message, vec![]);
+        true
+    }
+
+    /// Whether `spec.rollback` decides what serves; then it has.
+    pub(super) fn obey_rollback(&mut self) -> bool {
+        let (Some(wanted), Some(target)) = (&self.rollout.spec.rollback, self.rollback_target()) else {
+            return false;
+        };
+        let who = command::writer(self.rollout, &["f:spec", "f:rollback"]);
+        let message =
+            format!("spec.rollback asks for {}, set by {who}: {}", wanted.target_version, wanted.reason);
+        match target {
+            Ok(target) if self.status.stable.as_ref() == Some(&target) => self.keep_stable(&message),
+            Ok(target) => self.go_back(&target, Fate::Rejected, "RolledBackByHand", &message),
+            Err(_) => return false,
+        }
+        true
+    }
+
+    /// The version that `spec.rollback` names: the stable one, or one that was.
+    fn rollback_target(&self) -> Option<Result<VersionRef, String>> {
+        let wanted = &self.rollout.spec.rollback.as_ref()?.target_version;
+        let status = &self.status;
+        let stable = status.stable.as_ref()?;
+        let starting = status.candidate.iter().filter(|_| status.phase == RolloutPhase::RollingBack);
+        let known =
+            [stable].into_iter().chain(&status.previous).chain(status.history.iter().rev()).chain(starting);
+        let found = known.clone().find(|version| version.version == *wanted).cloned();
+        Some(found.ok_or_else(|| {
+            let known: Vec<&str> = known.map(|version| version.version.as_str()).collect();
+            format!(
+                "spec.rollback.targetVersion is {wanted}, which was not stable here lately; known are {}. Correct or remove it: nothing advances meanwhile.",
+                known.join(", ")
+            )
+        }))
+    }
+
+    /// Someone wants the stable version and no other one.
+    fn keep_stable(&mut self, message: &str) {
+        match (self.status.phase, self.status.candidate.clone(), self.status.stable.clone()) {
+            (RolloutPhase::Preparing | RolloutPhase::Shadow | RolloutPhase::Canary, Some(candidate), _) => {
+                self.give_up(&candidate, Fate::Rejected, "RolledBackByHand", message, vec![]);
+            }
+            (RolloutPhase::RollingBack, Some(target), _) => {
+                self.give_up(&target, Fate::Withdrawn, "CandidateWithdrawn", message, vec![]);
+            }
+            (RolloutPhase::Baking, _, Some(stable)) => self.judge_step(&stable),
+            (
+                RolloutPhase::Pending
+                | RolloutPhase::Preparing
+                | RolloutPhase::Shadow
+                | RolloutPhase::Canary
+                | RolloutPhase::Baking
+                | RolloutPhase::RollingBack
+                | RolloutPhase::Healthy
+                | RolloutPhase::RolledBack,
+                _,
+                _,
+            ) => {
+                let message = format!("{message} Remove spec.rollback to let other versions begin.");
+                self.stay(Some(Obstacle { reason: "HeldByRollback", message }));
+            }
+        }
+    }
+
+    /// The promotion that someone asks for from where `version` stands now.
+    pub(super) fn promotion(&self, version: &VersionRef) -> Option<(Command, Place)> {
+        let (command, place) = command::promote(self.rollout)?.ok()?;
+        let status = &self.status;
+        (command.version == version.version && place.is(status.phase, status.weight))
+            .then_some((command, place))
+    }
+}

@@ -1,0 +1,122 @@
+//! Commands: what people ask for with annotations on the rollout.
+//!
+//! Called by [`super::plan`]. A command names the version, and the step if it needs one, that it is meant for. So it does
+//! its work once, and one that a GitOps repository still carries means nothing to any later version.
+
+use anneal_crds::{ModelRollout, Weight, common::shorten, model_rollout::RolloutPhase, names};
+
+/// Longest reason that is recorded, in bytes.
+const MAX_WHY: usize = 200;
+
+/// A command as it was given.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Command {
+    /// The version that it is meant for.
+    pub(super) version: String,
+    /// Why, in one line.
+    pub(super) why: String,
+    /// Who, as the API server has it: the name of the tool that wrote the annotation.
+    pub(super) who: String,
+    /// The whole text.
+    pub(super) text: String,
+}
+
+impl Command {
+    /// For people.
+    pub(super) fn because(&self) -> String {
+        format!("asked for by {}: {}", self.who, self.why)
+    }
+}
+
+/// What a promotion leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Shadow.
+    Shadow,
+    /// The step with this weight.
+    Step(Weight),
+    /// The bake.
+    Baking,
+    /// Every step that is left.
+    Full,
+}
+
+impl Place {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "Shadow" => Some(Self::Shadow),
+            "Baking" => Some(Self::Baking),
+            "full" => Some(Self::Full),
+            percent => serde_json::from_str(percent.trim_end_matches('%')).ok().map(Self::Step),
+        }
+    }
+
+    /// Whether a version in this phase, at this weight, stands there.
+    pub(super) fn is(self, phase: RolloutPhase, weight: Weight) -> bool {
+        match self {
+            Self::Shadow => phase == RolloutPhase::Shadow,
+            Self::Step(step) => phase == RolloutPhase::Canary && step == weight,
+            Self::Baking => phase == RolloutPhase::Baking,
+            Self::Full => phase == RolloutPhase::Shadow || phase == RolloutPhase::Canary,
+        }
+    }
+}
+
+/// `<version>: <why>`, as the annotation `key` has it.
+pub(super) fn of_version(rollout: &ModelRollout, key: &str) -> Option<Result<Command, String>> {
+    let command = read(rollout, key, |target| Some((target.to_owned(), ())), "v20261121.2: why")?;
+    Some(command.map(|(command, ())| command))
+}
+
+/// `<version>@<place>: <why>`, as `anneal.dev/promote` has it.
+pub(super) fn promote(rollout: &ModelRollout) -> Option<Result<(Command, Place), String>> {
+    let target = |target: &str| {
+        let (version, place) = target.split_once('@')?;
+        Some((version.to_owned(), Place::parse(place)?))
+    };
+    read(rollout, names::ANNOTATION_PROMOTE, target, "v20261121.2@Shadow: why, or @10 or @Baking or @full")
+}
+
+fn read<T>(
+    rollout: &ModelRollout,
+    key: &str,
+    target: impl Fn(&str) -> Option<(String, T)>,
+    form: &str,
+) -> Option<Result<(Command, T), String>> {
+    let text = rollout.metadata.annotations.as_ref()?.get(key)?;
+    let parsed = text.split_once(':').and_then(|(what, why)| {
+        let (version, place) = target(what.trim())?;
+        let why = why.trim();
+        let is_version = super::select::order(&version) != (0, 0);
+        let command = || Command {
+            version,
+            why: shorten(why, MAX_WHY).into_owned(),
+            who: writer(rollout, &["f:metadata", "f:annotations", &format!("f:{key}")]),
+            text: shorten(text, MAX_WHY).into_owned(),
+        };
+        (is_version && !why.is_empty()).then(|| (command(), place))
+    });
+    Some(parsed.ok_or_else(|| {
+        format!("{key} is `{}`, which is not understood. Write `{form}`.", shorten(text, MAX_WHY))
+    }))
+}
+
+/// Who wrote a field, by the API server's record: the name of a tool such as `kubectl-annotate` or `argocd-controller`.
+pub(super) fn writer(rollout: &ModelRollout, path: &[&str]) -> String {
+    let entries = rollout.metadata.managed_fields.iter().flatten();
+    let mut writers = entries.filter(|entry| {
+        let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
+        path.iter().try_fold(fields, |at, part| Some(at?.get(part))).flatten().is_some()
+    });
+    writers.next_back().and_then(|entry| entry.manager.clone()).unwrap_or_else(|| "someone".to_owned())
+}
+
+/// Why nothing may advance now, and who said so; none if it may.
+pub(super) fn pause(rollout: &ModelRollout) -> Option<String> {
+    if rollout.spec.paused {
+        return Some(format!("spec.paused is true, set by {}.", writer(rollout, &["f:spec", "f:paused"])));
+    }
+    let why = rollout.metadata.annotations.as_ref()?.get(names::ANNOTATION_PAUSE)?;
+    let who = writer(rollout, &["f:metadata", "f:annotations", &format!("f:{}", names::ANNOTATION_PAUSE)]);
+    Some(format!("{} is set by {who}: {}", names::ANNOTATION_PAUSE, shorten(why.trim(), MAX_WHY)))
+}

@@ -1,0 +1,161 @@
+//! The steps of a strategy: who is on trial, and what a step asks for before it may end.
+
+use anneal_crds::{
+    ModelRolloutSpec, ModelRolloutStatus, Span, VersionRef, Weight,
+    model_rollout::{Canary, Progression, RolloutPhase, Step, Strategy, Then},
+};
+
+/// The canary's steps in their order. Their weights lie above zero and rise, whatever the spec says.
+pub(super) fn steps(strategy: &Strategy) -> Vec<Step> {
+    let mut steps: Vec<Step> = match &strategy.progression {
+        Progression::Canary(canary) => weights(canary).map(|weight| step_of(canary, weight)).collect(),
+        Progression::Steps(steps) => steps.clone(),
+        Progression::BlueGreen(all) => vec![Step {
+            weight: Weight::FULL,
+            duration: all.duration,
+            min_requests: all.min_requests,
+            then: Then::Advance,
+            rollback_triggers: None,
+        }],
+    };
+    steps.retain(|step| step.weight > Weight::ZERO);
+    steps.sort_by_key(|step| step.weight);
+    steps.dedup_by_key(|step| step.weight);
+    steps
+}
+
+fn weights(canary: &Canary) -> impl Iterator<Item = Weight> {
+    let increment = usize::try_from(canary.increment.max(1)).unwrap_or(1);
+    let (initial, max) = (canary.initial.clamp(1, 100), canary.max.clamp(1, 100));
+    (initial..max).step_by(increment).chain([max]).map(Weight::from_percent)
+}
+
+fn step_of(canary: &Canary, weight: Weight) -> Step {
+    Step {
+        weight,
+        duration: canary.interval,
+        min_requests: canary.min_requests,
+        then: Then::Advance,
+        rollback_triggers: None,
+    }
+}
+
+/// What a step asks for before it may end.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Terms {
+    /// Shortest time.
+    pub(super) duration: Span,
+    /// Fewest requests that the version on trial must have answered.
+    pub(super) min_requests: u32,
+    /// Metrics that must pass.
+    pub(super) triggers: Vec<String>,
+    /// What follows.
+    pub(super) then: Then,
+}
+
+/// The terms of the step that `status` is in. None if nothing is judged, and if the strategy, which may have changed
+/// since the step began, does not have it any more.
+pub(super) fn terms(strategy: &Strategy, status: &ModelRolloutStatus) -> Option<Terms> {
+    match status.phase {
+        RolloutPhase::Shadow => strategy.shadow.as_ref().map(|shadow| Terms {
+            duration: shadow.duration,
+            min_requests: shadow.min_requests,
+            triggers: strategy.rollback_triggers.clone(),
+            then: Then::Advance,
+        }),
+        RolloutPhase::Canary => {
+            let step = steps(strategy).into_iter().find(|step| step.weight == status.weight)?;
+            Some(Terms {
+                duration: step.duration,
+                min_requests: step.min_requests,
+                triggers: step.rollback_triggers.unwrap_or_else(|| strategy.rollback_triggers.clone()),
+                then: step.then,
+            })
+        }
+        RolloutPhase::Baking => strategy.bake.as_ref().map(|bake| Terms {
+            duration: bake.duration,
+            min_requests: 0,
+            triggers: bake.rollback_triggers.clone(),
+            then: Then::Advance,
+        }),
+        RolloutPhase::Pending
+        | RolloutPhase::Preparing
+        | RolloutPhase::RollingBack
+        | RolloutPhase::Healthy
+        | RolloutPhase::RolledBack => None,
+    }
+}
+
+/// Metrics that can roll the version on trial back: those of its step, or of the strategy if that has no such step.
+pub(super) fn triggers(spec: &ModelRolloutSpec, status: &ModelRolloutStatus) -> Vec<String> {
+    terms(&spec.strategy, status)
+        .map_or_else(|| spec.strategy.rollback_triggers.clone(), |terms| terms.triggers)
+}
+
+/// The version that is judged by how it answers.
+pub(super) fn on_trial(status: &ModelRolloutStatus) -> Option<&VersionRef> {
+    match status.phase {
+        RolloutPhase::Shadow | RolloutPhase::Canary => status.candidate.as_ref(),
+        RolloutPhase::Baking => status.stable.as_ref(),
+        RolloutPhase::Pending
+        | RolloutPhase::Preparing
+        | RolloutPhase::RollingBack
+        | RolloutPhase::Healthy
+        | RolloutPhase::RolledBack => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anneal_crds::model_rollout::BlueGreen;
+    use proptest::{collection::vec, prop_assert, prop_assert_eq, prop_assume, proptest};
+
+    use super::*;
+
+    fn strategy(progression: Progression) -> Strategy {
+        Strategy { shadow: None, progression, bake: None, rollback_triggers: vec![], rollback_window: 3 }
+    }
+
+    fn canary(initial: i32, increment: i32, max: i32) -> Strategy {
+        let interval = Span::from_secs(1);
+        strategy(Progression::Canary(Canary { initial, increment, interval, max, min_requests: 1 }))
+    }
+
+    fn percents(strategy: &Strategy) -> Vec<String> {
+        steps(strategy).iter().map(|step| step.weight.to_string()).collect()
+    }
+
+    #[test]
+    fn ten_plus_fifteen_a_day_reaches_everything_in_seven_steps() {
+        assert_eq!(percents(&canary(10, 15, 100)), ["10", "25", "40", "55", "70", "85", "100"]);
+        assert_eq!(percents(&canary(20, 50, 100)), ["20", "70", "100"]);
+        assert_eq!(percents(&canary(100, 1, 100)), ["100"]);
+        let all = BlueGreen { duration: Span::from_secs(1), min_requests: 1 };
+        assert_eq!(percents(&strategy(Progression::BlueGreen(all))), ["100"]);
+    }
+
+    fn rises_strictly(steps: &[Step]) -> bool {
+        steps.windows(2).all(|pair| pair[0].weight < pair[1].weight)
+    }
+
+    proptest! {
+        #[test]
+        fn steps_rise_strictly_from_initial_to_max(initial in 1..=100, increment in 1..=100, max in 1..=100) {
+            prop_assume!(initial <= max);
+            let steps = steps(&canary(initial, increment, max));
+            prop_assert_eq!(steps[0].weight, Weight::from_percent(initial));
+            prop_assert_eq!(steps[steps.len() - 1].weight, Weight::from_percent(max));
+            prop_assert!(rises_strictly(&steps));
+        }
+
+        #[test]
+        fn no_list_makes_a_step_of_nothing_or_a_step_back(weights in vec(0..=1000, 0..8)) {
+            let step = |weight: i32| Step {
+                weight: Weight::from_per_mille(weight), ..step_of(
+                    &Canary { initial: 1, increment: 1, interval: Span::from_secs(1), max: 1, min_requests: 1 }, Weight::FULL)
+            };
+            let steps = steps(&strategy(Progression::Steps(weights.into_iter().map(step).collect())));
+            prop_assert!(rises_strictly(&steps) && steps.iter().all(|step| step.weight > Weight::ZERO));
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! Transitions: every way from one phase to another, and what is written down with it.
+//!
+//! Called by `plan`, `step` and `by_hand`, which say when. Rolling back has no precondition but one: where the version
+//! that should answer instead has no ready pod and the one on trial has, `judge.onStableUnavailable` decides.
+
+use anneal_crds::{
+    VersionRef, Weight,
+    metric::OnStableUnavailable,
+    model_rollout::{Decision, RecordedReading, Rejection, RolloutPhase},
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{
+    draft::{Draft, RECHECK},
+    steps,
+};
+use crate::{condition::KState, plan::Severity};
+
+/// How many rolled back versions are remembered in status; the annotations remember all.
+pub(super) const MAX_REJECTED: usize = 64;
+/// How many former stable versions are remembered, whatever the spec says.
+const MAX_HISTORY: usize = 10;
+
+/// What becomes of a version that leaves traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It failed, and never comes back by itself.
+    Rejected,
+    /// Someone took it back; it may be asked for again.
+    Withdrawn,
+}
+
+/// Why a step ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// It showed what it had to show.
+    Passed,
+    /// Someone said so: who and why.
+    ByHand(String),
+}
+
+impl Cause {
+    fn tell(self, reason: &'static str, message: String) -> (&'static str, String) {
+        match self {
+            Self::Passed => (reason, message),
+            Self::ByHand(why) => (PROMOTED_BY_HAND, format!("{why} {message}")),
+        }
+    }
+}
+
+/// Reason of a step or a bake that ended because someone said so.
+pub(super) const PROMOTED_BY_HAND: &str = "PromotedByHand";
+
+impl Draft<'_> {
+    /// A version begins, at weight 0.
+    pub(super) fn prepare(&mut self, candidate: VersionRef, reason: &str, message: &str) {
+        self.status.candidate = Some(candidate);
+        self.enter(RolloutPhase::Preparing, Weight::ZERO, reason, message, vec![]);
+    }
+
+    /// Its pods are ready.
+    pub(super) fn leave_preparing(&mut self, candidate: &VersionRef) {
+        let version = candidate.version.clone();
+        if self.status.stable.is_none() {
+            let message = format!("{version} is the first version and takes all traffic.");
+            return self.promote(candidate, "Bootstrapped", &message, vec![]);
+        }
+        match self.rollout.spec.strategy.shadow.clone() {
+            Some(shadow) => {
+                let message = format!(
+                    "{version} gets a copy of {} % of the requests for {}.",
+                    shadow.percent, shadow.duration
+                );
+                self.enter(RolloutPhase::Shadow, Weight::ZERO, "Shadow", &message, vec![]);
+            }
+            None => self.next_step(candidate, Cause::Passed, vec![]),
+        }
+    }
+
+    /// The first step above the present weight, or the end of all steps.
+    pub(super) fn next_step(&mut self, candidate: &VersionRef, cause: Cause, readings: Vec<RecordedReading>) {
+        let steps = steps::steps(&self.rollout.spec.strategy);
+        let next = steps.iter().position(|step| step.weight > self.status.weight);
+        match next.and_then(|index| Some((index, steps.get(index)?))) {
+            Some((index, step)) => {
+                let message = format!(
+                    "{} takes {} % (step {} of {}).",
+                    candidate.version,
+                    step.weight,
+                    index + 1,
+                    steps.len()
+                );
+                let (reason, message) = cause.tell("StepStarted", message);
+                self.enter(RolloutPhase::Canary, step.weight, reason, &message, readings);
+            }
+            // Without any step nothing could ever show that the version is good.
+            None if steps.is_empty() => self.kstatus(
+                KState::Stalled,
+                "NoSteps",
+                "spec.strategy has no step with a weight above 0. Add one.",
+            ),
+            None => {
+                let message = format!("{} has left its last step and is stable now.", candidate.version);
+                let (reason, message) = cause.tell("Promoted", message);
+                self.promote(candidate, reason, &message, readings);
+            }
+        }
+    }
+
+    /// The candidate takes all requests, and is watched for a while where the strategy says so.
+    pub(super) fn promote(
+        &mut self,
+        candidate: &VersionRef,
+        reason: &str,
+        message: &str,
+        readings: Vec<RecordedReading>,
+    ) {
+        let before = self.status.stable.replace(candidate.clone());
+        self.status.candidate = None;
+        let bake = self.rollout.spec.strategy.bake.clone();
+        self.remember(before.clone());
+        match bake.zip(before) {
+            Some((bake, previous)) => {
+                let message = format!(
+                    "{message} It is watched for {}; {} stays warm.",
+                    bake.duration, previous.version
+                );
+                self.status.previous = Some(previous);
+                self.enter(RolloutPhase::Baking, Weight::ZERO, reason, &message, readings);
+            }
+            None => self.enter(RolloutPhase::Healthy, Weight::ZERO, reason, message, readings),
+        }
+    }
+
+    /// The watch is over.
+    pub(super) fn end_bake(&mut self, reason: &str, message: &str, readings: Vec<RecordedReading>) {
+        self.status.previous = None;
+        self.enter(RolloutPhase::Healthy, Weight::ZERO, reason, message, readings);
+    }
+
+    /// A former stable version can be gone back to, as far as the window goes.
+    fn remember(&mut self, version: Option<VersionRef>) {
+        let window = usize::try_from(self.rollout.spec.strategy.rollback_window).unwrap_or(MAX_HISTORY);
+        let stable = self.status.stable.clone();
+        let history = &mut self.status.history;
+        history.retain(|known| Some(known) != version.as_ref() && Some(known) != stable.as_ref());
+        history.extend(version);
+        let surplus = history.len().saturating_sub(window.min(MAX_HISTORY));
+        history.drain(..surplus);
+    }
+
+    /// The version on trial, or on its way there, leaves traffic.
+    pub(super) fn give_up(
+        &mut self,
+        version: &VersionRef,
+        fate: Fate,
+        reason: &str,
+        message: &str,
+        readings: Vec<RecordedReading>,
+    ) {
+        if let Some(other) = self.nobody_instead(version) {
+            return self.keep_for_want_of(&other, fate, reason, message, readings);
+        }
+        match (self.status.phase, self.status.previous.clone()) {
+            (RolloutPhase::Baking, Some(previous)) => {
+                self.switch_back(&previous, fate, reason, message, readings);
+            }
+            (RolloutPhase::Baking, None) => {
+                let message = format!(
+                    "{message} There is no version to go back to. Retrain, or name one in spec.rollback."
+                );
+                self.kstatus(KState::Stalled, reason, &message);
+            }
+            (
+                RolloutPhase::Pending
+                | RolloutPhase::Preparing
+                | RolloutPhase::Shadow
+                | RolloutPhase::Canary
+                | RolloutPhase::RollingBack
+                | RolloutPhase::Healthy
+                | RolloutPhase::RolledBack,
+                _,
+            ) => {
+                self.note_fate(version, fate, reason);
+                self.status.candidate = Some(version.clone());
+                self.enter(RolloutPhase::RolledBack, Weight::ZERO, reason, message, readings);
+            }
+        }
+    }
+
+    fn note_fate(&mut self, version: &VersionRef, fate: Fate, reason: &str) {
+        match fate {
+            Fate::Rejected => {
+                let granted = self.status.retry.as_ref().filter(|retry| retry.digest == version.digest);
+                let retried = granted.map(|retry| retry.text.clone());
+                // What failed is not gone back to.
+                self.status.history.retain(|known| known.digest != version.digest);
+                let rejected = &mut self.status.rejected;
+                rejected.retain(|known| known.version.digest != version.digest);
+                rejected.push(Rejection {
+                    version: version.clone(),
+                    reason: Some(reason.to_owned()),
+                    retried,
+                });
+                let surplus = rejected.len().saturating_sub(MAX_REJECTED);
+                rejected.drain(..surplus);
+            }
+            Fate::Withdrawn => {}
+        }
+    }
+
+    /// The version that would have to answer in place of `version` and has no ready pod, although `version` has one and
+    /// takes live requests: going back would turn answers into errors.
+    fn nobody_instead(&self, version: &VersionRef) -> Option<VersionRef> {
+        let other = match self.status.phase {
+            RolloutPhase::Canary => self.status.stable.clone(),
+            RolloutPhase::Baking => self.status.previous.clone(),
+            RolloutPhase::Pending
+            | RolloutPhase::Preparing
+            | RolloutPhase::Shadow
+            | RolloutPhase::RollingBack
+            | RolloutPhase::Healthy
+            | RolloutPhase::RolledBack => None,
+        };
+        match self.rollout.spec.judge.on_stable_unavailable {
+            OnStableUnavailable::Hold => {
+                other.filter(|other| self.unavailable(other) && !self.unavailable(version))
+            }
+            OnStableUnavailable::Rollback => None,
+        }
+    }
+
+    /// The rollback is decided and waits for pods; a reading that has become good again does not undo it.
+    fn keep_for_want_of(
+        &mut self,
+        other: &VersionRef,
+        fate: Fate,
+        reason: &str,
+        message: &str,
+        readings: Vec<RecordedReading>,
+    ) {
+        let why = format!(
+            "{message} {} should answer instead and has no ready pod, so traffic stays as it is until it has one. Set judge.onStableUnavailable to Rollback to go back regardless.",
+            other.version
+        );
+        let told = self.rollout.status.as_ref().is_some_and(|before| {
+            before.conditions.iter().any(|told| told.reason == "StableUnavailable" && told.status == "True")
+        });
+        if !told {
+            self.note(Severity::Warning, "StableUnavailable", &why);
+        }
+        match fate {
+            Fate::Rejected => {
+                self.status.waiting_rollback.get_or_insert(Decision {
+                    reason: reason.to_owned(),
+                    message: message.to_owned(),
+                    at: Time(self.now),
+                    readings,
+                });
+            }
+            // Whoever asked for it still does.
+            Fate::Withdrawn => {}
+        }
+        self.wake_at_latest(RECHECK);
+        self.kstatus(KState::Stalled, "StableUnavailable", &why);
+    }
+
+    /// To a version that was stable here: at once if one of its pods is ready, else when all are.
+    pub(super) fn go_back(&mut self, target: &VersionRef, fate: Fate, reason: &str, message: &str) {
+        let starting =
+            self.status.phase == RolloutPhase::RollingBack && self.status.candidate.as_ref() == Some(target);
+        if self.ready(target) || (!starting && !self.unavailable(target)) {
+            return self.switch_back(target, fate, reason, message, vec![]);
+        }
+        if !starting {
+            self.status.candidate = Some(target.clone());
+            self.status.previous = None;
+            let message = format!("{message} Its pods start.");
+            return self.enter(RolloutPhase::RollingBack, Weight::ZERO, "RollingBack", &message, vec![]);
+        }
+        self.wake_at_latest(RECHECK);
+        let trouble = if self.version(target).is_none() {
+            Some((
+                "TargetRecordMissing".to_owned(),
+                format!(
+                    "ModelVersion {} is gone, so its pods cannot be made. Restore it from a backup.",
+                    target.name
+                ),
+            ))
+        } else {
+            self.pod_trouble(target).map(|trouble| (trouble.reason, trouble.message))
+        };
+        match trouble {
+            Some((reason, message)) => self.kstatus(KState::Stalled, &reason, &message),
+            None => {
+                let message = format!("The pods of {} start; then it takes all requests.", target.version);
+                self.kstatus(KState::Reconciling, "RollingBack", &message);
+            }
+        }
+    }
+
+    /// All requests go to `target` in place of the stable version.
+    fn switch_back(
+        &mut self,
+        target: &VersionRef,
+        fate: Fate,
+        reason: &str,
+        message: &str,
+        readings: Vec<RecordedReading>,
+    ) {
+        let left = self.status.stable.replace(target.clone());
+        if let Some(left) = &left {
+            self.note_fate(left, fate, reason);
+        }
+        self.remember(left.clone().filter(|_| fate == Fate::Withdrawn));
+        self.status.previous = None;
+        self.status.candidate = left;
+        self.enter(RolloutPhase::RolledBack, Weight::ZERO, reason, message, readings);
+    }
+}

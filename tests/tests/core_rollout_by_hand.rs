@@ -1,0 +1,488 @@
+//! What people ask for by spec and by annotation, and the watch after the last step.
+
+#![expect(clippy::unwrap_used, reason = "this is a test")]
+
+use anneal_core::{object::Kind, plan::Action};
+use anneal_crds::{ModelRolloutStatus, Weight, model_rollout::RolloutPhase as P, names};
+use anneal_tests::cases::{self, BLIND, Read, RolloutCase};
+use serde_json::{Value, json};
+
+fn case(status: Value) -> RolloutCase {
+    RolloutCase::new(status).unwrap()
+}
+
+fn healthy() -> Value {
+    json!({"observedGeneration": 1, "phase": "Healthy", "stable": cases::reference(1), "trafficAcceptedAt": cases::ago(600)})
+}
+
+/// Version 2 is watched, and version 1 stays warm.
+fn baking() -> RolloutCase {
+    let mut status = healthy();
+    status["phase"] = "Baking".into();
+    status["stable"] = cases::reference(2);
+    status["previous"] = cases::reference(1);
+    status["history"] = json!([cases::reference(1)]);
+    status["stepStartedAt"] = cases::ago(60).into();
+    status["trafficAcceptedAt"] = cases::ago(60).into();
+    let mut case = case(healthy());
+    let bake = json!({"duration": "50s", "rollbackTriggers": ["error_rate"]});
+    case.rollout = cases::rollout(status).unwrap();
+    case.rollout.spec.strategy.bake = Some(serde_json::from_value(bake).unwrap());
+    case.settle_children();
+    case
+}
+
+fn annotated(mut case: RolloutCase, key: &str, text: &str) -> RolloutCase {
+    case.rollout.metadata.annotations = Some([(key.to_owned(), text.to_owned())].into());
+    case
+}
+
+fn reason(status: &ModelRolloutStatus) -> &str {
+    &status.decision.as_ref().unwrap().reason
+}
+
+fn said(status: &ModelRolloutStatus, type_: &str) -> Option<String> {
+    let condition = status.conditions.iter().find(|condition| condition.type_ == type_)?;
+    (condition.status == "True").then(|| condition.message.clone())
+}
+
+fn stable(status: &ModelRolloutStatus) -> &str {
+    &status.stable.as_ref().unwrap().version
+}
+
+#[test]
+fn the_last_step_leads_to_the_bake_and_the_version_before_stays_warm() {
+    let mut case = case(cases::moving("Canary", 100));
+    case.rollout.spec.strategy.bake =
+        Some(serde_json::from_value(json!({"duration": "14d", "rollbackTriggers": ["error_rate"]})).unwrap());
+    let plan = case.plan();
+    let status = &plan.status;
+    assert_eq!((status.phase, stable(status)), (P::Baking, "v20261121.2"));
+    assert_eq!(status.previous, status.history.last().cloned());
+    assert_eq!(status.previous.as_ref().unwrap().version, "v20261121.1");
+    case.perform(&plan.actions);
+    case.rollout.status = Some(plan.status);
+    case.now += jiff::SignedDuration::from_secs(600);
+    let deletes = case.plan().actions.iter().filter(|action| matches!(action, Action::Delete { .. })).count();
+    assert_eq!(deletes, 0, "it takes the requests back at once if need be");
+}
+
+#[test]
+fn a_bake_answers_every_reading() {
+    let passed = baking().plan().status;
+    assert_eq!((passed.phase, reason(&passed), passed.previous.clone()), (P::Healthy, "BakePassed", None));
+
+    let mut bad = baking();
+    bad.read = Read::Errors(0.5, 1000.0);
+    let plan = bad.plan();
+    let status = &plan.status;
+    assert_eq!(
+        (status.phase, stable(status), reason(status)),
+        (P::RolledBack, "v20261121.1", "ThresholdBreached")
+    );
+    assert_eq!(status.rejected[0].version.version, "v20261121.2");
+    assert!(status.history.is_empty(), "what failed is not gone back to");
+    let backends = &cases::route_of(&plan).unwrap()["rules"][0]["backendRefs"];
+    assert_eq!(
+        (backends[0]["name"].as_str(), backends[0]["weight"].as_i64()),
+        (Some("ads-v20261121-1"), Some(1000))
+    );
+
+    for read in BLIND {
+        let mut blind = baking();
+        blind.read = read;
+        let status = blind.plan().status;
+        assert_eq!((status.phase, stable(&status)), (P::Baking, "v20261121.2"), "{read:?}");
+    }
+    let mut early = baking();
+    early.rollout.status.as_mut().unwrap().traffic_accepted_at.as_mut().unwrap().0 = early.now;
+    assert_eq!(early.plan().status.phase, P::Baking);
+}
+
+#[test]
+fn a_bake_that_nobody_can_see_goes_on_and_says_so() {
+    let mut case = baking();
+    case.read = Read::Silence;
+    let since = serde_json::from_value(json!(cases::ago(130))).unwrap();
+    case.rollout.status.as_mut().unwrap().holding_since = Some(since);
+    let status = case.plan().status;
+    assert_eq!(status.phase, P::Baking);
+    assert!(said(&status, "Stalled").unwrap().contains("could not be judged within 2m"));
+}
+
+#[test]
+fn nothing_new_begins_in_a_bake() {
+    let mut case = baking();
+    case.read = Read::Silence;
+    case.versions.push(cases::version(3, Some(2)).unwrap());
+    assert_eq!(case.plan().status.phase, P::Baking);
+}
+
+#[test]
+fn a_bake_that_the_strategy_no_longer_has_is_over() {
+    let mut case = baking();
+    case.read = Read::Silence;
+    case.rollout.spec.strategy.bake = None;
+    let status = case.plan().status;
+    assert_eq!((status.phase, reason(&status)), (P::Healthy, "StrategyChanged"));
+}
+
+#[test]
+fn nobody_is_sent_to_a_version_without_pods_and_the_rollback_is_not_forgotten() {
+    let lose_all = |case: &mut RolloutCase, number: u32| {
+        let name = format!("ads-v20261121-{number}");
+        for deployment in &mut case.children.deployments {
+            if deployment["metadata"]["name"] == name.as_str() {
+                deployment["status"]["readyReplicas"] = 0.into();
+            }
+        }
+    };
+    for (mut case, left, instead) in [(case(cases::moving("Canary", 20)), 2, 1), (baking(), 2, 1)] {
+        let children = case.children.clone();
+        let before = case.rollout.status.clone().unwrap();
+        case.read = Read::Errors(0.5, 1000.0);
+        lose_all(&mut case, instead);
+        let plan = case.plan();
+        assert_eq!((plan.status.phase, plan.status.weight), (before.phase, before.weight));
+        assert!(
+            said(&plan.status, "Stalled").unwrap().contains("has no ready pod"),
+            "{:?}",
+            plan.status.conditions
+        );
+        assert_eq!(plan.notes.iter().filter(|note| note.reason == "StableUnavailable").count(), 1);
+        case.rollout.status = Some(plan.status);
+        // The metric is fine again; the decision stands.
+        case.read = Read::Errors(0.0, 1000.0);
+        let again = case.plan();
+        assert_eq!((again.status.phase, again.notes.len()), (before.phase, 0));
+        let mut regardless = case.clone();
+        regardless.rollout.spec.judge.on_stable_unavailable =
+            anneal_crds::metric::OnStableUnavailable::Rollback;
+        assert_eq!(regardless.plan().status.phase, P::RolledBack);
+        // Where nobody answers anyway, nothing is lost.
+        let mut both = case.clone();
+        lose_all(&mut both, left);
+        assert_eq!(both.plan().status.phase, P::RolledBack);
+        case.children = children;
+        let status = case.plan().status;
+        assert_eq!((status.phase, reason(&status)), (P::RolledBack, "ThresholdBreached"));
+        assert_eq!(status.waiting_rollback, None);
+    }
+}
+
+#[test]
+fn a_pause_stops_every_advance_and_no_rollback() {
+    let mut waiting = case(healthy());
+    waiting.versions = vec![cases::version(1, None).unwrap(), cases::version(2, Some(1)).unwrap()];
+    for (case, phase) in [
+        (waiting, P::Healthy),
+        (case(cases::moving("Preparing", 0)), P::Preparing),
+        (case(cases::moving("Shadow", 0)), P::Shadow),
+        (case(cases::moving("Canary", 20)), P::Canary),
+        (baking(), P::Baking),
+    ] {
+        let mut by_spec = case.clone();
+        by_spec.rollout.spec.paused = true;
+        let by_annotation = annotated(case.clone(), names::ANNOTATION_PAUSE, "wait for the weekend");
+        for mut paused in [by_spec, by_annotation] {
+            let status = paused.plan().status;
+            assert_eq!(status.phase, phase);
+            assert!(said(&status, "Paused").is_some());
+            paused.read = Read::Errors(0.5, 1000.0);
+            let judged = matches!(phase, P::Shadow | P::Canary | P::Baking);
+            assert_eq!(paused.plan().status.phase == P::RolledBack, judged, "{phase:?}");
+        }
+        assert_eq!(said(&case.plan().status, "Paused"), None);
+        assert_ne!(case.plan().status.phase, P::RolledBack);
+    }
+}
+
+#[test]
+fn a_paused_step_is_not_rolled_back_for_want_of_requests_and_is_when_it_is_blind() {
+    let mut case = case(cases::moving("Canary", 20));
+    case.rollout.spec.paused = true;
+    case.read = Read::Errors(0.0, 3.0);
+    let status = case.rollout.status.as_mut().unwrap();
+    status.step_started_at = Some(serde_json::from_value(json!(cases::ago(3000))).unwrap());
+    assert_eq!(case.plan().status.phase, P::Canary);
+    case.rollout.status.as_mut().unwrap().holding_since =
+        Some(serde_json::from_value(json!(cases::ago(130))).unwrap());
+    case.read = Read::Silence;
+    assert_eq!(case.plan().status.phase, P::RolledBack);
+}
+
+#[test]
+fn a_promotion_is_for_one_version_at_one_place() {
+    let table = [
+        ("Shadow", 0, "v20261121.2@Shadow: why", P::Canary, 20),
+        ("Shadow", 0, "v20261121.2@20: why", P::Shadow, 0),
+        ("Shadow", 0, "v20261121.2@full: why", P::Healthy, 0),
+        ("Canary", 20, "v20261121.2@20: why", P::Canary, 100),
+        ("Canary", 20, "v20261121.2@20%: why", P::Canary, 100),
+        ("Canary", 20, "v20261121.2@Shadow: why", P::Canary, 20),
+        ("Canary", 20, "v20261121.1@20: why", P::Canary, 20),
+        ("Canary", 100, "v20261121.2@100: why", P::Healthy, 0),
+        ("Preparing", 0, "v20261121.2@full: why", P::Shadow, 0),
+    ];
+    for (phase, weight, text, then, share) in table {
+        let mut case = annotated(case(cases::moving(phase, weight)), names::ANNOTATION_PROMOTE, text);
+        case.read = Read::Silence;
+        let status = case.plan().status;
+        assert_eq!((status.phase, status.weight), (then, Weight::from_percent(share)), "{phase} {text}");
+        let promoted = status.decision.is_some_and(|decision| {
+            decision.reason == "PromotedByHand" && decision.message.contains("someone: why")
+        });
+        let moved = then.name() != phase || share != weight;
+        assert_eq!(promoted, moved && phase != "Preparing", "{phase} {text}");
+        case.rollout.spec.paused = true;
+        assert_eq!(case.plan().status.phase.name(), phase, "a pause comes first");
+    }
+    let mut watched = annotated(baking(), names::ANNOTATION_PROMOTE, "v20261121.2@Baking: why");
+    watched.read = Read::Silence;
+    let status = watched.plan().status;
+    assert_eq!((status.phase, reason(&status)), (P::Healthy, "PromotedByHand"));
+}
+
+#[test]
+fn a_promotion_needs_pods_and_does_not_excuse_a_breach() {
+    let promoted = |text| annotated(case(cases::moving("Canary", 20)), names::ANNOTATION_PROMOTE, text);
+    for text in ["v20261121.2@20: why", "v20261121.2@full: why"] {
+        let mut bad = promoted(text);
+        bad.read = Read::Errors(0.5, 1000.0);
+        assert_eq!(bad.plan().status.phase, P::RolledBack);
+        let mut few = promoted(text);
+        few.lose_a_pod(2);
+        let status = few.plan().status;
+        assert_eq!((status.phase, status.weight), (P::Canary, Weight::from_percent(20)));
+    }
+}
+
+#[test]
+fn a_step_may_wait_for_a_person() {
+    let mut case = case(cases::moving("Canary", 20));
+    let steps = json!({"steps": [{"weight": 20, "duration": "20s", "then": "Pause"}, {"weight": 99.9, "duration": "20s"}]});
+    case.rollout.spec.strategy.progression = serde_json::from_value(steps).unwrap();
+    let status = case.plan().status;
+    assert_eq!((status.phase, status.weight), (P::Canary, Weight::from_percent(20)));
+    let how = status.conditions.iter().find(|condition| condition.reason == "AwaitingPromotion").unwrap();
+    let command =
+        how.message.split_once("anneal.dev/promote=\"").unwrap().1.split_once('"').unwrap().0.to_owned();
+    let plan = annotated(case, names::ANNOTATION_PROMOTE, &command).plan();
+    assert_eq!(plan.status.weight, Weight::from_per_mille(999));
+    let backends = &cases::route_of(&plan).unwrap()["rules"][0]["backendRefs"];
+    assert_eq!((&backends[0]["weight"], &backends[1]["weight"]), (&json!(1), &json!(999)));
+}
+
+#[test]
+fn a_step_may_have_triggers_of_its_own() {
+    let mut case = case(cases::moving("Canary", 20));
+    let steps = json!({"steps": [{"weight": 20, "duration": "20s", "rollbackTriggers": ["nothing"]}]});
+    case.rollout.spec.strategy.progression = serde_json::from_value(steps).unwrap();
+    assert_eq!(case.plan().status.phase, P::Canary, "a metric that is not defined is no pass");
+}
+
+#[test]
+fn an_abort_is_for_one_version() {
+    for (phase, weight) in [("Preparing", 0), ("Shadow", 0), ("Canary", 20)] {
+        let aborted =
+            annotated(case(cases::moving(phase, weight)), names::ANNOTATION_ABORT, "v20261121.2: too slow")
+                .plan()
+                .status;
+        assert_eq!((aborted.phase, reason(&aborted)), (P::RolledBack, "Aborted"));
+        assert!(aborted.decision.as_ref().unwrap().message.contains("too slow"));
+        assert_eq!(aborted.rejected[0].reason.as_deref(), Some("Aborted"));
+        let other = annotated(case(cases::moving(phase, weight)), names::ANNOTATION_ABORT, "v20261121.9: no");
+        assert_ne!(other.plan().status.phase, P::RolledBack);
+    }
+    let status = annotated(baking(), names::ANNOTATION_ABORT, "v20261121.2: no").plan().status;
+    assert_eq!((status.phase, stable(&status)), (P::RolledBack, "v20261121.1"));
+    // What serves and is not on trial cannot be aborted: that is what spec.rollback is for.
+    let mut serving = annotated(case(healthy()), names::ANNOTATION_ABORT, "v20261121.1: no");
+    serving.versions.truncate(1);
+    assert_eq!(serving.plan().status.phase, P::Healthy);
+}
+
+#[test]
+fn a_retry_is_granted_once_for_each_text_even_without_status() {
+    let mut status = healthy();
+    status["rejected"] = json!([cases::reference(2)]);
+    let mut case = annotated(case(status), names::ANNOTATION_RETRY, "v20261121.2: the node was bad");
+    let plan = case.plan();
+    assert_eq!(plan.status.phase, P::Preparing);
+    assert!(
+        plan.notes.iter().any(|note| note.reason == "Retried" && note.message.contains("the node was bad"))
+    );
+    case.perform(&plan.actions);
+    case.rollout.status = Some(plan.status);
+    let marks = |case: &RolloutCase| case.versions[1].metadata.annotations.clone().unwrap_or_default();
+    assert!(!marks(&case).contains_key("rolled-back-in.anneal.dev/ads"), "{:?}", marks(&case));
+
+    // It fails again, for good, and the mark knows about the retry.
+    case.rollout
+        .metadata
+        .annotations
+        .get_or_insert_default()
+        .insert(names::ANNOTATION_PAUSE.into(), "x".into());
+    let mut status = case.rollout.status.clone().unwrap();
+    (status.phase, status.weight) = (P::Canary, Weight::from_percent(20));
+    status.traffic_accepted_at = status.step_started_at.clone();
+    case.rollout.status = Some(status);
+    case.settle_children();
+    case.read = Read::Errors(0.5, 1000.0);
+    let plan = case.plan();
+    assert_eq!(plan.status.phase, P::RolledBack);
+    case.perform(&plan.actions);
+    case.rollout.status = Some(plan.status);
+    case.rollout.metadata.annotations.as_mut().unwrap().remove(names::ANNOTATION_PAUSE);
+    case.read = Read::Errors(0.0, 1000.0);
+    assert_eq!(case.plan().status.phase, P::RolledBack);
+    let mut lost = case.clone();
+    lost.rollout.status = None;
+    assert_eq!(lost.plan().status.phase, P::Healthy, "the same text gives no other try");
+    for case in [case, lost] {
+        let again = annotated(case, names::ANNOTATION_RETRY, "v20261121.2: one more time");
+        assert_eq!(again.plan().status.phase, P::Preparing);
+    }
+}
+
+#[test]
+fn a_rollback_by_hand_goes_to_a_warm_version_at_once() {
+    let mut case = baking();
+    case.read = Read::Silence;
+    case.rollout.spec.rollback = Some(
+        serde_json::from_value(json!({"targetVersion": "v20261121.1", "reason": "complaints"})).unwrap(),
+    );
+    let plan = case.plan();
+    let status = &plan.status;
+    assert_eq!(
+        (status.phase, stable(status), reason(status)),
+        (P::RolledBack, "v20261121.1", "RolledBackByHand")
+    );
+    assert!(status.decision.as_ref().unwrap().message.contains("complaints"));
+    assert_eq!(status.rejected[0].version.version, "v20261121.2");
+    // Nothing else begins while it is asked for.
+    case.perform(&plan.actions);
+    case.rollout.status = Some(plan.status);
+    case.versions.push(cases::version(3, Some(1)).unwrap());
+    assert_eq!(case.plan().status.phase, P::RolledBack);
+    case.rollout.spec.rollback = None;
+    assert_eq!(case.plan().status.candidate.unwrap().version, "v20261121.3");
+}
+
+#[test]
+fn a_rollback_by_hand_to_a_cold_version_waits_for_its_pods() {
+    let mut status = healthy();
+    status["stable"] = cases::reference(2);
+    status["history"] = json!([cases::reference(1)]);
+    let mut case = case(status);
+    case.rollout.spec.rollback = Some(
+        serde_json::from_value(json!({"targetVersion": "v20261121.1", "reason": "complaints"})).unwrap(),
+    );
+    let plan = case.plan();
+    assert_eq!((plan.status.phase, stable(&plan.status)), (P::RollingBack, "v20261121.2"));
+    let made = plan.actions.iter().any(|action| {
+        matches!(action, Action::Apply(object) if object.key.kind == Kind::Deployment && object.key.name == "ads-v20261121-1")
+    });
+    assert!(made, "{:?}", plan.actions);
+    case.rollout.status = Some(plan.status);
+    assert_eq!(case.plan().status.phase, P::RollingBack);
+    case.perform(&plan.actions);
+    case.lose_a_pod(1);
+    assert_eq!(case.plan().status.phase, P::RollingBack);
+    case.settle_children();
+    case.children
+        .deployments
+        .iter_mut()
+        .for_each(|deployment| deployment["status"]["readyReplicas"] = 2.into());
+    let status = case.plan().status;
+    assert_eq!((status.phase, stable(&status)), (P::RolledBack, "v20261121.1"));
+    // Whoever changes their mind on the way keeps what serves.
+    case.rollout.spec.rollback = None;
+    let status = case.plan().status;
+    assert_eq!((status.phase, stable(&status)), (P::RolledBack, "v20261121.2"));
+}
+
+#[test]
+fn to_roll_back_to_what_is_stable_gives_up_the_candidate() {
+    let mut case = case(cases::moving("Canary", 20));
+    case.rollout.spec.rollback =
+        Some(serde_json::from_value(json!({"targetVersion": "v20261121.1", "reason": "no"})).unwrap());
+    let status = case.plan().status;
+    assert_eq!((status.phase, status.rejected.len()), (P::RolledBack, 1));
+}
+
+#[test]
+fn a_rollback_to_an_unknown_version_changes_nothing_and_says_which_are_known() {
+    let mut case = case(cases::moving("Canary", 20));
+    case.rollout.spec.rollback =
+        Some(serde_json::from_value(json!({"targetVersion": "v20200101.1", "reason": "no"})).unwrap());
+    let status = case.plan().status;
+    assert_eq!((status.phase, status.weight), (P::Canary, Weight::from_percent(20)));
+    assert!(said(&status, "InvalidCommand").unwrap().contains("known are v20261121.1"));
+    case.read = Read::Errors(0.5, 1000.0);
+    assert_eq!(case.plan().status.phase, P::RolledBack);
+}
+
+#[test]
+fn a_pinned_version_that_was_stable_lately_comes_back_without_steps() {
+    let mut status = healthy();
+    status["stable"] = cases::reference(2);
+    status["history"] = json!([cases::reference(1)]);
+    let mut case = case(status);
+    case.rollout.spec.candidate = serde_json::from_value(json!({"version": "v20261121.1"})).unwrap();
+    let plan = case.plan();
+    assert_eq!(plan.status.phase, P::RollingBack);
+    case.perform(&plan.actions);
+    case.rollout.status = Some(plan.status);
+    let status = case.plan().status;
+    assert_eq!((status.phase, stable(&status), status.rejected.len()), (P::RolledBack, "v20261121.1", 0));
+    assert_eq!(status.history[0].version, "v20261121.2", "and back again");
+    let mut closed = case.clone();
+    closed.rollout.status.as_mut().unwrap().phase = P::Healthy;
+    closed.rollout.status.as_mut().unwrap().history.clear();
+    assert_eq!(closed.plan().status.phase, P::Healthy, "outside the window it must be compared first");
+}
+
+#[test]
+fn history_is_as_long_as_the_window() {
+    for (window, known) in [(0, 0), (1, 1), (3, 2)] {
+        let mut status = cases::moving("Canary", 100);
+        status["history"] = json!([cases::reference(7)]);
+        let mut case = case(status);
+        case.rollout.spec.strategy.rollback_window = window;
+        let history = case.plan().status.history;
+        assert_eq!(history.len(), known);
+        assert!(history.last().is_none_or(|last| last.version == "v20261121.1"));
+    }
+}
+
+#[test]
+fn a_command_that_is_not_understood_is_told() {
+    for (key, text) in [
+        (names::ANNOTATION_ABORT, "please stop"),
+        (names::ANNOTATION_ABORT, "v20261121.2"),
+        (names::ANNOTATION_ABORT, "v20261121.2:  "),
+        (names::ANNOTATION_RETRY, "latest: why"),
+        (names::ANNOTATION_PROMOTE, "v20261121.2: why"),
+        (names::ANNOTATION_PROMOTE, "v20261121.2@101: why"),
+        (names::ANNOTATION_PROMOTE, "v20261121.2@Somewhere: why"),
+    ] {
+        let mut case = annotated(case(cases::moving("Canary", 20)), key, text);
+        case.read = Read::Errors(0.0, 3.0);
+        let status = case.plan().status;
+        assert_eq!(status.weight, Weight::from_percent(20));
+        assert!(said(&status, "InvalidCommand").unwrap().contains(key), "{key} {text}");
+    }
+}
+
+#[test]
+fn who_asked_is_recorded() {
+    let mut case = annotated(case(cases::moving("Canary", 20)), names::ANNOTATION_ABORT, "v20261121.2: no");
+    let fields = json!([
+        {"manager": "helm", "operation": "Update", "fieldsV1": {"f:spec": {}}},
+        {"manager": "kubectl-annotate", "operation": "Update",
+            "fieldsV1": {"f:metadata": {"f:annotations": {".": {}, "f:anneal.dev/abort": {}}}}},
+    ]);
+    case.rollout.metadata.managed_fields = Some(serde_json::from_value(fields).unwrap());
+    assert!(case.plan().status.decision.unwrap().message.contains("asked for by kubectl-annotate: no"));
+}
