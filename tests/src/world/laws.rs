@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anneal_core::object::{Key, Kind};
 use anneal_crds::names;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{
@@ -38,6 +38,8 @@ pub struct Laws {
     pub jobs: BTreeMap<(String, String), i64>,
     /// Runs that users interfered with.
     pub touched: BTreeSet<String>,
+    /// How far any operator's clock was ever off.
+    pub skew: SignedDuration,
     /// What worlds came to: name and how often.
     pub reached: BTreeMap<String, usize>,
 }

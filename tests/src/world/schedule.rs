@@ -73,7 +73,7 @@ impl World {
             counters: Counters::default(),
             runs: Runs::default(),
             truth: std::collections::BTreeMap::new(),
-            laws: Laws::default(),
+            laws: Laws { skew: SignedDuration::from_secs(skew).abs(), ..Laws::default() },
             callers: [caller(dice.chance(200), 0), caller(dice.chance(400), skew)],
             trace: (story == Story::Kept).then(Vec::new),
             dice,

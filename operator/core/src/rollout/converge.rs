@@ -170,9 +170,12 @@ impl Draft<'_> {
             {
                 wanted.insert(rejected_key.clone(), mark.clone());
             }
-            marks.extend(build::marks(home, version, wanted).map(Action::Apply));
+            let is_stable = wanted.contains_key(&stable_key);
+            marks.extend(build::marks(home, version, wanted).map(|mark| (is_stable, Action::Apply(mark))));
         }
-        self.actions.append(&mut marks);
+        // The new mark comes before the old one goes: at no moment does a version in production look like none.
+        marks.sort_by_key(|(is_stable, _)| !is_stable);
+        self.actions.extend(marks.into_iter().map(|(_, action)| action));
     }
 
     /// Versions that left traffic go, once the data plane has had time to forget them.

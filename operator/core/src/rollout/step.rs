@@ -105,6 +105,9 @@ impl Draft<'_> {
     fn leave_unknown_step(&mut self, version: &VersionRef) {
         if self.status.phase == RolloutPhase::Baking {
             let message = format!("{} serves; spec.strategy has no bake any more.", version.version);
+            if let Some(why) = self.pause.clone() {
+                return self.waiting("Paused", &format!("{message} {why}"));
+            }
             return self.end_bake("StrategyChanged", &message, vec![]);
         }
         let message = format!(

@@ -115,7 +115,8 @@ impl Sim {
         let rejected = status["rejected"].as_array().into_iter().flatten();
         let digests = rejected.map(|version| string(&version["digest"]));
         self.laws.banned.entry(name.to_owned()).or_default().extend(digests);
-        if status["phase"] != "RolledBack" {
+        let serves = workload(name, &status["stable"]);
+        if status["phase"] != "RolledBack" || self.laws.taken_out.get(name) == Some(&serves) {
             self.laws.taken_out.remove(name);
         }
     }

@@ -62,8 +62,7 @@ impl Sim {
         }
         let left = self.data_plane.left.get(&key.name).copied();
         // A leader whose clock is behind writes down too early a time, and the next one believes it.
-        let skew = self.callers.iter().map(|caller| caller.skew.abs()).max().unwrap_or_default();
-        if left.is_some_and(|left| self.now.duration_since(left) + skew < ON_THEIR_WAY)
+        if left.is_some_and(|left| self.now.duration_since(left) + self.laws.skew < ON_THEIR_WAY)
             && !self.callers[caller].walk.disturbed
         {
             self.broken("requests on their way find their backend", format!("{} left at {left:?}", key.name));
