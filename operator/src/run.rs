@@ -30,6 +30,7 @@ use crate::{
     http::{self, Readiness},
     kube_cluster::{KubeCluster, api_resource},
     lease::Candidate,
+    metered::Metered,
     metrics::Metrics,
     ports::{Clock, ClusterError},
     prometheus_api::HttpPrometheus,
@@ -88,8 +89,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let client = Client::try_from(config).map_err(|error| Error::Client(error.into()))?;
     let metrics = Metrics::new().map_err(|error| Error::Client(error.into()))?;
     let readiness = Readiness::default();
+    let cluster = Arc::new(KubeCluster::new(client.clone(), &options.identity));
     let ports = Ports {
-        cluster: Arc::new(KubeCluster::new(client.clone(), &options.identity)),
+        cluster: Arc::new(Metered::new(cluster, metrics.clone())),
         prometheus: Arc::new(HttpPrometheus::new().map_err(|error| Error::Client(error.into()))?),
         clock: Arc::new(SystemClock),
     };
@@ -299,8 +301,10 @@ async fn drive(
         .for_each(|result| async move {
             if let Err(error) = result {
                 match error {
-                    // Reconciles tell of their failures themselves, and an object may go while it waits for its turn.
-                    controller::Error::ReconcilerFailed(..) | controller::Error::ObjectNotFound(_) => {}
+                    // Reconciles tell of their failures themselves.
+                    controller::Error::ReconcilerFailed(..) => {}
+                    // The end of every object: it is gone from the watch before its turn comes.
+                    controller::Error::ObjectNotFound(gone) => gone_for_good(machine, &gone, metrics),
                     error @ (controller::Error::QueueError(_) | controller::Error::RunnerError(_)) => {
                         tracing::warn!(%error, "a watch failed; it is started anew");
                     }
@@ -308,6 +312,16 @@ async fn drive(
             }
         })
         .await;
+}
+
+fn gone_for_good(machine: Machine, object: &ObjectRef<DynamicObject>, metrics: &Metrics) {
+    match machine {
+        Machine::ModelRollout => {
+            metrics.rollouts.forget(object.namespace.as_deref().unwrap_or_default(), &object.name);
+        }
+        // Nothing was kept of it.
+        Machine::RetrainJob => {}
+    }
 }
 
 async fn one(
