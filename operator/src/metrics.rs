@@ -20,6 +20,8 @@ pub struct Metrics {
     pub leading: IntGauge,
     /// Phases that RetrainJobs entered, by namespace, model and phase.
     pub retrain_phases: IntCounterVec,
+    /// Messages of Alertmanager by outcome.
+    pub alert_messages: IntCounterVec,
     /// What rollouts are doing.
     pub rollouts: Rollouts,
 }
@@ -45,15 +47,31 @@ impl Metrics {
             Opts::new("anneal_retrain_phases_total", "Phases that RetrainJobs entered."),
             &["namespace", "model", "phase"],
         )?;
+        let alert_messages = IntCounterVec::new(
+            Opts::new(
+                "anneal_alert_messages_total",
+                "Messages of Alertmanager by outcome (ok, unauthorized, malformed or failed).",
+            ),
+            &["outcome"],
+        )?;
         let rollouts = Rollouts::new()?;
         registry.register(Box::new(reconciles.clone()))?;
         registry.register(Box::new(reconcile_seconds.clone()))?;
         registry.register(Box::new(leading.clone()))?;
         registry.register(Box::new(retrain_phases.clone()))?;
+        registry.register(Box::new(alert_messages.clone()))?;
         registry.register(Box::new(rollouts.clone()))?;
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        Ok(Self { registry, reconciles, reconcile_seconds, leading, retrain_phases, rollouts })
+        Ok(Self {
+            registry,
+            reconciles,
+            reconcile_seconds,
+            leading,
+            retrain_phases,
+            alert_messages,
+            rollouts,
+        })
     }
 
     /// All metrics in Prometheus' text format.

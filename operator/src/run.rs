@@ -3,7 +3,7 @@
 //! Called by `main`. The only place that starts tasks. Controllers run only while this process holds the lease; a
 //! process that loses it ends, and its successor starts from the recorded status.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anneal_core::{lease, object::Kind, plan::Wake};
 use anneal_crds::names;
@@ -21,11 +21,13 @@ use kube::{
 };
 use tokio::{
     net::TcpListener,
+    task::JoinHandle,
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    alerts::{self, KubeTargets, Receiver},
     clock::SystemClock,
     http::{self, Readiness},
     kube_cluster::{KubeCluster, api_resource},
@@ -42,6 +44,8 @@ use crate::{
 pub struct Options {
     /// Where `/livez`, `/readyz` and `/metrics` are served.
     pub listen: SocketAddr,
+    /// Where `/alerts` is served, and the file with its token; none for nowhere.
+    pub alerts: Option<(SocketAddr, PathBuf)>,
     /// Namespace of the Lease.
     pub namespace: String,
     /// Name of this process: the pod's.
@@ -60,7 +64,7 @@ pub enum Error {
     #[error("a client could not be made; this is a bug in the image")]
     Client(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The address is taken.
-    #[error("{0} cannot be listened on; choose another address with --listen")]
+    #[error("{0} cannot be listened on; choose another address with --listen or --alert-listen")]
     Listen(SocketAddr, #[source] std::io::Error),
     /// A task ended that must not.
     #[error("the controllers ended by themselves; the process ends so that it is started anew")]
@@ -99,14 +103,34 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let listener = TcpListener::bind(options.listen).await;
     let listener = listener.map_err(|error| Error::Listen(options.listen, error))?;
     let server = tokio::spawn(http::serve(listener, readiness.clone(), metrics.clone(), server_stop.clone()));
+    let alerts = take_alerts(&options, &client, &metrics, &server_stop).await?;
     let led = lead(&options, &client, &ports, &metrics, &readiness, &stop).await;
     readiness.set(false);
     metrics.leading.set(0);
     server_stop.cancel();
-    match server.await {
-        Ok(Err(error)) => Err(Error::Listen(options.listen, error)),
-        Ok(Ok(())) | Err(_) => led,
+    for (address, server) in alerts.into_iter().chain([(options.listen, server)]) {
+        if let Ok(Err(error)) = server.await {
+            return Err(Error::Listen(address, error));
+        }
     }
+    led
+}
+
+/// A server and where it listens.
+type Server = (SocketAddr, JoinHandle<io::Result<()>>);
+
+/// Takes Alertmanager's messages until `stop`, whether this process leads or not.
+async fn take_alerts(
+    options: &Options,
+    client: &Client,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) -> Result<Option<Server>, Error> {
+    let Some((address, token)) = options.alerts.clone() else { return Ok(None) };
+    let listener = TcpListener::bind(address).await.map_err(|error| Error::Listen(address, error))?;
+    let targets = Arc::new(KubeTargets::new(client.clone(), options.watch_namespace.clone()));
+    let receiver = Receiver::new(targets, token, metrics.clone());
+    Ok(Some((address, tokio::spawn(alerts::serve(listener, receiver, stop.clone())))))
 }
 
 /// Waits for the lease, then runs the controllers under it.

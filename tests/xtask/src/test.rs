@@ -90,7 +90,7 @@ fn on_cluster(context: &Context, cargo: &Cargo, cluster: &Cluster) -> Result<()>
     let step = context.progress.step("Check the chart against the API server");
     let chart = context.checkout.root().join("charts/anneal");
     for switches in [
-        "replicas=2,grafana.dashboards.enabled=true",
+        "replicas=2,grafana.dashboards.enabled=true,alertReceiver.enabled=true,alertReceiver.tokenSecret.name=t",
         "watchNamespace=anneal-demo,rbac.aggregate=false",
         "networkPolicy.enabled=false",
     ] {
@@ -158,7 +158,7 @@ fn chart(context: &Context) -> Result<()> {
     Cmd::new(&helm).args(["lint", "--strict"]).arg(&chart).run(&log)?;
     for switches in [
         "replicas=1",
-        "watchNamespace=team-a,serviceMonitor.enabled=true,podMonitor.enabled=true,prometheusRule.enabled=true,grafana.dashboards.enabled=true,rbac.aggregate=false,crds.enabled=false",
+        "watchNamespace=team-a,serviceMonitor.enabled=true,podMonitor.enabled=true,prometheusRule.enabled=true,grafana.dashboards.enabled=true,alertReceiver.enabled=true,alertReceiver.tokenSecret.name=t,rbac.aggregate=false,crds.enabled=false",
     ] {
         Cmd::new(&helm).args(["template", "anneal"]).arg(&chart).args(["--set", switches]).run(&log)?;
     }
@@ -166,15 +166,20 @@ fn chart(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Alerts, dashboards and statuses, by the programs that read them: Prometheus, and what Flux and Helm are built on.
+/// Alerts, dashboards and statuses, by the programs that read them: Prometheus, Alertmanager, and what Flux and Helm are
+/// built on.
 fn readers(context: &Context, cargo: &Cargo) -> Result<()> {
-    parts::apt(&context.cache, &context.progress, &["prometheus"])?;
+    parts::apt(
+        &context.cache,
+        &context.progress,
+        &["prometheus", "prometheus-alertmanager", "python3-aiosmtpd"],
+    )?;
     let kstatus = parts::go_part(&context.cache, &context.progress, &parts::KSTATUS)?.join("kstatus");
-    let tests = ["test", "--locked", "--package", "anneal-tests", "--test", "promql", "--test", "gitops"];
     let command = cargo
-        .command(&tests)
-        .args(["--", "--include-ignored"])
+        .command(&["test", "--locked", "--package", "anneal-tests"])
+        .args(["--test", "promql", "--test", "gitops", "--test", "notifications", "--", "--include-ignored"])
         .env("ANNEAL_TEST_PROMTOOL", "/usr/bin/promtool")
+        .env("ANNEAL_TEST_ALERTMANAGER", "/usr/bin/prometheus-alertmanager")
         .env("ANNEAL_TEST_KSTATUS", kstatus);
     count(context, "Test alerts, dashboards and statuses with what reads them", &command)
 }
