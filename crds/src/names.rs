@@ -23,6 +23,12 @@ pub const LABEL_VERSION: &str = "anneal.dev/version";
 /// On a ModelVersion: who approves it, in one line. Needed for a version that had no baseline.
 pub const ANNOTATION_APPROVED_BY: &str = "anneal.dev/approved-by";
 
+/// On a ModelRollout: selectors of alerts that take its candidate out of traffic, one a line, such as
+/// `alertname="HighErrors",severity=~"page|critical"`.
+pub const ANNOTATION_ABORT_ON_ALERTS: &str = "anneal.dev/abort-on-alerts";
+/// On a ModelRollout: `<version>: <why>` takes that candidate out of traffic. It says nothing about another one.
+pub const ANNOTATION_ABORT: &str = "anneal.dev/abort";
+
 /// On children: a digest of what the operator applied last.
 pub const ANNOTATION_APPLIED: &str = "anneal.dev/applied";
 

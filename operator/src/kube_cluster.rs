@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Field manager of everything that the operator applies.
-const MANAGER: &str = "anneal.dev/operator";
+pub(crate) const MANAGER: &str = "anneal.dev/operator";
 /// Longest time of one call.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Who events are from.
@@ -70,7 +70,7 @@ impl KubeCluster {
 }
 
 /// One call, with its timeout and its error told.
-async fn call<T>(
+pub(crate) async fn call<T>(
     verb: &'static str,
     what: &Key,
     request: impl Future<Output = kube::Result<T>>,
@@ -99,7 +99,7 @@ fn explain(verb: &'static str, key: &Key, error: kube::Error) -> ClusterError {
     }
 }
 
-fn is_missing(error: &kube::Error) -> bool {
+pub(crate) fn is_missing(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
@@ -240,12 +240,12 @@ fn event(object: &Value, note: &Note, instance: &str) -> Event {
 }
 
 /// In a list the API server says only once what its items are. Without it an item would never look as it is wanted.
-fn with_type(object: DynamicObject, kind: Kind) -> DynamicObject {
+pub(crate) fn with_type(object: DynamicObject, kind: Kind) -> DynamicObject {
     let types = TypeMeta { api_version: kind.api_version(), kind: kind.resource().2.to_owned() };
     DynamicObject { types: Some(types), ..object }
 }
 
-fn to_value(object: DynamicObject) -> Value {
+pub(crate) fn to_value(object: DynamicObject) -> Value {
     serde_json::to_value(object).unwrap_or_default()
 }
 

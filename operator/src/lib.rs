@@ -6,12 +6,14 @@
 //!
 //! `run` watches and calls [`reconcile`], which is the whole walk on one screen: [`observe`] reads the cluster through
 //! the ports and calls the core's plan, `reconcile` records its status, [`perform`] does what follows, and `refusal` tells what the API server says no to. [`ports`] are the
-//! only ways out; `kube_cluster`, `prometheus_api` and `clock` are the real ones, the simulation has others.
+//! only ways out, [`alerts`] is the one way in beside the watches, and [`metered`] looks at what passes the first of them; `kube_cluster`, `prometheus_api` and `clock` are the real ones, the simulation has others.
 
+pub mod alerts;
 pub mod clock;
 pub mod http;
 pub mod kube_cluster;
 mod lease;
+pub mod metered;
 pub mod metrics;
 pub mod observe;
 pub mod perform;

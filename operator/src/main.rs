@@ -1,6 +1,6 @@
 //! `anneal-operator`: the process that runs in the cluster.
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anneal_operator::run::{self, Options};
 use clap::Parser;
@@ -19,6 +19,12 @@ struct Args {
     /// Where /livez, /readyz and /metrics are served.
     #[arg(long, env = "ANNEAL_LISTEN", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
+    /// Where Alertmanager's messages are taken at /alerts; nowhere without it.
+    #[arg(long, env = "ANNEAL_ALERT_LISTEN", requires = "alert_token_file")]
+    alert_listen: Option<SocketAddr>,
+    /// File with the token that Alertmanager sends; read anew for every message.
+    #[arg(long, env = "ANNEAL_ALERT_TOKEN_FILE")]
+    alert_token_file: Option<PathBuf>,
     /// Namespace of the operator's own Lease.
     #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
     namespace: String,
@@ -49,6 +55,7 @@ async fn main() -> ExitCode {
     stop_on_signal(&stop);
     let options = Options {
         listen: args.listen,
+        alerts: args.alert_listen.zip(args.alert_token_file),
         namespace: args.namespace,
         identity: args.identity,
         watch_namespace: args.watch_namespace,

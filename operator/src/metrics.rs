@@ -1,8 +1,14 @@
 //! The operator's own metrics, `anneal_*`, on a registry of their own.
 
+mod family;
+mod rollouts;
+
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
-/// Counters of the shell; no label holds a name of an object.
+pub use rollouts::Rollouts;
+
+/// Everything on the page. Runs have no names here, because they never end to come; rollouts have, and lose their series
+/// when they go.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -12,6 +18,12 @@ pub struct Metrics {
     pub reconcile_seconds: Histogram,
     /// 1 while this process leads.
     pub leading: IntGauge,
+    /// Phases that RetrainJobs entered, by namespace, model and phase.
+    pub retrain_phases: IntCounterVec,
+    /// Messages of Alertmanager by outcome.
+    pub alert_messages: IntCounterVec,
+    /// What rollouts are doing.
+    pub rollouts: Rollouts,
 }
 
 impl Metrics {
@@ -31,12 +43,35 @@ impl Metrics {
                 .buckets(buckets),
         )?;
         let leading = IntGauge::new("anneal_leading", "1 while this process holds the lease.")?;
+        let retrain_phases = IntCounterVec::new(
+            Opts::new("anneal_retrain_phases_total", "Phases that RetrainJobs entered."),
+            &["namespace", "model", "phase"],
+        )?;
+        let alert_messages = IntCounterVec::new(
+            Opts::new(
+                "anneal_alert_messages_total",
+                "Messages of Alertmanager by outcome (ok, unauthorized, malformed or failed).",
+            ),
+            &["outcome"],
+        )?;
+        let rollouts = Rollouts::new()?;
         registry.register(Box::new(reconciles.clone()))?;
         registry.register(Box::new(reconcile_seconds.clone()))?;
         registry.register(Box::new(leading.clone()))?;
+        registry.register(Box::new(retrain_phases.clone()))?;
+        registry.register(Box::new(alert_messages.clone()))?;
+        registry.register(Box::new(rollouts.clone()))?;
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        Ok(Self { registry, reconciles, reconcile_seconds, leading })
+        Ok(Self {
+            registry,
+            reconciles,
+            reconcile_seconds,
+            leading,
+            retrain_phases,
+            alert_messages,
+            rollouts,
+        })
     }
 
     /// All metrics in Prometheus' text format.

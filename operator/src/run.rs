@@ -3,7 +3,7 @@
 //! Called by `main`. The only place that starts tasks. Controllers run only while this process holds the lease; a
 //! process that loses it ends, and its successor starts from the recorded status.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anneal_core::{lease, object::Kind, plan::Wake};
 use anneal_crds::names;
@@ -21,15 +21,18 @@ use kube::{
 };
 use tokio::{
     net::TcpListener,
+    task::JoinHandle,
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    alerts::{self, KubeTargets, Receiver},
     clock::SystemClock,
     http::{self, Readiness},
     kube_cluster::{KubeCluster, api_resource},
     lease::Candidate,
+    metered::Metered,
     metrics::Metrics,
     ports::{Clock, ClusterError},
     prometheus_api::HttpPrometheus,
@@ -41,6 +44,8 @@ use crate::{
 pub struct Options {
     /// Where `/livez`, `/readyz` and `/metrics` are served.
     pub listen: SocketAddr,
+    /// Where `/alerts` is served, and the file with its token; none for nowhere.
+    pub alerts: Option<(SocketAddr, PathBuf)>,
     /// Namespace of the Lease.
     pub namespace: String,
     /// Name of this process: the pod's.
@@ -59,7 +64,7 @@ pub enum Error {
     #[error("a client could not be made; this is a bug in the image")]
     Client(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The address is taken.
-    #[error("{0} cannot be listened on; choose another address with --listen")]
+    #[error("{0} cannot be listened on; choose another address with --listen or --alert-listen")]
     Listen(SocketAddr, #[source] std::io::Error),
     /// A task ended that must not.
     #[error("the controllers ended by themselves; the process ends so that it is started anew")]
@@ -88,8 +93,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let client = Client::try_from(config).map_err(|error| Error::Client(error.into()))?;
     let metrics = Metrics::new().map_err(|error| Error::Client(error.into()))?;
     let readiness = Readiness::default();
+    let cluster = Arc::new(KubeCluster::new(client.clone(), &options.identity));
     let ports = Ports {
-        cluster: Arc::new(KubeCluster::new(client.clone(), &options.identity)),
+        cluster: Arc::new(Metered::new(cluster, metrics.clone())),
         prometheus: Arc::new(HttpPrometheus::new().map_err(|error| Error::Client(error.into()))?),
         clock: Arc::new(SystemClock),
     };
@@ -97,14 +103,34 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let listener = TcpListener::bind(options.listen).await;
     let listener = listener.map_err(|error| Error::Listen(options.listen, error))?;
     let server = tokio::spawn(http::serve(listener, readiness.clone(), metrics.clone(), server_stop.clone()));
+    let alerts = take_alerts(&options, &client, &metrics, &server_stop).await?;
     let led = lead(&options, &client, &ports, &metrics, &readiness, &stop).await;
     readiness.set(false);
     metrics.leading.set(0);
     server_stop.cancel();
-    match server.await {
-        Ok(Err(error)) => Err(Error::Listen(options.listen, error)),
-        Ok(Ok(())) | Err(_) => led,
+    for (address, server) in alerts.into_iter().chain([(options.listen, server)]) {
+        if let Ok(Err(error)) = server.await {
+            return Err(Error::Listen(address, error));
+        }
     }
+    led
+}
+
+/// A server and where it listens.
+type Server = (SocketAddr, JoinHandle<io::Result<()>>);
+
+/// Takes Alertmanager's messages until `stop`, whether this process leads or not.
+async fn take_alerts(
+    options: &Options,
+    client: &Client,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) -> Result<Option<Server>, Error> {
+    let Some((address, token)) = options.alerts.clone() else { return Ok(None) };
+    let listener = TcpListener::bind(address).await.map_err(|error| Error::Listen(address, error))?;
+    let targets = Arc::new(KubeTargets::new(client.clone(), options.watch_namespace.clone()));
+    let receiver = Receiver::new(targets, token, metrics.clone());
+    Ok(Some((address, tokio::spawn(alerts::serve(listener, receiver, stop.clone())))))
 }
 
 /// Waits for the lease, then runs the controllers under it.
@@ -299,8 +325,10 @@ async fn drive(
         .for_each(|result| async move {
             if let Err(error) = result {
                 match error {
-                    // Reconciles tell of their failures themselves, and an object may go while it waits for its turn.
-                    controller::Error::ReconcilerFailed(..) | controller::Error::ObjectNotFound(_) => {}
+                    // Reconciles tell of their failures themselves.
+                    controller::Error::ReconcilerFailed(..) => {}
+                    // The end of every object: it is gone from the watch before its turn comes.
+                    controller::Error::ObjectNotFound(gone) => gone_for_good(machine, &gone, metrics),
                     error @ (controller::Error::QueueError(_) | controller::Error::RunnerError(_)) => {
                         tracing::warn!(%error, "a watch failed; it is started anew");
                     }
@@ -308,6 +336,16 @@ async fn drive(
             }
         })
         .await;
+}
+
+fn gone_for_good(machine: Machine, object: &ObjectRef<DynamicObject>, metrics: &Metrics) {
+    match machine {
+        Machine::ModelRollout => {
+            metrics.rollouts.forget(object.namespace.as_deref().unwrap_or_default(), &object.name);
+        }
+        // Nothing was kept of it.
+        Machine::RetrainJob => {}
+    }
 }
 
 async fn one(

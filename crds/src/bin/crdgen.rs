@@ -5,7 +5,7 @@
 use std::{env, fs, io, path::Path, process::ExitCode};
 
 use anneal_crds::{ModelRollout, ModelVersion, RetrainJob};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
 use kube::CustomResourceExt;
 
 fn main() -> ExitCode {
@@ -38,12 +38,25 @@ fn main() -> ExitCode {
 fn render(crd: &CustomResourceDefinition) -> io::Result<String> {
     let mut crd = crd.clone();
     crd.metadata.annotations.get_or_insert_default().insert("helm.sh/resource-policy".into(), "keep".into());
+    unseen_until_observed(&mut crd);
     let yaml = serde_saphyr::to_string(&crd).map_err(io::Error::other)?;
     // Descriptions may contain braces, which Helm would take for its own.
     let yaml = yaml.replace("{{", "{{ \"{{\" }}");
     Ok(format!(
         "{{{{- if .Values.crds.enabled }}}}\n# Made by `cargo xtask crds` from crds/src; do not edit.\n{yaml}{{{{- end }}}}\n"
     ))
+}
+
+/// Lets the API server give every new object a status that no generation has. kstatus takes an object without a status for
+/// one that is ready, so `helm install --wait` and Flux would not wait for the operator's first look.
+fn unseen_until_observed(crd: &mut CustomResourceDefinition) {
+    for version in &mut crd.spec.versions {
+        let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+        let properties = schema.and_then(|schema| schema.properties.as_mut());
+        if let Some(status) = properties.and_then(|properties| properties.get_mut("status")) {
+            status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
+        }
+    }
 }
 
 fn compare(path: &Path, text: &str) -> io::Result<()> {

@@ -8,6 +8,7 @@
 //! environment, randomness or storage: what is not in the snapshot cannot influence a decision, so the same snapshot
 //! gives the same plan again, offline. The shell in `anneal-operator` does everything else.
 
+pub mod alert;
 pub mod condition;
 pub mod gates;
 pub mod lease;

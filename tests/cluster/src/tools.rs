@@ -109,6 +109,16 @@ pub const S3_SERVER: GoPart = GoPart {
     cgo: "0",
 };
 
+/// What Flux and Helm make of objects.
+pub const KSTATUS: GoPart = GoPart {
+    name: "kstatus",
+    files: files!("kstatus", "go.mod", "go.sum", "main.go"),
+    packages: &["."],
+    ldflags: STRIPPED,
+    tags: "",
+    cgo: "0",
+};
+
 /// The folder with a part's programs, built when missing.
 pub fn go_part(cache: &Cache, progress: &Progress, part: &GoPart) -> Result<PathBuf> {
     let compiler =

@@ -67,6 +67,7 @@ pub(crate) fn run(context: &Context, selection: Selection) -> Result<()> {
     }
     storage(context, &cargo)?;
     chart(context)?;
+    readers(context, &cargo)?;
     for (run, kills) in KILLS.into_iter().enumerate() {
         end_to_end(context, &cargo, run == 0, kills)?;
     }
@@ -89,9 +90,11 @@ fn end_to_end(context: &Context, cargo: &Cargo, refusals: bool, kills: &[&str]) 
 fn on_cluster(context: &Context, cargo: &Cargo, cluster: &Cluster) -> Result<()> {
     let step = context.progress.step("Check the chart against the API server");
     let chart = context.checkout.root().join("charts/anneal");
-    for switches in
-        ["replicas=2", "watchNamespace=anneal-demo,rbac.aggregate=false", "networkPolicy.enabled=false"]
-    {
+    for switches in [
+        "replicas=2,grafana.dashboards.enabled=true,alertReceiver.enabled=true,alertReceiver.tokenSecret.name=t",
+        "watchNamespace=anneal-demo,rbac.aggregate=false",
+        "networkPolicy.enabled=false",
+    ] {
         let chart = chart.as_os_str();
         let objects = cluster.helm(
             ["template", "anneal", "--namespace", "anneal-system", "--set", switches]
@@ -156,12 +159,30 @@ fn chart(context: &Context) -> Result<()> {
     Cmd::new(&helm).args(["lint", "--strict"]).arg(&chart).run(&log)?;
     for switches in [
         "replicas=1",
-        "watchNamespace=team-a,serviceMonitor.enabled=true,podMonitor.enabled=true,rbac.aggregate=false,crds.enabled=false",
+        "watchNamespace=team-a,serviceMonitor.enabled=true,podMonitor.enabled=true,prometheusRule.enabled=true,grafana.dashboards.enabled=true,alertReceiver.enabled=true,alertReceiver.tokenSecret.name=t,rbac.aggregate=false,crds.enabled=false",
     ] {
         Cmd::new(&helm).args(["template", "anneal"]).arg(&chart).args(["--set", switches]).run(&log)?;
     }
     step.done();
     Ok(())
+}
+
+/// Alerts, dashboards and statuses, by the programs that read them: Prometheus, Alertmanager, and what Flux and Helm are
+/// built on.
+fn readers(context: &Context, cargo: &Cargo) -> Result<()> {
+    parts::apt(
+        &context.cache,
+        &context.progress,
+        &["prometheus", "prometheus-alertmanager", "python3-aiosmtpd"],
+    )?;
+    let kstatus = parts::go_part(&context.cache, &context.progress, &parts::KSTATUS)?.join("kstatus");
+    let command = cargo
+        .command(&["test", "--locked", "--package", "anneal-tests"])
+        .args(["--test", "promql", "--test", "gitops", "--test", "notifications", "--", "--include-ignored"])
+        .env("ANNEAL_TEST_PROMTOOL", "/usr/bin/promtool")
+        .env("ANNEAL_TEST_ALERTMANAGER", "/usr/bin/prometheus-alertmanager")
+        .env("ANNEAL_TEST_KSTATUS", kstatus);
+    count(context, "Test alerts, dashboards and statuses with what reads them", &command)
 }
 
 fn licences(context: &Context) -> Result<()> {

@@ -1,0 +1,180 @@
+//! Alerts of Alertmanager, and which candidates they take out of traffic.
+//!
+//! Called by the shell's receiver of alerts. Everything here is total and bounded: a body, a selector and an expression
+//! come from elsewhere. An alert that may have begun before the candidate answered a request is never held against it.
+
+mod selector;
+
+use std::{collections::BTreeMap, str::FromStr as _};
+
+use anneal_crds::{ModelRollout, common::shorten, model_rollout::RolloutPhase, names};
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+
+pub use selector::{Selector, SelectorError};
+
+/// Most alerts of one message.
+pub const MAX_ALERTS: usize = 1000;
+/// Most selectors of a rollout.
+const MAX_SELECTORS: usize = 16;
+/// Longest name of an alert that is repeated, in bytes.
+const MAX_NAME: usize = 200;
+
+/// An alert as Alertmanager tells of it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Alert {
+    /// Whether it still fires.
+    pub status: AlertStatus,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// When it began to fire. Prometheus counts from the end of the rule's `for`.
+    pub starts_at: Timestamp,
+    /// What Alertmanager knows it by.
+    pub fingerprint: String,
+}
+
+/// Whether an alert still fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlertStatus {
+    /// It fires.
+    Firing,
+    /// It has ended.
+    Resolved,
+}
+
+/// Why a message cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum MessageError {
+    /// It has another shape.
+    #[error("this is no message of Alertmanager's webhook; send its webhook_configs here")]
+    Shape(#[source] serde_json::Error),
+    /// It has another version.
+    #[error("version {0} of Alertmanager's webhook is not known; version 4 is")]
+    Version(String),
+    /// It is too long.
+    #[error("{0} alerts in one message, and at most {MAX_ALERTS} are read; set max_alerts")]
+    TooMany(usize),
+}
+
+/// The alerts in a message of Alertmanager's webhook, version 4
+/// (<https://prometheus.io/docs/alerting/latest/configuration/#webhook_config>). The caller bounds its length.
+pub fn alerts(message: &[u8]) -> Result<Vec<Alert>, MessageError> {
+    #[derive(Deserialize)]
+    struct Version {
+        version: String,
+    }
+    #[derive(Deserialize)]
+    struct Message {
+        alerts: Vec<Alert>,
+    }
+    let Version { version } = serde_json::from_slice(message).map_err(MessageError::Shape)?;
+    if version != "4" {
+        return Err(MessageError::Version(shorten(&version, 20).into_owned()));
+    }
+    let Message { alerts } = serde_json::from_slice(message).map_err(MessageError::Shape)?;
+    if alerts.len() > MAX_ALERTS {
+        return Err(MessageError::TooMany(alerts.len()));
+    }
+    Ok(alerts)
+}
+
+/// The selectors that a rollout declares, one a line; any of them may match.
+pub fn selectors(rollout: &ModelRollout) -> Result<Vec<Selector>, SelectorError> {
+    let annotations = rollout.metadata.annotations.as_ref();
+    let declared = annotations.and_then(|all| all.get(names::ANNOTATION_ABORT_ON_ALERTS));
+    let declared = declared.map_or("", String::as_str);
+    let lines: Vec<&str> = declared.lines().filter(|line| !line.trim().is_empty()).collect();
+    if lines.len() > MAX_SELECTORS {
+        return Err(SelectorError::new(declared, "there are more than 16"));
+    }
+    lines.into_iter().map(Selector::from_str).collect()
+}
+
+/// What to write into [`names::ANNOTATION_ABORT`] of `rollout`, if one of the alerts takes its candidate out of traffic:
+/// `<candidate's version>: alert <name> fires`. None if that is written already.
+pub fn abort(rollout: &ModelRollout, selectors: &[Selector], alerts: &[Alert]) -> Option<String> {
+    let version = &rollout.status.as_ref()?.candidate.as_ref()?.version;
+    let since = answering_since(rollout)?;
+    let told = rollout.metadata.annotations.as_ref().and_then(|all| all.get(names::ANNOTATION_ABORT));
+    if told.and_then(|told| told.split_once(": ")).is_some_and(|(other, _)| other == version) {
+        return None;
+    }
+    let fires = |alert: &&Alert| match alert.status {
+        AlertStatus::Firing => alert.starts_at >= since,
+        AlertStatus::Resolved => false,
+    };
+    let mut held_against = alerts.iter().filter(fires);
+    let alert = held_against.find(|alert| selectors.iter().any(|selector| selector.matches(alert)))?;
+    let name = alert.labels.get("alertname").map_or("without a name", String::as_str);
+    Some(format!("{version}: alert {} fires", shorten(name, MAX_NAME)))
+}
+
+/// A time at which the candidate certainly answered requests already, as early as the status can prove; none while it
+/// answers none.
+///
+/// The status knows when the present step began. Each step before it lasted at least its shortest time, so the first one
+/// began no later than that much earlier. An alert from before is not held against the candidate, even if the first
+/// step was really longer: what the present version did is no reason to give the next one up.
+fn answering_since(rollout: &ModelRollout) -> Option<Timestamp> {
+    let (status, strategy) = (rollout.status.as_ref()?, &rollout.spec.strategy);
+    let started = status.step_started_at.as_ref()?.0;
+    let before = match status.phase {
+        RolloutPhase::Shadow => SignedDuration::ZERO,
+        RolloutPhase::Canary => {
+            let steps = i32::try_from(status.step_index).unwrap_or(0);
+            let canary = strategy.canary.interval.get().checked_mul(steps).unwrap_or(SignedDuration::ZERO);
+            let shadow =
+                strategy.shadow.as_ref().map_or(SignedDuration::ZERO, |shadow| shadow.duration.get());
+            canary.saturating_add(shadow)
+        }
+        RolloutPhase::Pending
+        | RolloutPhase::Preparing
+        | RolloutPhase::Healthy
+        | RolloutPhase::RolledBack => return None,
+    };
+    let earliest = started.saturating_sub(before).unwrap_or(started);
+    // A strategy that was made slower since proves less than it seems to.
+    let moving = status.conditions.iter().find(|one| one.type_ == "Progressing" && one.status == "True");
+    Some(moving.map_or(started, |moving| earliest.max(moving.last_transition_time.0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_read_as_alertmanager_sends_it() {
+        // From Alertmanager 0.28.
+        let message = br#"{"receiver":"anneal","status":"firing","alerts":[{"status":"firing","labels":{"alertname":"HighErrors"},
+            "annotations":{"summary":"x"},"startsAt":"2026-11-21T12:00:00.123456789+01:00","endsAt":"0001-01-01T00:00:00Z",
+            "generatorURL":"http://p/graph","fingerprint":"c7f6"},{"status":"resolved","labels":{},"annotations":{},
+            "startsAt":"2026-11-21T12:00:00Z","endsAt":"2026-11-21T12:05:00Z","generatorURL":"","fingerprint":"c7f7"}],
+            "groupLabels":{},"commonLabels":{},"commonAnnotations":{},"externalURL":"http://a","version":"4",
+            "groupKey":"{}:{}","truncatedAlerts":0}"#;
+        let alerts = alerts(message).unwrap();
+        assert_eq!(
+            alerts.iter().map(|alert| alert.status).collect::<Vec<_>>(),
+            [AlertStatus::Firing, AlertStatus::Resolved]
+        );
+        assert_eq!(alerts[0].starts_at.to_string(), "2026-11-21T11:00:00.123456789Z");
+    }
+
+    #[test]
+    fn other_messages_are_refused() {
+        let many = vec![
+            r#"{"status":"firing","labels":{},"startsAt":"2026-11-21T12:00:00Z","fingerprint":""}"#;
+            MAX_ALERTS + 1
+        ];
+        for (message, why) in [
+            ("{}".to_owned(), "no message"),
+            (r#"{"version":"5","alerts":1}"#.to_owned(), "version 5"),
+            (r#"{"version":"4","alerts":[{"status":"firing"}]}"#.to_owned(), "no message"),
+            (format!(r#"{{"version":"4","alerts":[{}]}}"#, many.join(",")), "1001 alerts"),
+        ] {
+            let error = alerts(message.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}
