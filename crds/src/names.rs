@@ -23,6 +23,9 @@ pub const LABEL_VERSION: &str = "anneal.dev/version";
 /// On a ModelVersion: who approves it, in one line. Needed for a version that had no baseline.
 pub const ANNOTATION_APPROVED_BY: &str = "anneal.dev/approved-by";
 
+/// On a Secret: the one server that the operator may show it to, as scheme, host and port.
+pub const ANNOTATION_SERVER: &str = "anneal.dev/server";
+
 /// On children: a digest of what the operator applied last.
 pub const ANNOTATION_APPLIED: &str = "anneal.dev/applied";
 

@@ -15,8 +15,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
-    ports::{Cluster, ClusterError, Prometheus},
+    ports::{Cluster, ClusterError, no_answer},
     reconcile::Ports,
+    resolve::resolve,
 };
 
 /// Reads an object that must have the shape of `T`.
@@ -113,7 +114,7 @@ pub async fn rollout(
         Key::new(Kind::Gateway, gateway.namespace.as_deref().unwrap_or(namespace), &gateway.name);
     let gateway = gateway_state(cluster.get(&gateway_key).await);
     let now = ports.clock.now();
-    let answers = answers(ports.prometheus.as_ref(), rollout, now).await;
+    let answers = answers(ports, rollout, now).await;
     Ok(rollout::plan(&rollout::Snapshot {
         rollout,
         versions: &versions,
@@ -125,15 +126,24 @@ pub async fn rollout(
     }))
 }
 
+/// Asks what the plan will judge by. A server that may not be asked is told like one that does not answer.
 async fn answers(
-    prometheus: &dyn Prometheus,
+    ports: &Ports,
     rollout: &ModelRollout,
     now: jiff::Timestamp,
 ) -> BTreeMap<String, rollout::Answer> {
-    let url = &rollout.spec.prometheus.url;
     let queries = rollout::queries(rollout, now);
+    if queries.is_empty() {
+        return BTreeMap::new();
+    }
+    let spec = &rollout.spec.prometheus;
+    let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
+    let server = &resolve(ports.cluster.as_ref(), namespace, spec).await;
     let asked = queries.into_iter().map(|query| async move {
-        let answer = prometheus.query(url, &query.expression, now).await;
+        let answer = match server {
+            Ok(server) => ports.prometheus.query(server, &query, now).await,
+            Err(why) => no_answer(&spec.server(), &query, why),
+        };
         (query.metric, answer)
     });
     join_all(asked).await.into_iter().collect()

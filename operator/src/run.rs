@@ -90,7 +90,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let readiness = Readiness::default();
     let ports = Ports {
         cluster: Arc::new(KubeCluster::new(client.clone(), &options.identity)),
-        prometheus: Arc::new(HttpPrometheus::new().map_err(|error| Error::Client(error.into()))?),
+        prometheus: Arc::new(HttpPrometheus::default()),
         clock: Arc::new(SystemClock),
     };
     let server_stop = CancellationToken::new();

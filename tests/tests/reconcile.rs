@@ -10,11 +10,12 @@ use std::{
 use anneal_core::{
     object::{Key, Kind, Object},
     plan::Note,
-    rollout::Answer,
+    rollout::{Answer, Query},
 };
 use anneal_operator::{
     ports::{Clock, Cluster, ClusterError, Prometheus},
     reconcile::{Machine, Ports, reconcile},
+    server::Server,
 };
 use anneal_tests::cases::{self, RolloutCase};
 use async_trait::async_trait;
@@ -76,7 +77,7 @@ impl Cluster for Overtaken {
 
 #[async_trait]
 impl Prometheus for Overtaken {
-    async fn query(&self, _: &str, _: &str, _: Timestamp) -> Answer {
+    async fn query(&self, _: &Server, _: &Query, _: Timestamp) -> Answer {
         Answer::Vector(vec![])
     }
 }

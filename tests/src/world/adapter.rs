@@ -11,11 +11,12 @@ use std::{
 use anneal_core::{
     object::{Key, Kind, Object},
     plan::Note,
-    rollout::Answer,
+    rollout::{Answer, Query},
 };
 use anneal_operator::{
     ports::{Clock, Cluster, ClusterError, Prometheus},
     reconcile::Ports,
+    server::Server,
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -115,9 +116,9 @@ impl Cluster for Operator {
 
 #[async_trait]
 impl Prometheus for Operator {
-    async fn query(&self, _: &str, expression: &str, at: Timestamp) -> Answer {
+    async fn query(&self, _: &Server, query: &Query, at: Timestamp) -> Answer {
         Turn::default().await;
-        self.world.lock().prometheus_answers(self.caller, expression, at)
+        self.world.lock().prometheus_answers(self.caller, &query.expression, at)
     }
 }
 

@@ -49,6 +49,7 @@ impl Sim {
             (Kind::Deployment, Some(before), None) => self.check_deployment_deleted(caller, key, before),
             (Kind::Job, None, Some(after)) => self.check_job_created(caller, key, after),
             (Kind::ModelVersion, Some(_), Some(after)) => self.note_marks(after),
+            (Kind::Secret, ..) => self.broken("credentials are only read", super::calls::name(key)),
             (
                 Kind::ModelRollout
                 | Kind::RetrainJob
@@ -90,6 +91,7 @@ impl Sim {
                 self.laws.touched.extend(uid);
             }
             Kind::ConfigMap
+            | Kind::Secret
             | Kind::Pod
             | Kind::Service
             | Kind::Job

@@ -18,6 +18,7 @@ mod plan;
 mod query;
 mod reading;
 mod rival;
+mod samples;
 mod select;
 mod snapshot;
 mod step;
@@ -25,7 +26,8 @@ mod weights;
 
 pub use build::{workload_name, workload_names};
 pub use plan::plan;
-pub use query::{Query, queries};
-pub use reading::{Answer, Reading, Series};
+pub use query::{Query, Shape, queries};
+pub use reading::{Answer, Reading, Series, Verdict, judge, read};
 pub use rival::rivals;
+pub use samples::{Boundary, NativeBucket, NativeHistogram, RawSeries};
 pub use snapshot::{Children, GatewayState, Snapshot};
