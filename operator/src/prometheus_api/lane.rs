@@ -98,13 +98,17 @@ impl Lane {
     pub async fn ask(&self, question: &Question) -> Result<Answer, Failure> {
         let timeout = question.server.timeout;
         let asked_at = Instant::now();
-        self.health(|health| health.admit(asked_at, timeout))?;
+        let admitted = self.health(|health| health.admit(asked_at, timeout))?;
         let _place = self.places.try_acquire().map_err(|_| Failure::Crowded)?;
         let deadline = asked_at + timeout;
         // Who was not even sent says nothing about the server.
         let Ok(Ok(_turn)) = timeout_at(deadline, self.on_their_way.acquire()).await else {
             return Err(Failure::TimedOut(timeout));
         };
+        // What those before it found out while it waited counts for it too.
+        if admitted == Admitted::AsUsual && self.health(|health| health.again_at.is_some()) {
+            return Err(Failure::Hanging);
+        }
         let answer = timeout_at(deadline, self.send(question)).await;
         self.health(|health| match &answer {
             Ok(_) => health.answered(),
@@ -195,6 +199,15 @@ fn said(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |said, cause| format!("{said}: {cause}"))
 }
 
+/// Why a question may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Admitted {
+    /// All is well.
+    AsUsual,
+    /// To find out whether the server is back.
+    AsProbe,
+}
+
 /// Whether a server hangs. Refusals and errors are answers: they cost nobody any time.
 #[derive(Debug, Default)]
 struct Health {
@@ -204,14 +217,14 @@ struct Health {
 }
 
 impl Health {
-    fn admit(&mut self, now: Instant, timeout: Duration) -> Result<(), Failure> {
+    fn admit(&mut self, now: Instant, timeout: Duration) -> Result<Admitted, Failure> {
         match self.again_at {
-            None => Ok(()),
+            None => Ok(Admitted::AsUsual),
             Some(again_at) if now < again_at => Err(Failure::Hanging),
             Some(_) => {
                 // This one finds out; the next may when it has not come back by then.
                 self.again_at = Some(now + timeout + PAUSE);
-                Ok(())
+                Ok(Admitted::AsProbe)
             }
         }
     }
