@@ -13,6 +13,7 @@ use anneal_crds::{ModelRollout, ModelRolloutStatus, ModelVersion, RetrainJob, Re
 use futures::future::join_all;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::sync::SemaphorePermit;
 
 use crate::{
     ports::{Cluster, ClusterError, no_answer},
@@ -86,10 +87,11 @@ pub async fn retrain(ports: &Ports, job: &RetrainJob) -> Result<Plan<RetrainJobS
     }))
 }
 
-/// Observes a ModelRollout's world and decides.
+/// Observes a ModelRollout's world and decides. Its `turn` ends when only the metrics are still missing.
 pub async fn rollout(
     ports: &Ports,
     rollout: &ModelRollout,
+    turn: Option<SemaphorePermit<'_>>,
 ) -> Result<Plan<ModelRolloutStatus>, ClusterError> {
     let cluster = ports.cluster.as_ref();
     let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
@@ -113,6 +115,8 @@ pub async fn rollout(
     let gateway_key =
         Key::new(Kind::Gateway, gateway.namespace.as_deref().unwrap_or(namespace), &gateway.name);
     let gateway = gateway_state(cluster.get(&gateway_key).await);
+    // The rest takes as long as the metrics server does, and others need not wait for that.
+    drop(turn);
     let now = ports.clock.now();
     let answers = answers(ports, rollout, now).await;
     Ok(rollout::plan(&rollout::Snapshot {

@@ -3,7 +3,7 @@
 //! Pure; called by `lane` with what was received, and by the tests with a million bodies that no server would send. The
 //! format is that of <https://prometheus.io/docs/prometheus/latest/querying/api/>.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
 use anneal_core::rollout::{Answer, Boundary, NativeBucket, NativeHistogram, RawSeries, Series, Shape};
 use serde::{Deserialize, Deserializer, de};
@@ -12,11 +12,21 @@ use serde_json::value::RawValue;
 /// Most series of an instant vector: a query sums, so more than a histogram's buckets are a mistake.
 const MAX_NUMBERS: usize = 1000;
 /// Most series of raw samples: pods times labels.
-const MAX_SERIES: usize = 10_000;
-/// Most raw samples, native histograms included.
-const MAX_SAMPLES: usize = 250_000;
+const MAX_SERIES: usize = 5000;
+/// Most raw samples of one series, native histograms apart.
+const MAX_SAMPLES: usize = 100_000;
+/// Most labels of a series.
+const MAX_LABELS: usize = 64;
 /// The end of the year 9999, in seconds since the epoch.
 const MAX_TIME: f64 = 253_402_300_799.0;
+
+/// Most bytes of an answer, uncompressed: a server that sends more must not take the operator's memory.
+pub const fn max_bytes(shape: Shape) -> usize {
+    match shape {
+        Shape::Vector => 256 << 10,
+        Shape::Matrix => 4 << 20,
+    }
+}
 
 /// Why a body is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -48,16 +58,6 @@ pub enum Unread {
         "its answer holds a native histogram instead of a number; use selectors of counters or classic buckets"
     )]
     Histogram,
-    /// Too much.
-    #[error("its answer has {count} {what}, and at most {max} are read; use narrower selectors")]
-    TooMany {
-        /// How many.
-        count: usize,
-        /// Of what.
-        what: &'static str,
-        /// How many may be.
-        max: usize,
-    },
     /// Samples that run backwards.
     #[error("its samples are not in the order of time; whatever stands before Prometheus spoils its answers")]
     Order,
@@ -86,15 +86,11 @@ pub fn parse(shape: Shape, body: &[u8]) -> Result<Answer, Unread> {
     }
     match shape {
         Shape::Vector => {
-            let vector: Vec<Sample> = serde_json::from_str(data.result.get())?;
-            at_most(MAX_NUMBERS, vector.len(), "series")?;
+            let AtMost(vector): AtMost<Sample, MAX_NUMBERS> = serde_json::from_str(data.result.get())?;
             vector.into_iter().map(Sample::series).collect::<Result<_, _>>().map(Answer::Vector)
         }
         Shape::Matrix => {
-            let matrix: Vec<Samples> = serde_json::from_str(data.result.get())?;
-            at_most(MAX_SERIES, matrix.len(), "series")?;
-            let count = matrix.iter().map(|series| series.values.len() + series.histograms.len()).sum();
-            at_most(MAX_SAMPLES, count, "samples")?;
+            let AtMost(matrix): AtMost<Samples, MAX_SERIES> = serde_json::from_str(data.result.get())?;
             matrix.into_iter().map(Samples::series).collect::<Result<_, _>>().map(Answer::Matrix)
         }
     }
@@ -103,10 +99,6 @@ pub fn parse(shape: Shape, body: &[u8]) -> Result<Answer, Unread> {
 /// What the server says in a body that came with another status; none if it says nothing.
 pub fn reason(body: &[u8]) -> Option<String> {
     serde_json::from_slice::<Reply<'_>>(body).ok()?.reason()
-}
-
-const fn at_most(max: usize, count: usize, what: &'static str) -> Result<(), Unread> {
-    if count > max { Err(Unread::TooMany { count, what, max }) } else { Ok(()) }
 }
 
 #[derive(Deserialize)]
@@ -136,6 +128,68 @@ struct Data<'a> {
     result_type: String,
     #[serde(borrow)]
     result: &'a RawValue,
+}
+
+/// A list that is given up as soon as it is too long: an element may take much more memory than its JSON.
+struct AtMost<T, const MAX: usize>(Vec<T>);
+
+impl<T, const MAX: usize> Default for AtMost<T, MAX> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for AtMost<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List<T, const MAX: usize>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MAX: usize> de::Visitor<'de> for List<T, MAX> {
+            type Value = AtMost<T, MAX>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a list of at most {MAX}, which narrower selectors give")
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut elements = Vec::new();
+                while let Some(element) = list.next_element()? {
+                    if elements.len() == MAX {
+                        return Err(de::Error::invalid_length(MAX + 1, &self));
+                    }
+                    elements.push(element);
+                }
+                Ok(AtMost(elements))
+            }
+        }
+        deserializer.deserialize_seq(List(PhantomData))
+    }
+}
+
+/// The labels of a series.
+struct Labels(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Labels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Map;
+        impl<'de> de::Visitor<'de> for Map {
+            type Value = Labels;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "at most {MAX_LABELS} labels, each once")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
+                let mut labels = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry()? {
+                    let twice = labels.insert(name, value).is_some();
+                    if twice || labels.len() > MAX_LABELS {
+                        return Err(de::Error::invalid_length(labels.len() + 1, &self));
+                    }
+                }
+                Ok(Labels(labels))
+            }
+        }
+        deserializer.deserialize_map(Map)
+    }
 }
 
 /// A number that JSON writes as a text, because it may be `NaN` or `+Inf`.
@@ -175,36 +229,36 @@ impl<'de> Deserialize<'de> for Time {
 
 #[derive(Deserialize)]
 struct Sample {
-    metric: BTreeMap<String, String>,
+    metric: Labels,
     value: Option<(Time, Number)>,
 }
 
 impl Sample {
     fn series(self) -> Result<Series, Unread> {
         let (_, Number(value)) = self.value.ok_or(Unread::Histogram)?;
-        Ok(Series { labels: self.metric, value })
+        Ok(Series { labels: self.metric.0, value })
     }
 }
 
 #[derive(Deserialize)]
 struct Samples {
-    metric: BTreeMap<String, String>,
+    metric: Labels,
     #[serde(default)]
-    values: Vec<(Time, Number)>,
+    values: AtMost<(Time, Number), MAX_SAMPLES>,
     #[serde(default)]
-    histograms: Vec<(Time, Histogram)>,
+    histograms: AtMost<(Time, Histogram), MAX_SAMPLES>,
 }
 
 impl Samples {
     fn series(self) -> Result<RawSeries, Unread> {
         let samples: Vec<_> =
-            self.values.into_iter().map(|(Time(time), Number(value))| (time, value)).collect();
+            self.values.0.into_iter().map(|(Time(time), Number(value))| (time, value)).collect();
         let histograms: Vec<_> =
-            self.histograms.into_iter().map(|(Time(time), histogram)| (time, histogram.native())).collect();
+            self.histograms.0.into_iter().map(|(Time(time), histogram)| (time, histogram.native())).collect();
         if !rises(&samples) || !rises(&histograms) {
             return Err(Unread::Order);
         }
-        Ok(RawSeries { labels: self.metric, samples, histograms })
+        Ok(RawSeries { labels: self.metric.0, samples, histograms })
     }
 }
 

@@ -4,11 +4,11 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::lane::{Failure, Lane};
+use super::{budget::Budget, failure::Failure, lane::Lane};
 use crate::server::{Credential, Server, Tls};
 
 /// Most servers that the rollouts of one namespace ask at once.
-const MAX_LANES: usize = 32;
+const MAX_LANES: usize = 16;
 /// A lane that was not used for so long is dropped, with its connections and its certificates.
 const IDLE: Duration = Duration::from_secs(300);
 
@@ -34,38 +34,44 @@ impl Entry {
 
 /// All lanes.
 #[derive(Default)]
-pub struct Lanes(HashMap<LaneKey, Entry>);
+pub struct Lanes {
+    lanes: HashMap<LaneKey, Entry>,
+    budget: Budget,
+}
 
 impl Lanes {
     /// The lane to `server`, whichever of its paths is asked with whichever headers.
     pub fn of(&mut self, server: &Server, now: Instant) -> Result<Arc<Lane>, Failure> {
-        self.0.retain(|_, entry| !entry.is_idle() || now.duration_since(entry.used_at) < IDLE);
+        self.lanes.retain(|_, entry| !entry.is_idle() || now.duration_since(entry.used_at) < IDLE);
         let key = LaneKey {
             namespace: server.namespace.clone(),
             origin: server.origin(),
             credential: server.credential.clone(),
             tls: server.tls.clone(),
         };
-        if let Some(entry) = self.0.get_mut(&key) {
+        if let Some(entry) = self.lanes.get_mut(&key) {
             entry.used_at = now;
             return Ok(entry.lane.clone());
         }
         self.make_room(&key.namespace)?;
-        let lane = Arc::new(Lane::new(&server.tls, server.url.scheme() == "https")?);
-        self.0.insert(key, Entry { lane: lane.clone(), used_at: now });
+        let mut others = self.lanes.iter().filter(|(other, _)| other.namespace == key.namespace);
+        let budget =
+            others.next().map_or_else(|| self.budget.other(), |(_, other)| other.lane.budget().clone());
+        let lane = Arc::new(Lane::new(&server.tls, server.url.scheme() == "https", budget)?);
+        self.lanes.insert(key, Entry { lane: lane.clone(), used_at: now });
         Ok(lane)
     }
 
     /// Drops the lane of the namespace that was idle for longest, if it has too many.
     fn make_room(&mut self, namespace: &str) -> Result<(), Failure> {
-        let of_namespace = || self.0.iter().filter(|(key, _)| key.namespace == namespace);
+        let of_namespace = || self.lanes.iter().filter(|(key, _)| key.namespace == namespace);
         if of_namespace().count() < MAX_LANES {
             return Ok(());
         }
         let idle = of_namespace().filter(|(_, entry)| entry.is_idle());
         let oldest = idle.min_by_key(|(_, entry)| entry.used_at).map(|(key, _)| key.clone());
         let oldest = oldest.ok_or(Failure::TooManyServers)?;
-        self.0.remove(&oldest);
+        self.lanes.remove(&oldest);
         Ok(())
     }
 }
@@ -109,8 +115,8 @@ mod tests {
         lanes.of(&server("b", "http://q"), now).unwrap();
         drop(busy);
         lanes.of(&server("a", "http://q"), now).unwrap();
-        assert_eq!(lanes.0.len(), MAX_LANES + 1);
+        assert_eq!(lanes.lanes.len(), MAX_LANES + 1);
         lanes.of(&server("b", "http://q"), now + IDLE).unwrap();
-        assert_eq!(lanes.0.len(), 1);
+        assert_eq!(lanes.lanes.len(), 1);
     }
 }

@@ -4,8 +4,13 @@
 //! once, and whatever goes wrong becomes words that name server and query and hold no credential.
 
 pub mod body;
+mod budget;
+mod client;
+mod failure;
+mod health;
 mod lane;
 mod lanes;
+mod names;
 
 use std::{
     collections::HashMap,

@@ -21,6 +21,7 @@ use anneal_operator::{
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use super::{calls::Write, sim::Sim};
 
@@ -42,7 +43,13 @@ impl Shared {
     /// The ports of one operator.
     pub fn ports(&self, caller: usize) -> Ports {
         let operator = Arc::new(Operator { world: self.clone(), caller });
-        Ports { cluster: operator.clone(), prometheus: operator.clone(), clock: operator }
+        Ports {
+            cluster: operator.clone(),
+            prometheus: operator.clone(),
+            clock: operator,
+            // The scheduler says how many work at once.
+            turns: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+        }
     }
 }
 

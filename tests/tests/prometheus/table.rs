@@ -99,7 +99,7 @@ async fn each_case_has_its_reading_and_names_server_and_query() {
         ("negative-infinity", |reading| *reading == Reading::NotFinite),
         ("empty", |reading| *reading == Reading::Empty),
         ("twice", |reading| matches!(reading, Reading::Malformed(_))),
-        ("many", |reading| is_error(reading, "1001 series")),
+        ("many", |reading| is_error(reading, "at most 1000")),
         ("scalar", |reading| is_error(reading, "type `scalar` instead of vector")),
         ("string", |reading| is_error(reading, "type `string` instead of vector")),
         ("stale", |reading| matches!(reading, Reading::Stale(age) if age.as_secs() == 31)),

@@ -88,9 +88,11 @@ fn end_to_end(context: &Context, cargo: &Cargo, refusals: bool, kills: &[&str]) 
 fn on_cluster(context: &Context, cargo: &Cargo, cluster: &Cluster) -> Result<()> {
     let step = context.progress.step("Check the chart against the API server");
     let chart = context.checkout.root().join("charts/anneal");
-    for switches in
-        ["replicas=2", "watchNamespace=anneal-demo,rbac.aggregate=false", "networkPolicy.enabled=false"]
-    {
+    for switches in [
+        "replicas=2,prometheusCredentials.enabled=true",
+        "watchNamespace=anneal-demo,rbac.aggregate=false",
+        "networkPolicy.enabled=false",
+    ] {
         let chart = chart.as_os_str();
         let objects = cluster.helm(
             ["template", "anneal", "--namespace", "anneal-system", "--set", switches]
@@ -155,7 +157,7 @@ fn chart(context: &Context) -> Result<()> {
     Cmd::new(&helm).args(["lint", "--strict"]).arg(&chart).run(&log)?;
     for switches in [
         "replicas=1",
-        "watchNamespace=team-a,serviceMonitor.enabled=true,podMonitor.enabled=true,rbac.aggregate=false,crds.enabled=false",
+        "watchNamespace=team-a,serviceMonitor.enabled=true,podMonitor.enabled=true,rbac.aggregate=false,crds.enabled=false,prometheusCredentials.enabled=true",
     ] {
         Cmd::new(&helm).args(["template", "anneal"]).arg(&chart).args(["--set", switches]).run(&log)?;
     }
