@@ -26,8 +26,8 @@ pub const ANNOTATION_APPROVED_BY: &str = "anneal.dev/approved-by";
 /// On a ModelRollout: selectors of alerts that take its candidate out of traffic, one a line, such as
 /// `alertname="HighErrors",severity=~"page|critical"`.
 pub const ANNOTATION_ABORT_ON_ALERTS: &str = "anneal.dev/abort-on-alerts";
-/// On a ModelRollout: `<version>: <why>` takes that candidate out of traffic. It says nothing about another one.
-pub const ANNOTATION_ABORT: &str = "anneal.dev/abort";
+/// On a Secret: the one server that the operator may show it to, as scheme, host and port.
+pub const ANNOTATION_SERVER: &str = "anneal.dev/server";
 
 /// On children: a digest of what the operator applied last.
 pub const ANNOTATION_APPLIED: &str = "anneal.dev/applied";

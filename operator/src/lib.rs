@@ -5,8 +5,10 @@
 //! ```
 //!
 //! `run` watches and calls [`reconcile`], which is the whole walk on one screen: [`observe`] reads the cluster through
-//! the ports and calls the core's plan, `reconcile` records its status, [`perform`] does what follows, and `refusal` tells what the API server says no to. [`ports`] are the
-//! only ways out, [`alerts`] is the one way in beside the watches, and [`metered`] looks at what passes the first of them; `kube_cluster`, `prometheus_api` and `clock` are the real ones, the simulation has others.
+//! the ports and calls the core's plan, `reconcile` records its status, [`perform`] does what follows, and `refusal` tells
+//! what the API server says no to. [`resolve`] finds the credentials of a metrics [`server`]. [`ports`] are the only ways
+//! out, [`alerts`] is the one way in beside the watches, and [`metered`] looks at what passes the first of them;
+//! `kube_cluster`, `prometheus_api` and `clock` are the real ones, the simulation has others.
 
 pub mod alerts;
 pub mod clock;
@@ -21,4 +23,6 @@ pub mod ports;
 pub mod prometheus_api;
 pub mod reconcile;
 mod refusal;
+pub mod resolve;
 pub mod run;
+pub mod server;

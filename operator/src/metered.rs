@@ -40,6 +40,7 @@ impl Metered {
                 }
             }
             Kind::ConfigMap
+            | Kind::Secret
             | Kind::Pod
             | Kind::Service
             | Kind::Job

@@ -13,10 +13,12 @@ use anneal_crds::{ModelRollout, ModelRolloutStatus, ModelVersion, RetrainJob, Re
 use futures::future::join_all;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::sync::SemaphorePermit;
 
 use crate::{
-    ports::{Cluster, ClusterError, Prometheus},
+    ports::{Cluster, ClusterError, no_answer},
     reconcile::Ports,
+    resolve::resolve,
 };
 
 /// Reads an object that must have the shape of `T`.
@@ -85,10 +87,11 @@ pub async fn retrain(ports: &Ports, job: &RetrainJob) -> Result<Plan<RetrainJobS
     }))
 }
 
-/// Observes a ModelRollout's world and decides.
+/// Observes a ModelRollout's world and decides. Its `turn` ends when only the metrics are still missing.
 pub async fn rollout(
     ports: &Ports,
     rollout: &ModelRollout,
+    turn: Option<SemaphorePermit<'_>>,
 ) -> Result<Plan<ModelRolloutStatus>, ClusterError> {
     let cluster = ports.cluster.as_ref();
     let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
@@ -112,8 +115,10 @@ pub async fn rollout(
     let gateway_key =
         Key::new(Kind::Gateway, gateway.namespace.as_deref().unwrap_or(namespace), &gateway.name);
     let gateway = gateway_state(cluster.get(&gateway_key).await);
+    // The rest takes as long as the metrics server does, and others need not wait for that.
+    drop(turn);
     let now = ports.clock.now();
-    let answers = answers(ports.prometheus.as_ref(), rollout, now).await;
+    let answers = answers(ports, rollout, now).await;
     Ok(rollout::plan(&rollout::Snapshot {
         rollout,
         versions: &versions,
@@ -125,15 +130,24 @@ pub async fn rollout(
     }))
 }
 
+/// Asks what the plan will judge by. A server that may not be asked is told like one that does not answer.
 async fn answers(
-    prometheus: &dyn Prometheus,
+    ports: &Ports,
     rollout: &ModelRollout,
     now: jiff::Timestamp,
 ) -> BTreeMap<String, rollout::Answer> {
-    let url = &rollout.spec.prometheus.url;
     let queries = rollout::queries(rollout, now);
+    if queries.is_empty() {
+        return BTreeMap::new();
+    }
+    let spec = &rollout.spec.prometheus;
+    let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
+    let server = &resolve(ports.cluster.as_ref(), namespace, spec).await;
     let asked = queries.into_iter().map(|query| async move {
-        let answer = prometheus.query(url, &query.expression, now).await;
+        let answer = match server {
+            Ok(server) => ports.prometheus.query(server, &query, now).await,
+            Err(why) => no_answer(&spec.server(), &query, why),
+        };
         (query.metric, answer)
     });
     join_all(asked).await.into_iter().collect()

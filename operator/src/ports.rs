@@ -5,11 +5,13 @@
 use anneal_core::{
     object::{Key, Kind, Object},
     plan::Note,
-    rollout::Answer,
+    rollout::{Answer, Query},
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::Value;
+
+use crate::server::Server;
 
 /// Why a call to the cluster did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -85,11 +87,17 @@ pub trait Cluster: Send + Sync {
     async fn publish(&self, object: &Value, note: &Note);
 }
 
-/// A Prometheus server.
+/// Any number of Prometheus servers.
 #[async_trait]
 pub trait Prometheus: Send + Sync {
-    /// The instant vector of `expression` at `at`, or why there is none.
-    async fn query(&self, base_url: &str, expression: &str, at: Timestamp) -> Answer;
+    /// What `server` answers to `query` at `at`, in the shape that was asked for; otherwise [`no_answer`]. It takes no longer
+    /// than the server's timeout, and no longer because of another server.
+    async fn query(&self, server: &Server, query: &Query, at: Timestamp) -> Answer;
+}
+
+/// No answer, in words that name the server and the query. `why` must be free of credentials.
+pub fn no_answer(server: &str, query: &Query, why: impl std::fmt::Display) -> Answer {
+    Answer::Unreachable(format!("{why} ({server}: {})", query.expression))
 }
 
 /// The clock.

@@ -12,6 +12,7 @@ use anneal_crds::{ModelRollout, RetrainJob};
 use futures::future::join_all;
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     observe, perform,
@@ -28,6 +29,8 @@ pub struct Ports {
     pub prometheus: Arc<dyn Prometheus>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// How many reconciles read the cluster at once. Who waits for a metrics server has given its turn back.
+    pub turns: Arc<Semaphore>,
 }
 
 /// The kinds that are reconciled.
@@ -52,7 +55,7 @@ impl Machine {
 /// How often a conflict is answered by deciding anew before others get their turn.
 const MAX_CONFLICTS: u32 = 5;
 
-/// Observes, decides, records and performs, for one object.
+/// Observes, decides, records and performs, for one object, when it is its turn.
 pub async fn reconcile(
     ports: &Ports,
     machine: Machine,
@@ -62,8 +65,10 @@ pub async fn reconcile(
     let key = Key::new(machine.kind(), namespace, name);
     let mut conflicts = 0;
     loop {
+        // Nobody closes the semaphore.
+        let turn = ports.turns.acquire().await.ok();
         let Some(object) = ports.cluster.get(&key).await? else { return Ok(Wake::OnChange) };
-        match walk(ports, machine, &key, &object).await {
+        match walk(ports, machine, &key, &object, turn).await {
             Err(ClusterError::Conflict) if conflicts < MAX_CONFLICTS => conflicts += 1,
             Err(error) => {
                 refusal::tell(ports, &key, &error).await;
@@ -75,7 +80,13 @@ pub async fn reconcile(
 }
 
 /// From the object as it was read to the cluster.
-async fn walk(ports: &Ports, machine: Machine, key: &Key, object: &Value) -> Result<Wake, ClusterError> {
+async fn walk(
+    ports: &Ports,
+    machine: Machine,
+    key: &Key,
+    object: &Value,
+    turn: Option<SemaphorePermit<'_>>,
+) -> Result<Wake, ClusterError> {
     match machine {
         Machine::RetrainJob => {
             let job: RetrainJob = observe::parse(key, object.clone())?;
@@ -87,7 +98,7 @@ async fn walk(ports: &Ports, machine: Machine, key: &Key, object: &Value) -> Res
         }
         Machine::ModelRollout => {
             let rollout: ModelRollout = observe::parse(key, object.clone())?;
-            let plan = observe::rollout(ports, &rollout).await?;
+            let plan = observe::rollout(ports, &rollout, turn).await?;
             follow(ports, key, object, rollout.status.as_ref(), plan).await
         }
     }

@@ -21,6 +21,7 @@ use kube::{
 };
 use tokio::{
     net::TcpListener,
+    sync::Semaphore,
     task::JoinHandle,
     time::{Instant, sleep, timeout_at},
 };
@@ -78,8 +79,10 @@ pub enum Error {
 const RESYNC: Duration = Duration::from_secs(3600);
 /// Longest wait after an error.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
-/// How many objects of one kind are reconciled at once.
-const CONCURRENCY: u16 = 8;
+/// How many reconciles read the cluster at once.
+const TURNS: usize = 16;
+/// How many objects of one kind are reconciled at once; most of them wait for a turn, or for a metrics server that hangs.
+const CONCURRENCY: u16 = 512;
 /// How long reconciles may take to end at shutdown.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -96,8 +99,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let cluster = Arc::new(KubeCluster::new(client.clone(), &options.identity));
     let ports = Ports {
         cluster: Arc::new(Metered::new(cluster, metrics.clone())),
-        prometheus: Arc::new(HttpPrometheus::new().map_err(|error| Error::Client(error.into()))?),
+        prometheus: Arc::new(HttpPrometheus::default()),
         clock: Arc::new(SystemClock),
+        turns: Arc::new(Semaphore::new(TURNS)),
     };
     let server_stop = CancellationToken::new();
     let listener = TcpListener::bind(options.listen).await;

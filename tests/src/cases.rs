@@ -250,6 +250,7 @@ impl RolloutCase {
             }
             Kind::ModelVersion => self.annotate(&object.key.name, &body["metadata"]["annotations"]),
             Kind::ConfigMap
+            | Kind::Secret
             | Kind::Pod
             | Kind::Job
             | Kind::Gateway

@@ -10,16 +10,18 @@ use std::{
 use anneal_core::{
     object::{Key, Kind, Object},
     plan::Note,
-    rollout::Answer,
+    rollout::{Answer, Query},
 };
 use anneal_operator::{
     ports::{Clock, Cluster, ClusterError, Prometheus},
     reconcile::{Machine, Ports, reconcile},
+    server::Server,
 };
 use anneal_tests::cases::{self, RolloutCase};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 /// A cluster as a case has it, in which someone else has just written the rollout.
 struct Overtaken {
@@ -76,14 +78,33 @@ impl Cluster for Overtaken {
 
 #[async_trait]
 impl Prometheus for Overtaken {
-    async fn query(&self, _: &str, _: &str, _: Timestamp) -> Answer {
-        Answer::Vector(vec![])
+    async fn query(&self, _: &Server, _: &Query, _: Timestamp) -> Answer {
+        std::future::pending().await
     }
 }
 
 impl Clock for Overtaken {
     fn now(&self) -> Timestamp {
         self.case.now
+    }
+}
+
+/// One reconcile may read at once.
+fn ports(world: &Arc<Overtaken>) -> Ports {
+    let turns = Arc::new(Semaphore::new(1));
+    Ports { cluster: world.clone(), prometheus: world.clone(), clock: world.clone(), turns }
+}
+
+#[test]
+fn a_metrics_server_that_hangs_takes_no_turn() {
+    let case = RolloutCase::new(cases::moving("Canary", 20)).unwrap();
+    let world = Arc::new(Overtaken { case, writes: Mutex::default() });
+    let ports = ports(&world);
+    let walks = || reconcile(&ports, Machine::ModelRollout, cases::NAMESPACE, cases::NAME);
+    let mut waiting = [Box::pin(walks()), Box::pin(walks()), Box::pin(walks())];
+    for walk in &mut waiting {
+        let ended = walk.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(ended.is_pending() && ports.turns.available_permits() == 1, "{ended:?}");
     }
 }
 
@@ -103,7 +124,7 @@ fn who_decided_by_an_older_status_does_nothing_even_when_it_would_record_nothing
     assert_eq!((Some(&plan.status), plan.actions.len()), (case.rollout.status.as_ref(), 1));
 
     let world = Arc::new(Overtaken { case, writes: Mutex::default() });
-    let ports = Ports { cluster: world.clone(), prometheus: world.clone(), clock: world.clone() };
+    let ports = ports(&world);
     let mut walk = Box::pin(reconcile(&ports, Machine::ModelRollout, cases::NAMESPACE, cases::NAME));
     let ended = walk.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     assert!(matches!(ended, Poll::Ready(Err(ClusterError::Conflict))), "{ended:?}");

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     common,
     metric::{Judge, Metric},
+    prometheus::Prometheus,
     retrain_job::PullPolicy,
     span::Span,
 };
@@ -174,35 +175,4 @@ pub struct Gateway {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
     pub hostnames: Vec<String>,
-}
-
-/// Where metrics are read.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Prometheus {
-    /// Base URL, such as `http://prometheus.monitoring:9090`.
-    #[schemars(length(max = 512), regex(pattern = "^https?://[^\\s?#]+$"))]
-    pub url: String,
-    /// Label of the series that holds the model's name; the operator adds the matchers `<modelLabel>="<model>"`,
-    /// `<versionLabel>="<candidate>"` and `namespace="<namespace of the rollout>"` to every selector. Default `model`.
-    #[serde(default = "default_model_label")]
-    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-zA-Z_][a-zA-Z0-9_]*$"))]
-    pub model_label: String,
-    /// Label of the series that holds the version. Default `version`.
-    #[serde(default = "default_version_label")]
-    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-zA-Z_][a-zA-Z0-9_]*$"))]
-    pub version_label: String,
-    /// A newest sample that is older than this is stale, and a stale reading is no reading. Default 30s.
-    #[serde(default = "default_stale_after")]
-    pub stale_after: Span,
-}
-
-fn default_model_label() -> String {
-    "model".into()
-}
-fn default_version_label() -> String {
-    "version".into()
-}
-fn default_stale_after() -> Span {
-    Span::from_secs(30)
 }

@@ -37,6 +37,9 @@ pub struct ModelRolloutStatus {
     /// When the phase or step began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_started_at: Option<Time>,
+    /// When the version on trial first got requests or copies of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial_started_at: Option<Time>,
     /// When the data plane had taken the step's weights; the step's clock starts here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic_accepted_at: Option<Time>,

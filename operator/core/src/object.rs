@@ -11,6 +11,8 @@ use crate::quantity;
 pub enum Kind {
     /// `v1`.
     ConfigMap,
+    /// `v1`. Only ever read, and only for the credentials of a metrics server.
+    Secret,
     /// `v1`.
     Pod,
     /// `v1`.
@@ -36,6 +38,7 @@ impl Kind {
     pub const fn resource(self) -> (&'static str, &'static str, &'static str, &'static str) {
         match self {
             Self::ConfigMap => ("", "v1", "ConfigMap", "configmaps"),
+            Self::Secret => ("", "v1", "Secret", "secrets"),
             Self::Pod => ("", "v1", "Pod", "pods"),
             Self::Service => ("", "v1", "Service", "services"),
             Self::Job => ("batch", "v1", "Job", "jobs"),

@@ -125,6 +125,16 @@ fn a_wrong_object_is_refused_with_field_and_reason() {
         (with(rollout(), "/spec/metrics/0/ratio/bad", json!("a{} or b{}")), "spec.metrics[0].ratio.bad"),
         (with(rollout(), "/spec/prometheus/url", json!("http://p:9090/?x=")), "spec.prometheus.url"),
         (with(rollout(), "/spec/prometheus/url", json!("prometheus:9090")), "spec.prometheus.url"),
+        (with(rollout(), "/spec/prometheus/url", json!("http://ann:secret@p:9090")), "spec.prometheus.url"),
+        (with(rollout(), "/spec/prometheus/timeout", json!("1m")), "at most 30s"),
+        (
+            with(rollout(), "/spec/prometheus/headers", json!([{"name": "Authorization", "value": "x"}])),
+            "credentials belong in prometheus.auth",
+        ),
+        (
+            with(rollout(), "/spec/prometheus/tls", json!({"clientCertificate": {"secretName": "s"}})),
+            "needs an https:// url",
+        ),
         (with(rollout(), "/spec/candidate", json!({"version": "latest"})), "spec.candidate.version"),
         (steps(json!([])), "spec.strategy.steps"),
         (steps(json!([{"weight": 0, "duration": "1h"}])), "spec.strategy.steps[0].weight"),

@@ -11,15 +11,17 @@ use std::{
 use anneal_core::{
     object::{Key, Kind, Object},
     plan::Note,
-    rollout::Answer,
+    rollout::{Answer, Query},
 };
 use anneal_operator::{
     ports::{Clock, Cluster, ClusterError, Prometheus},
     reconcile::Ports,
+    server::Server,
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use super::{calls::Write, sim::Sim};
 
@@ -41,7 +43,13 @@ impl Shared {
     /// The ports of one operator.
     pub fn ports(&self, caller: usize) -> Ports {
         let operator = Arc::new(Operator { world: self.clone(), caller });
-        Ports { cluster: operator.clone(), prometheus: operator.clone(), clock: operator }
+        Ports {
+            cluster: operator.clone(),
+            prometheus: operator.clone(),
+            clock: operator,
+            // The scheduler says how many work at once.
+            turns: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+        }
     }
 }
 
@@ -115,9 +123,9 @@ impl Cluster for Operator {
 
 #[async_trait]
 impl Prometheus for Operator {
-    async fn query(&self, _: &str, expression: &str, at: Timestamp) -> Answer {
+    async fn query(&self, _: &Server, query: &Query, at: Timestamp) -> Answer {
         Turn::default().await;
-        self.world.lock().prometheus_answers(self.caller, expression, at)
+        self.world.lock().prometheus_answers(self.caller, &query.expression, at)
     }
 }
 

@@ -269,9 +269,13 @@ impl Sim {
             }
             Kind::HttpRoute => format!(": {}", object["spec"]["rules"]),
             Kind::ModelVersion => format!(": {}", object["metadata"]["annotations"]),
-            Kind::ConfigMap | Kind::Pod | Kind::Service | Kind::Job | Kind::Deployment | Kind::Gateway => {
-                String::new()
-            }
+            Kind::ConfigMap
+            | Kind::Secret
+            | Kind::Pod
+            | Kind::Service
+            | Kind::Job
+            | Kind::Deployment
+            | Kind::Gateway => String::new(),
         }
     }
 }

@@ -55,6 +55,7 @@ impl Sim {
             (Kind::Deployment, Some(before), None) => self.check_deployment_deleted(caller, key, before),
             (Kind::Job, None, Some(after)) => self.check_job_created(caller, key, after),
             (Kind::ModelVersion, Some(before), Some(after)) => self.note_marks(before, after),
+            (Kind::Secret, ..) => self.broken("credentials are only read", super::calls::name(key)),
             (
                 Kind::ModelRollout
                 | Kind::RetrainJob
@@ -104,6 +105,7 @@ impl Sim {
                 self.laws.touched.extend(uid);
             }
             Kind::ConfigMap
+            | Kind::Secret
             | Kind::Pod
             | Kind::Service
             | Kind::Job

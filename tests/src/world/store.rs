@@ -261,6 +261,7 @@ fn admit(key: &Key, old: Option<&Value>, new: &Value) -> Result<(), Refusal> {
             Err(Refusal::Invalid("nonsense is not a quantity"))
         }
         Kind::ConfigMap
+        | Kind::Secret
         | Kind::Pod
         | Kind::Service
         | Kind::Job

@@ -7,11 +7,13 @@ mod selector;
 
 use std::{collections::BTreeMap, str::FromStr as _};
 
-use anneal_crds::{ModelRollout, common::shorten, model_rollout::RolloutPhase, names};
-use jiff::{SignedDuration, Timestamp};
+use anneal_crds::{ModelRollout, common::shorten, names};
+use jiff::Timestamp;
 use serde::Deserialize;
 
 pub use selector::{Selector, SelectorError};
+
+use crate::rollout::on_trial;
 
 /// Most alerts of one message.
 pub const MAX_ALERTS: usize = 1000;
@@ -95,8 +97,10 @@ pub fn selectors(rollout: &ModelRollout) -> Result<Vec<Selector>, SelectorError>
 /// What to write into [`names::ANNOTATION_ABORT`] of `rollout`, if one of the alerts takes its candidate out of traffic:
 /// `<candidate's version>: alert <name> fires`. None if that is written already.
 pub fn abort(rollout: &ModelRollout, selectors: &[Selector], alerts: &[Alert]) -> Option<String> {
-    let version = &rollout.status.as_ref()?.candidate.as_ref()?.version;
-    let since = answering_since(rollout)?;
+    let status = rollout.status.as_ref()?;
+    let version = &on_trial(status)?.version;
+    // What the version before did is no reason to give this one up.
+    let since = status.trial_started_at.as_ref()?.0;
     let told = rollout.metadata.annotations.as_ref().and_then(|all| all.get(names::ANNOTATION_ABORT));
     if told.and_then(|told| told.split_once(": ")).is_some_and(|(other, _)| other == version) {
         return None;
@@ -109,35 +113,6 @@ pub fn abort(rollout: &ModelRollout, selectors: &[Selector], alerts: &[Alert]) -
     let alert = held_against.find(|alert| selectors.iter().any(|selector| selector.matches(alert)))?;
     let name = alert.labels.get("alertname").map_or("without a name", String::as_str);
     Some(format!("{version}: alert {} fires", shorten(name, MAX_NAME)))
-}
-
-/// A time at which the candidate certainly answered requests already, as early as the status can prove; none while it
-/// answers none.
-///
-/// The status knows when the present step began. Each step before it lasted at least its shortest time, so the first one
-/// began no later than that much earlier. An alert from before is not held against the candidate, even if the first
-/// step was really longer: what the present version did is no reason to give the next one up.
-fn answering_since(rollout: &ModelRollout) -> Option<Timestamp> {
-    let (status, strategy) = (rollout.status.as_ref()?, &rollout.spec.strategy);
-    let started = status.step_started_at.as_ref()?.0;
-    let before = match status.phase {
-        RolloutPhase::Shadow => SignedDuration::ZERO,
-        RolloutPhase::Canary => {
-            let steps = i32::try_from(status.step_index).unwrap_or(0);
-            let canary = strategy.canary.interval.get().checked_mul(steps).unwrap_or(SignedDuration::ZERO);
-            let shadow =
-                strategy.shadow.as_ref().map_or(SignedDuration::ZERO, |shadow| shadow.duration.get());
-            canary.saturating_add(shadow)
-        }
-        RolloutPhase::Pending
-        | RolloutPhase::Preparing
-        | RolloutPhase::Healthy
-        | RolloutPhase::RolledBack => return None,
-    };
-    let earliest = started.saturating_sub(before).unwrap_or(started);
-    // A strategy that was made slower since proves less than it seems to.
-    let moving = status.conditions.iter().find(|one| one.type_ == "Progressing" && one.status == "True");
-    Some(moving.map_or(started, |moving| earliest.max(moving.last_transition_time.0)))
 }
 
 #[cfg(test)]

@@ -113,6 +113,11 @@ impl<'a> Draft<'a> {
         let now = Time(self.now);
         self.route = OnceCell::new();
         let status = &mut self.status;
+        if !phase.is_judged() {
+            status.trial_started_at = None;
+        } else if !status.phase.is_judged() {
+            status.trial_started_at = Some(now.clone());
+        }
         status.phase = phase;
         status.weight = weight;
         status.step_started_at = Some(now.clone());

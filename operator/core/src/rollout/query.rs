@@ -19,6 +19,17 @@ pub struct Query {
     pub metric: String,
     /// The expression, to be evaluated at one moment.
     pub expression: String,
+    /// What its answer must be.
+    pub shape: Shape,
+}
+
+/// What the answer to an expression is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Shape {
+    /// One number for each series: an instant vector.
+    Vector,
+    /// Raw samples of each series, as a range selector such as `requests{…}[60000ms]` asks for them: a matrix.
+    Matrix,
 }
 
 /// What must be read before [`super::plan`] can judge; nothing while no version is on trial.
@@ -41,7 +52,11 @@ pub fn queries(rollout: &ModelRollout, now: Timestamp) -> Vec<Query> {
         .metrics
         .iter()
         .filter(is_trigger)
-        .map(|metric| Query { metric: metric.name.clone(), expression: expression(metric, scope, elapsed) })
+        .map(|metric| Query {
+            metric: metric.name.clone(),
+            expression: expression(metric, scope, elapsed),
+            shape: Shape::Vector,
+        })
         .collect()
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Anything but fresh, finite numbers is no reading, and no reading is ever a pass.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anneal_crds::{
     Span,
@@ -12,7 +12,7 @@ use anneal_crds::{
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::query::PART;
+use super::{query::PART, samples::RawSeries};
 
 /// One sample of an instant vector.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,7 +28,9 @@ pub struct Series {
 pub enum Answer {
     /// An instant vector.
     Vector(Vec<Series>),
-    /// No answer, and why.
+    /// Raw samples.
+    Matrix(Vec<RawSeries>),
+    /// No answer, and why, in words that name the server and the query.
     Unreachable(String),
 }
 
@@ -48,6 +50,8 @@ pub enum Reading {
     Stale(SignedDuration),
     /// A number that is not finite or cannot be.
     NotFinite,
+    /// Numbers of which it is not clear what they say, and why.
+    Malformed(String),
     /// The quantile lies above the histogram's highest bucket.
     AboveBuckets,
     /// Prometheus did not answer, and why.
@@ -56,26 +60,37 @@ pub enum Reading {
 
 /// A reading compared with its bound.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// Within bounds.
-    Pass { step_requests: f64 },
+    Pass {
+        /// Requests since the step began.
+        step_requests: f64,
+    },
     /// Out of bounds.
     Breach,
     /// Nothing to compare, and why.
     Hold(String),
 }
 
+/// Seconds by which a sample may be newer than the question: clocks are read and rounded in two places.
+const CLOCK_TOLERANCE: f64 = 1.0;
+
 /// What `answer` says about `metric` at `now`.
-pub(super) fn read(metric: &Metric, answer: &Answer, stale_after: Span, now: Timestamp) -> Reading {
+pub fn read(metric: &Metric, answer: &Answer, stale_after: Span, now: Timestamp) -> Reading {
     let vector = match answer {
         Answer::Unreachable(why) => return Reading::Unreachable(why.clone()),
+        Answer::Matrix(_) => return Reading::Malformed("raw samples instead of numbers".to_owned()),
         Answer::Vector(vector) => vector,
     };
+    if let Some(name) = repeated(vector) {
+        return Reading::Malformed(format!("`{name}` was answered more than once"));
+    }
     let (Some(sampled_at), Some(step_requests)) = (part(vector, "at"), part(vector, "step")) else {
         return Reading::Empty;
     };
     let age = now.as_millisecond() as f64 / 1000.0 - sampled_at;
-    if !age.is_finite() || !step_requests.is_finite() || step_requests < 0.0 {
+    // A sample of the future was not scraped, and would stay fresh for ever.
+    if !age.is_finite() || age < -CLOCK_TOLERANCE || !step_requests.is_finite() || step_requests < 0.0 {
         return Reading::NotFinite;
     }
     if age > stale_after.as_secs_f64() {
@@ -85,7 +100,20 @@ pub(super) fn read(metric: &Metric, answer: &Answer, stale_after: Span, now: Tim
         Source::Ratio(_) => share(vector),
         Source::Histogram(histogram) => quantile(vector, histogram.quantile),
     };
-    value.map_or_else(|reading| reading, |value| Reading::Value { value, step_requests })
+    match value {
+        Ok(value) if value.is_finite() => Reading::Value { value, step_requests },
+        Ok(_) => Reading::NotFinite,
+        Err(reading) => reading,
+    }
+}
+
+/// A part, or a bucket of a histogram, that the answer has twice: which of the two is meant, nobody can tell.
+fn repeated(vector: &[Series]) -> Option<&str> {
+    let mut seen = BTreeSet::new();
+    let mut names = vector.iter().filter_map(|series| {
+        Some((series.labels.get(PART)?.as_str(), series.labels.get("le").map(String::as_str)))
+    });
+    names.find(|name| !seen.insert(*name)).map(|(part, _)| part)
 }
 
 fn part(vector: &[Series], name: &str) -> Option<f64> {
@@ -121,6 +149,15 @@ fn quantile(vector: &[Series], quantile: f64) -> Result<f64, Reading> {
         buckets.push((bound, series.value));
     }
     buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+    // Exporters write one bound in two ways, `1` and `1.0`: each way counts other pods.
+    buckets.dedup_by(|next, kept| {
+        let same = next.0 == kept.0;
+        kept.1 += if same { next.1 } else { 0.0 };
+        same
+    });
+    if buckets.iter().any(|(_, count)| !count.is_finite()) {
+        return Err(Reading::NotFinite);
+    }
     let Some(&(last, count)) = buckets.last() else { return Err(Reading::Empty) };
     if last != f64::INFINITY || count <= 0.0 {
         return Err(Reading::Empty);
@@ -141,22 +178,24 @@ fn quantile(vector: &[Series], quantile: f64) -> Result<f64, Reading> {
     Err(Reading::AboveBuckets)
 }
 
-/// The verdict on a reading, and the record of it.
-pub(super) fn judge(metric: &Metric, reading: &Reading, query: &str) -> (Verdict, RecordedReading) {
+/// The verdict on a reading of `query` by `server`, and the record of it.
+pub fn judge(metric: &Metric, reading: &Reading, server: &str, query: &str) -> (Verdict, RecordedReading) {
     let (bound, within): (String, fn(&Source, f64) -> bool) = (bound(&metric.source), within);
+    let hold = |why: &str| Verdict::Hold(format!("{why} ({server}: {query})"));
     let (verdict, shown) = match reading {
         Reading::Value { value, step_requests } if within(&metric.source, *value) => {
             (Verdict::Pass { step_requests: *step_requests }, show(&metric.source, *value))
         }
         Reading::Value { value, .. } => (Verdict::Breach, show(&metric.source, *value)),
         Reading::AboveBuckets => (Verdict::Breach, "above the highest bucket".to_owned()),
-        Reading::Empty => (Verdict::Hold("no data for the candidate".into()), "no data".to_owned()),
-        Reading::Stale(age) => (
-            Verdict::Hold("the newest sample is too old".into()),
-            format!("newest sample is {}s old", age.as_secs()),
-        ),
-        Reading::NotFinite => (Verdict::Hold("not a finite number".into()), "not a finite number".to_owned()),
+        Reading::Empty => (hold("no data for the candidate"), "no data".to_owned()),
+        Reading::Stale(age) => {
+            (hold("the newest sample is too old"), format!("newest sample is {}s old", age.as_secs()))
+        }
+        Reading::NotFinite => (hold("not a finite number"), "not a finite number".to_owned()),
+        Reading::Malformed(why) => (hold(why), "not understood".to_owned()),
         Reading::Unreachable(why) => {
+            // The adapter's words name server and query already.
             (Verdict::Hold(format!("Prometheus did not answer: {why}")), "no answer".to_owned())
         }
     };

@@ -176,6 +176,7 @@ impl Draft<'_> {
         let now = self.snapshot.now;
         let queries = query::queries(self.snapshot.rollout, now);
         let missing = Answer::Vector(vec![]);
+        let server = spec.prometheus.server();
         let one = |trigger: &String| {
             let Some(metric) = spec.metrics.iter().find(|metric| metric.name == *trigger) else {
                 return reading::undefined(trigger);
@@ -184,7 +185,7 @@ impl Draft<'_> {
             let query =
                 queries.iter().find(|query| query.metric == *trigger).map_or("", |query| &query.expression);
             let reading = reading::read(metric, answer, spec.prometheus.stale_after, now);
-            reading::judge(metric, &reading, query)
+            reading::judge(metric, &reading, &server, query)
         };
         triggers.iter().map(one).collect()
     }

@@ -93,7 +93,7 @@ pub(super) fn triggers(spec: &ModelRolloutSpec, status: &ModelRolloutStatus) -> 
 }
 
 /// The version that is judged by how it answers.
-pub(super) fn on_trial(status: &ModelRolloutStatus) -> Option<&VersionRef> {
+pub fn on_trial(status: &ModelRolloutStatus) -> Option<&VersionRef> {
     match status.phase {
         RolloutPhase::Shadow | RolloutPhase::Canary => status.candidate.as_ref(),
         RolloutPhase::Baking => status.stable.as_ref(),

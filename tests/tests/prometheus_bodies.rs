@@ -1,0 +1,301 @@
+//! Bodies that no server should send: none makes the operator panic, and none passes unless it is fresh and finite.
+//!
+//! `PROMETHEUS_BODIES=n cargo test -p anneal-tests --test prometheus_bodies` reads that many, and `BODY=n` shows one.
+
+#![expect(clippy::unwrap_used, reason = "this is a test")]
+
+use anneal_core::rollout::{Answer, RawSeries, Shape, Verdict, judge, read};
+use anneal_crds::{Span, metric::Metric};
+use anneal_operator::prometheus_api::body;
+use anneal_tests::world::dice::Dice;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+const BODIES: u64 = 20_000;
+const NOW: i64 = 1_795_262_400;
+const STALE_AFTER: u32 = 30;
+
+#[expect(clippy::disallowed_methods, reason = "a test's arguments come from the environment")]
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Source {
+    Ratio,
+    Histogram,
+}
+
+impl Source {
+    fn metric(self) -> Metric {
+        let source = match self {
+            Self::Ratio => {
+                json!({"name": "m", "window": "60s", "ratio": {"bad": "b", "total": "t", "max": 0.01}})
+            }
+            Self::Histogram => {
+                json!({"name": "m", "window": "60s", "histogram": {"selector": "h", "quantile": 0.95, "max": "300ms"}})
+            }
+        };
+        serde_json::from_value(source).unwrap()
+    }
+
+    /// What a healthy server says, good, bad or old.
+    fn body(self, dice: &mut Dice) -> Value {
+        let count = dice.below(10_000) as f64;
+        let series = |part: &str, le: Option<&str>, value: f64| {
+            let mut metric = json!({"anneal_part": part});
+            if let Some(le) = le {
+                metric["le"] = le.into();
+            }
+            json!({"metric": metric, "value": [NOW, value.to_string()]})
+        };
+        let at = NOW as f64 - dice.below(45_000) as f64 / 1000.0;
+        let mut result = vec![series("step", None, count), series("at", None, at)];
+        match self {
+            Self::Ratio => {
+                result.push(series("bad", None, count * dice.below(20) as f64 / 1000.0));
+                result.push(series("total", None, count));
+            }
+            Self::Histogram => {
+                let fast = count * dice.below(1001) as f64 / 1000.0;
+                let buckets = [("0.1", fast), ("0.25", (fast + count) / 2.0), ("1", count), ("+Inf", count)];
+                result.extend(buckets.map(|(le, value)| series("bucket", Some(le), value)));
+            }
+        }
+        json!({"status": "success", "data": {"resultType": "vector", "result": result}})
+    }
+}
+
+/// What a range selector is answered with.
+fn matrix(dice: &mut Dice) -> Value {
+    let times = (0..dice.below(5)).map(|place| NOW + 10 * i64::try_from(place).unwrap());
+    let values: Vec<_> = times.clone().map(|time| json!([time, dice.below(100).to_string()])).collect();
+    let histogram =
+        json!({"count": "3", "sum": "1.5", "buckets": [[3, "-0.1", "0.1", "1"], [0, "0.1", "0.2", "2"]]});
+    let histograms: Vec<_> = times.map(|time| json!([time, histogram])).collect();
+    let result = json!([{"metric": {"pod": "p"}, "values": values, "histograms": histograms}]);
+    json!({"status": "success", "data": {"resultType": "matrix", "result": result}})
+}
+
+fn odd(dice: &mut Dice) -> Value {
+    let odd = [
+        json!(null),
+        json!(true),
+        json!(0),
+        json!(-1),
+        json!(1e308),
+        json!(u64::MAX),
+        json!("NaN"),
+        json!("+Inf"),
+        json!("-Inf"),
+        json!("Infinity"),
+        json!("1e400"),
+        json!("-0"),
+        json!("5e-324"),
+        json!("1.7e308"),
+        json!("-1"),
+        json!(""),
+        json!("x"),
+        json!("0x10"),
+        json!("9".repeat(400)),
+        json!(NOW.to_string()),
+        json!((NOW + 5).to_string()),
+        json!("scalar"),
+        json!("matrix"),
+        json!("error"),
+        json!("bad"),
+        json!("bucket"),
+        json!([]),
+        json!({}),
+        json!([NOW, "1"]),
+        json!([[[[[[[[]]]]]]]]),
+        json!({"count": "1", "sum": "1"}),
+    ];
+    dice.pick(&odd).unwrap().clone()
+}
+
+/// A number as Prometheus writes it, and as it never would.
+fn odd_number(dice: &mut Dice) -> Value {
+    let odd = [
+        "NaN", "+Inf", "-Inf", "0", "-0", "-1", "1e308", "1.7e308", "5e-324", "1e-9", "0.5", "100", "10000",
+        "1e400",
+    ];
+    match dice.below(3) {
+        0 => json!(dice.pick(&odd).unwrap()),
+        1 => json!((NOW as f64 - 40.0 + dice.below(80_000) as f64 / 1000.0).to_string()),
+        _ => json!(dice.below(10_000).to_string()),
+    }
+}
+
+/// Changes one place of a JSON value.
+fn mutate(value: &mut Value, dice: &mut Dice) {
+    match value {
+        Value::Array(items) if !items.is_empty() && dice.chance(800) => {
+            let place = dice.below(items.len());
+            mutate(&mut items[place], dice);
+        }
+        Value::Array(items) => {
+            let place = dice.below(items.len());
+            match dice.below(4) {
+                0 if !items.is_empty() => drop(items.remove(place)),
+                1 if !items.is_empty() => items.push(items[place].clone()),
+                2 if !items.is_empty() => items.swap(0, place),
+                _ => items.push(odd(dice)),
+            }
+        }
+        Value::Object(fields) if !fields.is_empty() && dice.chance(800) => {
+            let place = dice.below(fields.len());
+            if let Some((_, field)) = fields.iter_mut().nth(place) {
+                mutate(field, dice);
+            }
+        }
+        Value::Object(fields) => {
+            let names =
+                ["warnings", "infos", "error", "status", "histogram", "value", "le", "anneal_part", "data"];
+            let name = dice.pick(&names).unwrap();
+            if dice.chance(500) {
+                fields.remove(*name);
+            } else {
+                let warning = json!(["a store is gone"]);
+                let value = if dice.chance(300) { warning } else { odd(dice) };
+                fields.insert((*name).to_owned(), value);
+            }
+        }
+        Value::String(text) if text.parse::<f64>().is_ok() && dice.chance(900) => *value = odd_number(dice),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => *value = odd(dice),
+    }
+}
+
+/// Changes some bytes.
+fn garble(bytes: &mut Vec<u8>, dice: &mut Dice) {
+    for _ in 0..=dice.below(6) {
+        let place = dice.below(bytes.len());
+        match dice.below(6) {
+            0 => bytes.truncate(place),
+            1 if !bytes.is_empty() => bytes[place] = u8::try_from(dice.below(256)).unwrap(),
+            2 if !bytes.is_empty() => drop(bytes.remove(place)),
+            3 => bytes.insert(place, *dice.pick(b"0123456789.-+eE\"[]{},:\\nN \xff").unwrap()),
+            4 => {
+                let copy = bytes[place..bytes.len().min(place + dice.below(64))].to_vec();
+                let to = dice.below(bytes.len());
+                bytes.splice(to..to, copy);
+            }
+            _ if !bytes.is_empty() => bytes[place] ^= 1 << dice.below(8),
+            _ => {}
+        }
+    }
+}
+
+fn body(seed: u64) -> (Option<Source>, Vec<u8>) {
+    let mut dice = Dice::new(seed);
+    let source = dice.pick(&[Some(Source::Ratio), Some(Source::Histogram), None]).copied().unwrap();
+    let mut value = match source {
+        Some(source) => source.body(&mut dice),
+        None => matrix(&mut dice),
+    };
+    for _ in 0..dice.below(4) {
+        mutate(&mut value, &mut dice);
+    }
+    let mut bytes = serde_json::to_vec(&value).unwrap();
+    if dice.chance(250) {
+        garble(&mut bytes, &mut dice);
+    }
+    (source, bytes)
+}
+
+/// Whether a body may pass, by another way of reading it.
+fn is_fresh_and_finite(bytes: &[u8], source: Source) -> bool {
+    let Ok(body) = serde_json::from_slice::<Value>(bytes) else { return false };
+    let result = body["data"]["result"].as_array().cloned().unwrap_or_default();
+    let all = |part: &str| -> Vec<f64> {
+        let of_part = result.iter().filter(|series| series["metric"]["anneal_part"] == part);
+        of_part.map(|series| series["value"][1].as_str().unwrap().parse().unwrap()).collect()
+    };
+    let one = |part: &str| match all(part).as_slice() {
+        [value] if value.is_finite() => Some(*value),
+        _ => None,
+    };
+    let silent = body["warnings"].as_array().is_none_or(Vec::is_empty);
+    let fresh = one("at").is_some_and(|at| (-1.0..=f64::from(STALE_AFTER)).contains(&(NOW as f64 - at)));
+    let counted = one("step").is_some_and(|step| step >= 0.0);
+    let finite = match source {
+        Source::Ratio => one("bad")
+            .zip(one("total"))
+            .is_some_and(|(bad, total)| bad >= 0.0 && total > 0.0 && bad / total <= 0.01),
+        Source::Histogram => {
+            let buckets = all("bucket");
+            buckets.iter().all(|count| count.is_finite() && *count >= 0.0)
+                && buckets.iter().any(|count| *count > 0.0)
+        }
+    };
+    body["status"] == "success"
+        && body["data"]["resultType"] == "vector"
+        && silent
+        && fresh
+        && counted
+        && finite
+}
+
+fn is_in_order(series: &RawSeries) -> bool {
+    series.samples.windows(2).all(|pair| pair[0].0 < pair[1].0)
+        && series.histograms.windows(2).all(|pair| pair[0].0 < pair[1].0)
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    passes: u64,
+    breaches: u64,
+    holds: u64,
+    matrices: u64,
+    unread: u64,
+}
+
+fn look(seed: u64, seen: &mut Seen) {
+    let (source, bytes) = body(seed);
+    let shown = || format!("BODY={seed}: {}", String::from_utf8_lossy(&bytes));
+    let shape = source.map_or(Shape::Matrix, |_| Shape::Vector);
+    // Whatever was asked for may come when something else was.
+    let other = if shape == Shape::Vector { Shape::Matrix } else { Shape::Vector };
+    let answers = [body::parse(shape, &bytes), body::parse(other, &bytes)];
+    seen.unread += u64::from(answers.iter().all(Result::is_err));
+    let now = Timestamp::from_second(NOW).unwrap();
+    for answer in answers.into_iter().flatten() {
+        if let Answer::Matrix(series) = &answer {
+            seen.matrices += 1;
+            assert!(series.iter().all(is_in_order), "{}", shown());
+        }
+        for judged in [Source::Ratio, Source::Histogram] {
+            let metric = judged.metric();
+            let reading = read(&metric, &answer, Span::from_secs(STALE_AFTER), now);
+            match judge(&metric, &reading, "http://p", "q").0 {
+                Verdict::Pass { .. } => {
+                    seen.passes += 1;
+                    assert!(is_fresh_and_finite(&bytes, judged), "{judged:?} passes {}", shown());
+                }
+                Verdict::Breach => seen.breaches += 1,
+                Verdict::Hold(why) => {
+                    seen.holds += 1;
+                    assert!(why.contains("http://p"), "{why}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn no_body_makes_a_panic_and_none_passes_that_is_not_fresh_and_finite() {
+    let mut seen = Seen::default();
+    if let Some(seed) = number("BODY") {
+        println!("{}", String::from_utf8_lossy(&body(seed).1));
+        return look(seed, &mut seen);
+    }
+    let bodies = number("PROMETHEUS_BODIES").unwrap_or(BODIES);
+    for seed in 0..bodies {
+        look(seed, &mut seen);
+    }
+    println!("{bodies} bodies: {seen:?}");
+    // A test that reads nothing would pass as well.
+    for count in [seen.passes, seen.breaches, seen.holds, seen.matrices, seen.unread] {
+        assert!(count > bodies / 50, "{seen:?}");
+    }
+}
