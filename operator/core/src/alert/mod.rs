@@ -100,7 +100,7 @@ pub fn abort(rollout: &ModelRollout, selectors: &[Selector], alerts: &[Alert]) -
     let status = rollout.status.as_ref()?;
     let version = &on_trial(status)?.version;
     // What the version before did is no reason to give this one up.
-    let since = status.trial_started_at.as_ref()?.0;
+    let since = status.trial_started_at.as_ref().or(status.step_started_at.as_ref())?.0;
     let told = rollout.metadata.annotations.as_ref().and_then(|all| all.get(names::ANNOTATION_ABORT));
     if told.and_then(|told| told.split_once(": ")).is_some_and(|(other, _)| other == version) {
         return None;
