@@ -107,7 +107,7 @@ pub enum Auth {
 #[serde(rename_all = "camelCase")]
 pub struct Bearer {
     /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub secret_name: String,
     /// Key of the token in it. Default `token`.
     #[serde(default = "default_token_key")]
@@ -120,7 +120,7 @@ pub struct Bearer {
 #[serde(rename_all = "camelCase")]
 pub struct Basic {
     /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub secret_name: String,
     /// Key of the user name in it. Default `username`.
     #[serde(default = "default_username_key")]
@@ -163,9 +163,13 @@ pub struct Ca {
 #[serde(rename_all = "camelCase")]
 pub enum CaSource {
     /// Name of a ConfigMap, such as `kube-root-ca.crt`, which every namespace has.
-    ConfigMapName(#[schemars(length(min = 1, max = 253))] String),
+    ConfigMapName(
+        #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))] String,
+    ),
     /// Name of a Secret; like every Secret it must say by its annotation that it is for this server.
-    SecretName(#[schemars(length(min = 1, max = 253))] String),
+    SecretName(
+        #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))] String,
+    ),
 }
 
 /// A certificate that the operator shows.
@@ -173,7 +177,7 @@ pub enum CaSource {
 #[serde(rename_all = "camelCase")]
 pub struct ClientCertificate {
     /// Name of a Secret of type `kubernetes.io/tls`, with the keys `tls.crt` and `tls.key`.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub secret_name: String,
 }
 

@@ -103,9 +103,22 @@ pub(crate) fn is_missing(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
+/// Whether an object or a namespace may have this name (RFC 1123). In a URL another one would be another path: what a spec
+/// names must not lead out of its namespace.
+fn is_name(text: &str) -> bool {
+    let is_end =
+        |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    is_end(text.bytes().next())
+        && is_end(text.bytes().next_back())
+        && text.bytes().all(|byte| is_end(Some(byte)) || matches!(byte, b'-' | b'.'))
+}
+
 #[async_trait]
 impl Cluster for KubeCluster {
     async fn get(&self, key: &Key) -> Result<Option<Value>, ClusterError> {
+        if !is_name(&key.namespace) || !is_name(&key.name) {
+            return Ok(None);
+        }
         let api = self.api(key.kind, &key.namespace);
         let found = call("get", key, async {
             match api.get(&key.name).await {
@@ -268,6 +281,18 @@ mod tests {
         let item: DynamicObject = serde_json::from_value(json!({"metadata": {"name": "d"}})).unwrap();
         let item = to_value(with_type(item, Kind::Deployment));
         assert_eq!((&item["apiVersion"], &item["kind"]), (&json!("apps/v1"), &json!("Deployment")));
+    }
+
+    #[test]
+    fn a_name_leads_nowhere_else() {
+        for name in ["a", "prometheus-token", "kube-root-ca.crt", "0"] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in
+            ["", ".", "..", "../../other/secrets/x", "x/status", "x?watch=1", "x%2f..", "X", "-x", "x ", "é"]
+        {
+            assert!(!is_name(name), "{name}");
+        }
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl ClusterError {
 /// The API server. Every call has a timeout.
 #[async_trait]
 pub trait Cluster: Send + Sync {
-    /// The object, straight from the API server; none if it or its kind does not exist.
+    /// The object, straight from the API server; none if it or its kind does not exist, or nothing can have such a name.
     async fn get(&self, key: &Key) -> Result<Option<Value>, ClusterError>;
     /// All objects of a kind with a label; none if the kind does not exist.
     async fn list(

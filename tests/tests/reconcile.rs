@@ -27,6 +27,13 @@ use tokio::sync::Semaphore;
 struct Overtaken {
     case: RolloutCase,
     writes: Mutex<Vec<String>>,
+    statuses: Mutex<Vec<Value>>,
+}
+
+impl Overtaken {
+    fn new(case: RolloutCase) -> Arc<Self> {
+        Arc::new(Self { case, writes: Mutex::default(), statuses: Mutex::default() })
+    }
 }
 
 impl Overtaken {
@@ -42,6 +49,7 @@ impl Cluster for Overtaken {
         Ok(match key.kind {
             Kind::ModelRollout => serde_json::to_value(&self.case.rollout).ok(),
             Kind::HttpRoute => self.case.children.route.clone(),
+            Kind::Secret => return Err(refused(key)),
             _ => Some(json!({"status": {"conditions": [{"type": "Programmed", "status": "True"}]}})),
         })
     }
@@ -69,7 +77,8 @@ impl Cluster for Overtaken {
         self.write("delete", key)
     }
 
-    async fn record_status(&self, _: &Key, _: &Value, _: Value) -> Result<(), ClusterError> {
+    async fn record_status(&self, _: &Key, _: &Value, status: Value) -> Result<(), ClusterError> {
+        self.statuses.lock().unwrap().push(status);
         Err(ClusterError::Conflict)
     }
 
@@ -89,6 +98,30 @@ impl Clock for Overtaken {
     }
 }
 
+/// What the API server says to who has no right to it.
+fn refused(key: &Key) -> ClusterError {
+    let (verb, what) = ("get", format!("{:?} {}", key.kind, key.name));
+    ClusterError::Forbidden { verb, what, message: "not yours".to_owned() }
+}
+
+#[test]
+fn a_secret_that_may_not_be_read_keeps_the_step_waiting_and_says_what_to_set() {
+    let mut case = RolloutCase::new(cases::moving("Canary", 20)).unwrap();
+    case.rollout.spec.prometheus.auth =
+        Some(serde_json::from_value(json!({"bearer": {"secretName": "token"}})).unwrap());
+    let world = Overtaken::new(case);
+    let ports = ports(&world);
+    let mut walk = Box::pin(reconcile(&ports, Machine::ModelRollout, cases::NAMESPACE, cases::NAME));
+    // The metrics server would never answer: it is not asked.
+    assert!(walk.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    let status = &world.statuses.lock().unwrap()[0];
+    let conditions = status["conditions"].as_array().unwrap();
+    let metrics = conditions.iter().find(|condition| condition["type"] == "MetricsAvailable").unwrap();
+    let message = metrics["message"].as_str().unwrap();
+    assert_eq!((&metrics["status"], &status["phase"]), (&json!("False"), &json!("Canary")));
+    assert!(message.contains("Secret team-a/token: set prometheusCredentials.enabled=true"), "{message}");
+}
+
 /// One reconcile may read at once.
 fn ports(world: &Arc<Overtaken>) -> Ports {
     let turns = Arc::new(Semaphore::new(1));
@@ -98,7 +131,7 @@ fn ports(world: &Arc<Overtaken>) -> Ports {
 #[test]
 fn a_metrics_server_that_hangs_takes_no_turn() {
     let case = RolloutCase::new(cases::moving("Canary", 20)).unwrap();
-    let world = Arc::new(Overtaken { case, writes: Mutex::default() });
+    let world = Overtaken::new(case);
     let ports = ports(&world);
     let walks = || reconcile(&ports, Machine::ModelRollout, cases::NAMESPACE, cases::NAME);
     let mut waiting = [Box::pin(walks()), Box::pin(walks()), Box::pin(walks())];
@@ -123,7 +156,7 @@ fn who_decided_by_an_older_status_does_nothing_even_when_it_would_record_nothing
     let plan = case.plan();
     assert_eq!((Some(&plan.status), plan.actions.len()), (case.rollout.status.as_ref(), 1));
 
-    let world = Arc::new(Overtaken { case, writes: Mutex::default() });
+    let world = Overtaken::new(case);
     let ports = ports(&world);
     let mut walk = Box::pin(reconcile(&ports, Machine::ModelRollout, cases::NAMESPACE, cases::NAME));
     let ended = walk.as_mut().poll(&mut Context::from_waker(Waker::noop()));
