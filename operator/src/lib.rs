@@ -17,6 +17,7 @@ pub mod kube_cluster;
 mod lease;
 pub mod metered;
 pub mod metrics;
+pub mod notify;
 pub mod observe;
 pub mod perform;
 pub mod ports;

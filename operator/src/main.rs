@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
-use anneal_operator::run::{self, Options};
+use anneal_operator::{
+    notify::Format,
+    run::{self, Options},
+};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +28,12 @@ struct Args {
     /// File with the token that Alertmanager sends; read anew for every message.
     #[arg(long, env = "ANNEAL_ALERT_TOKEN_FILE")]
     alert_token_file: Option<PathBuf>,
+    /// File with the URL of a webhook that is told of every transition; read anew for every try.
+    #[arg(long, env = "ANNEAL_NOTIFY_URL_FILE")]
+    notify_url_file: Option<PathBuf>,
+    /// What the webhook understands.
+    #[arg(long, env = "ANNEAL_NOTIFY_FORMAT", value_enum, default_value = "slack")]
+    notify_format: Format,
     /// Namespace of the operator's own Lease.
     #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
     namespace: String,
@@ -56,6 +65,7 @@ async fn main() -> ExitCode {
     let options = Options {
         listen: args.listen,
         alerts: args.alert_listen.zip(args.alert_token_file),
+        webhook: args.notify_url_file.map(|url| (url, args.notify_format)),
         namespace: args.namespace,
         identity: args.identity,
         watch_namespace: args.watch_namespace,

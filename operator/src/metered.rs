@@ -1,7 +1,7 @@
 //! The cluster port, with a look at what passes.
 //!
-//! `run` puts it around the real API server, so that metrics tell of what was read and recorded and `reconcile` need not
-//! know of them. It changes no call and no answer.
+//! `run` puts it around the real API server, so that metrics tell of what was read and recorded, and the webhook of what was
+//! published, and `reconcile` need not know of either. It changes no call and no answer.
 
 use std::sync::Arc;
 
@@ -13,20 +13,23 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::{
+    clock::SystemClock,
     metrics::Metrics,
-    ports::{Cluster, ClusterError},
+    notify::{Notification, Outbox},
+    ports::{Clock as _, Cluster, ClusterError},
 };
 
-/// A cluster whose rollouts and runs are told to metrics.
+/// A cluster whose rollouts and runs are told to metrics and to a webhook.
 pub struct Metered {
     cluster: Arc<dyn Cluster>,
     metrics: Metrics,
+    outbox: Option<Outbox>,
 }
 
 impl Metered {
-    /// A look at `cluster`.
-    pub fn new(cluster: Arc<dyn Cluster>, metrics: Metrics) -> Self {
-        Self { cluster, metrics }
+    /// A look at `cluster`; events go to `outbox` as well.
+    pub fn new(cluster: Arc<dyn Cluster>, metrics: Metrics, outbox: Option<Outbox>) -> Self {
+        Self { cluster, metrics, outbox }
     }
 
     fn recorded(&self, key: &Key, object: &Value, status: &Value) {
@@ -93,6 +96,9 @@ impl Cluster for Metered {
     }
 
     async fn publish(&self, object: &Value, note: &Note) {
+        if let Some(outbox) = &self.outbox {
+            outbox.put(Notification::new(object, note, SystemClock.now()));
+        }
         self.cluster.publish(object, note).await;
     }
 }
@@ -137,7 +143,7 @@ mod tests {
 
     fn setting() -> (Arc<One>, Metered, Metrics) {
         let (one, metrics) = (Arc::new(One::default()), Metrics::new().unwrap());
-        (one.clone(), Metered::new(one, metrics.clone()), metrics)
+        (one.clone(), Metered::new(one, metrics.clone(), None), metrics)
     }
 
     #[tokio::test]
@@ -158,6 +164,21 @@ mod tests {
         *one.object.lock().unwrap() = None;
         metered.get(&key).await.unwrap();
         assert!(!metrics.text().contains("anneal_rollout"), "{}", metrics.text());
+    }
+
+    #[tokio::test]
+    async fn what_is_published_is_put_into_the_outbox_too() {
+        let metrics = Metrics::new().unwrap();
+        let (outbox, mut waiting) = crate::notify::outbox(metrics.clone());
+        let metered = Metered::new(Arc::new(One::default()), metrics, Some(outbox));
+        let note = Note {
+            severity: anneal_core::plan::Severity::Normal,
+            reason: "Promoted".into(),
+            message: "v2 is stable now.".into(),
+        };
+        metered.publish(&json!({"kind": "ModelRollout", "metadata": {"name": "ads"}}), &note).await;
+        let told = serde_json::to_value(waiting.recv().await.unwrap()).unwrap();
+        assert_eq!((&told["name"], &told["reason"]), (&json!("ads"), &json!("Promoted")));
     }
 
     #[tokio::test]

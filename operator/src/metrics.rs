@@ -22,6 +22,8 @@ pub struct Metrics {
     pub retrain_phases: IntCounterVec,
     /// Messages of Alertmanager by outcome.
     pub alert_messages: IntCounterVec,
+    /// Notifications by outcome.
+    pub notifications: IntCounterVec,
     /// What rollouts are doing.
     pub rollouts: Rollouts,
 }
@@ -54,12 +56,20 @@ impl Metrics {
             ),
             &["outcome"],
         )?;
+        let notifications = IntCounterVec::new(
+            Opts::new(
+                "anneal_notifications_total",
+                "Notifications by outcome (sent, refused, gave_up or dropped).",
+            ),
+            &["outcome"],
+        )?;
         let rollouts = Rollouts::new()?;
         registry.register(Box::new(reconciles.clone()))?;
         registry.register(Box::new(reconcile_seconds.clone()))?;
         registry.register(Box::new(leading.clone()))?;
         registry.register(Box::new(retrain_phases.clone()))?;
         registry.register(Box::new(alert_messages.clone()))?;
+        registry.register(Box::new(notifications.clone()))?;
         registry.register(Box::new(rollouts.clone()))?;
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
@@ -70,6 +80,7 @@ impl Metrics {
             leading,
             retrain_phases,
             alert_messages,
+            notifications,
             rollouts,
         })
     }

@@ -35,6 +35,7 @@ use crate::{
     lease::Candidate,
     metered::Metered,
     metrics::Metrics,
+    notify::{self, Outbox, Retry, Webhook},
     ports::{Clock, ClusterError},
     prometheus_api::HttpPrometheus,
     reconcile::{Machine, Ports, reconcile},
@@ -47,6 +48,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Where `/alerts` is served, and the file with its token; none for nowhere.
     pub alerts: Option<(SocketAddr, PathBuf)>,
+    /// The file with the URL of the webhook that is told of transitions, and what it understands.
+    pub webhook: Option<(PathBuf, notify::Format)>,
     /// Namespace of the Lease.
     pub namespace: String,
     /// Name of this process: the pod's.
@@ -98,7 +101,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let readiness = Readiness::default();
     let cluster = Arc::new(KubeCluster::new(client.clone(), &options.identity));
     let ports = Ports {
-        cluster: Arc::new(Metered::new(cluster, metrics.clone())),
+        cluster: Arc::new(Metered::new(cluster, metrics.clone(), notify(&options, &metrics, &stop)?)),
         prometheus: Arc::new(HttpPrometheus::default()),
         clock: Arc::new(SystemClock),
         turns: Arc::new(Semaphore::new(TURNS)),
@@ -118,6 +121,16 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         }
     }
     led
+}
+
+/// Tells the webhook of transitions until `stop`, if there is one.
+fn notify(options: &Options, metrics: &Metrics, stop: &CancellationToken) -> Result<Option<Outbox>, Error> {
+    let Some((url, format)) = options.webhook.clone() else { return Ok(None) };
+    let webhook = Webhook::new(url, format, Retry::default(), metrics.clone())
+        .map_err(|error| Error::Client(error.into()))?;
+    let (outbox, waiting) = notify::outbox(metrics.clone());
+    tokio::spawn(notify::deliver(waiting, webhook, stop.clone()));
+    Ok(Some(outbox))
 }
 
 /// A server and where it listens.

@@ -262,6 +262,17 @@ fn argo_cd_sees_what_happens() {
 }
 
 #[test]
+fn a_status_that_the_api_server_made_decides_as_none_does() {
+    let made = |plural| unseen(plural, json!({}))["status"].clone();
+    let [of_none, of_made] =
+        [Value::Null, made("modelrollouts")].map(|status| RolloutCase::new(status).unwrap().plan());
+    assert_eq!(of_none, of_made);
+    let [of_none, of_made] =
+        [Value::Null, made("retrainjobs")].map(|status| RetrainCase::new(status).unwrap().plan());
+    assert_eq!(of_none, of_made);
+}
+
+#[test]
 #[ignore = "needs a Go program; cargo xtask test builds and runs it"]
 fn flux_and_helm_see_what_happens() {
     let program = std::env::var_os("ANNEAL_TEST_KSTATUS").unwrap();

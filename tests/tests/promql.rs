@@ -26,6 +26,7 @@ fn page() -> String {
         metrics.reconciles.with_label_values(&["ModelRollout", outcome]).inc();
     }
     metrics.reconcile_seconds.observe(0.02);
+    metrics.notifications.with_label_values(&["sent"]).inc();
     metrics.alert_messages.with_label_values(&["ok"]).inc();
     metrics.retrain_phases.with_label_values(&["team-a", "ads", "Succeeded"]).inc();
     for (name, read) in [("good", Read::Errors(0.0, 1000.0)), ("bad", Read::Errors(0.5, 1000.0))] {
