@@ -10,6 +10,7 @@
 
 pub mod condition;
 pub mod gates;
+pub mod judge;
 pub mod lease;
 pub mod object;
 pub mod plan;

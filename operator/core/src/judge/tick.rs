@@ -1,0 +1,269 @@
+//! One tick: how its counts become evidence in the [`State`].
+//!
+//! Called by [`super::Judge::fold`], which makes the counts from raw samples, and by the bench, which draws them. A tick
+//! can be folded only once: the state counts them. Whether a tick is left out is decided without looking at bad events,
+//! so leaving it out costs no validity.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    evidence::{self, Nats},
+    policy::Policy,
+    relative::{ln_noninferior, ln_recent},
+    rules::{Judge, MetricRules},
+    state::{AbsoluteState, AdvanceState, MetricState, State, StepState},
+    verdict::{Rollback, TestName},
+};
+
+/// Events of one arm in one tick.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArmCount {
+    /// All of them.
+    pub requests: u64,
+    /// The bad ones; at most `requests`.
+    pub bad: u64,
+}
+
+impl ArmCount {
+    /// The good ones.
+    pub(super) const fn good(self) -> u64 {
+        self.requests.saturating_sub(self.bad)
+    }
+}
+
+/// Events of both arms in one tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// Of the candidate.
+    pub candidate: ArmCount,
+    /// Of the stable version.
+    pub stable: ArmCount,
+}
+
+/// What one tick has for one metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Counts of both arms.
+    Both {
+        /// For a rollback.
+        shares: Shares,
+        /// For advancing: the same, or with more counted as bad where a histogram has no bucket at the threshold.
+        strict: Shares,
+    },
+    /// There is no stable arm; counts of the candidate.
+    Alone(ArmCount),
+    /// Nothing to count.
+    Missing(Missing),
+}
+
+/// Why a tick has nothing for a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// No such series.
+    NoSeries,
+    /// Fewer than half of an arm's pods were scraped.
+    Gap,
+    /// A number was not finite, fell below zero, or there were more bad events than events.
+    Invalid,
+    /// No bucket lies above the latency threshold.
+    NoBucket,
+    /// The weight changed within the tick.
+    WeightChanged,
+    /// All pods of an arm became ready only just now.
+    WarmingUp,
+}
+
+/// The step that a rollout is in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// Which; another one starts another clock.
+    pub index: u32,
+    /// Since when it gets its traffic, in milliseconds since the epoch.
+    pub began_ms: i64,
+    /// Its shortest duration.
+    pub min_ms: i64,
+    /// Its duration when it advances by interval.
+    pub interval_ms: i64,
+    /// Its longest duration.
+    pub max_ms: Option<i64>,
+    /// Requests that the candidate must have had in it, for every metric.
+    pub min_requests: u64,
+}
+
+/// One tick: what every metric of the policy has, in its order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tick<'a> {
+    /// The candidate's share of traffic, from 0 to 1, if it was one throughout.
+    pub weight: Option<f64>,
+    /// One for each metric; what is not there is missing.
+    pub outcomes: &'a [Outcome],
+}
+
+impl Policy {
+    fn unspent(&self, started: u32) -> f64 {
+        1.0 - f64::from(started.min(self.horizon_ticks)) / f64::from(self.horizon_ticks)
+    }
+}
+
+impl Judge {
+    /// Folds the next tick into `state`. After a rollback ticks are counted and not judged.
+    pub fn fold_tick(&self, state: &mut State, step: &Step, tick: &Tick<'_>) {
+        let start_ms = self.ended(state);
+        state.ticks = state.ticks.saturating_add(1);
+        if state.rollback.is_some() || !self.fits(state) {
+            return;
+        }
+        let in_step = start_ms >= step.began_ms;
+        if in_step && state.step.index != step.index {
+            enter(state, step.index);
+        }
+        let (mut counted, mut requests) = (true, None);
+        for (index, (metric, rules)) in state.metrics.iter_mut().zip(&self.metrics).enumerate() {
+            match tick.outcomes.get(index).copied().unwrap_or(Outcome::Missing(Missing::NoSeries)) {
+                Outcome::Both { shares, strict } => {
+                    requests = Some(requests.unwrap_or(0).max(shares.candidate.requests));
+                    self.compare(metric, rules, &shares, &strict);
+                    if index == 0
+                        && let Some(weight) = tick.weight
+                    {
+                        state.split.add(weight, &shares);
+                    }
+                }
+                Outcome::Alone(candidate) => {
+                    requests = Some(requests.unwrap_or(0).max(candidate.requests));
+                    self.alone(metric, rules, candidate);
+                }
+                Outcome::Missing(why) => {
+                    counted = false;
+                    miss(metric, why);
+                }
+            }
+        }
+        match requests {
+            Some(0) => state.idle = state.idle.saturating_add(1),
+            Some(_) => state.idle = 0,
+            None => {}
+        }
+        if counted && in_step && state.idle < self.policy.blind_after {
+            state.step.ticks = state.step.ticks.saturating_add(1);
+        }
+        state.rollback = self.decide(state, tick.outcomes);
+    }
+
+    /// End of the last folded tick, in milliseconds since the epoch.
+    pub fn ended(&self, state: &State) -> i64 {
+        state.began_ms.saturating_add(self.policy.tick_ms.saturating_mul(i64::from(state.ticks)))
+    }
+
+    fn compare(&self, metric: &mut MetricState, rules: &MetricRules, shares: &Shares, strict: &Shares) {
+        let tempered = |ln_ratio: f64| ln_ratio * rules.tempering;
+        let starts = metric.started < self.policy.horizon_ticks;
+        if let (Some(weights), Some(test)) = (&mut metric.relative, &rules.relative) {
+            let start = starts.then_some(self.relative_start);
+            evidence::step(weights, start, &test.ln_ratios(shares).map(tempered));
+        }
+        if let (Some(state), Some(ln_limit)) = (&mut metric.advance, rules.ln_limit) {
+            state.now = Nats::floor(state.now.get() + tempered(ln_noninferior(strict, ln_limit)));
+            state.best = state.best.max(state.now);
+        }
+        if let (Some(state), Some(test)) = (&mut metric.absolute, &rules.absolute) {
+            let start = starts.then_some(self.absolute_start);
+            evidence::step(&mut state.stable, start, &test.ln_ratios(shares.stable).map(tempered));
+            for (worse, ln_ratio) in state.worse.iter_mut().zip(ln_recent(shares)) {
+                *worse = Nats::floor(worse.get() + tempered(ln_ratio)).max(Nats::ONE);
+            }
+        }
+        metric.tally.add(shares);
+        self.alone(metric, rules, shares.candidate);
+    }
+
+    fn alone(&self, metric: &mut MetricState, rules: &MetricRules, candidate: ArmCount) {
+        if let (Some(state), Some(test)) = (&mut metric.absolute, &rules.absolute) {
+            let start = (metric.started < self.policy.horizon_ticks).then_some(self.absolute_start);
+            let ln_ratios = test.ln_ratios(candidate).map(|ln_ratio| ln_ratio * rules.tempering);
+            evidence::step(&mut state.candidate, start, &ln_ratios);
+        }
+        metric.started = metric.started.saturating_add(1);
+        metric.blind = 0;
+        metric.step_requests = metric.step_requests.saturating_add(candidate.requests);
+    }
+
+    /// Whether the weighted mean of all tests, or a plain threshold, rolls back now.
+    fn decide(&self, state: &State, outcomes: &[Outcome]) -> Option<Rollback> {
+        let rollback = |metric: &MetricState, rules: &MetricRules, test| Rollback {
+            metric: metric.name.clone(),
+            test,
+            at_ms: self.ended(state),
+            estimate: metric.tally.estimate(1.0 / rules.tempering),
+        };
+        let (mut mean, mut most) = (0.0, None::<(f64, &MetricState, &MetricRules, TestName)>);
+        for ((metric, rules), outcome) in state.metrics.iter().zip(&self.metrics).zip(outcomes) {
+            if rules.plain.is_some_and(|max| breaches(outcome, max)) {
+                return Some(rollback(metric, rules, TestName::Plain));
+            }
+            let unspent = self.policy.unspent(metric.started);
+            let relative = metric.relative.as_ref().map(|weights| evidence::value(weights, unspent));
+            let absolute =
+                metric.absolute.as_ref().and_then(|state| self.own_breach(state, unspent, outcome));
+            for (value, test) in [(relative, TestName::Relative), (absolute, TestName::Absolute)] {
+                let Some(value) = value else { continue };
+                mean += self.weight * value;
+                if most.is_none_or(|(highest, ..)| value > highest) {
+                    most = Some((value, metric, rules, test));
+                }
+            }
+        }
+        let (_, metric, rules, test) = most.filter(|_| mean >= self.threshold)?;
+        Some(rollback(metric, rules, test))
+    }
+
+    /// T2 of the candidate; nothing while stable is above the threshold too, or the candidate is no worse than stable.
+    fn own_breach(&self, state: &AbsoluteState, unspent: f64, outcome: &Outcome) -> Option<f64> {
+        let value = evidence::value(&state.candidate, unspent);
+        // Far from a verdict it does not matter whose fault it is.
+        if value <= 1.0 {
+            return Some(value);
+        }
+        let alone = match outcome {
+            Outcome::Alone(_) => true,
+            Outcome::Both { .. } | Outcome::Missing(_) => false,
+        };
+        let sure = 1.0 / self.policy.alpha;
+        let worse = state.worse.iter().any(|worse| worse.get() >= libm::log(sure));
+        let shared = evidence::value(&state.stable, unspent) >= sure || !worse;
+        (alone || !shared).then_some(value)
+    }
+}
+
+fn enter(state: &mut State, index: u32) {
+    state.step = StepState { index, ticks: 0 };
+    for metric in &mut state.metrics {
+        metric.step_requests = 0;
+        if let Some(advance) = &mut metric.advance {
+            *advance = AdvanceState::NONE;
+        }
+    }
+}
+
+fn miss(metric: &mut MetricState, why: Missing) {
+    match why {
+        Missing::Invalid => {
+            metric.invalid = metric.invalid.saturating_add(1);
+            metric.blind = metric.blind.saturating_add(1);
+        }
+        Missing::NoSeries | Missing::Gap | Missing::NoBucket => {
+            metric.blind = metric.blind.saturating_add(1);
+        }
+        // Left out on purpose.
+        Missing::WeightChanged | Missing::WarmingUp => {}
+    }
+}
+
+fn breaches(outcome: &Outcome, max: f64) -> bool {
+    let arm = match outcome {
+        Outcome::Both { shares, .. } => shares.candidate,
+        Outcome::Alone(candidate) => *candidate,
+        Outcome::Missing(_) => return false,
+    };
+    arm.requests > 0 && arm.bad as f64 > max * arm.requests as f64
+}
