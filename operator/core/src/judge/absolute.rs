@@ -1,9 +1,16 @@
-//! The absolute test (T2): is an arm's share of bad events above a threshold?
+//! The absolute test (T2): is the candidate's share of bad events above a threshold, and is that its own doing?
 //!
-//! Used by [`super::tick`] for both arms: a breach that stable shares is an incident and not the candidate's fault. The
-//! ratio is that of two Bernoulli likelihoods, x ln(p_k/p_0) + (n-x) ln((1-p_k)/(1-p_0)).
+//! Used by [`super::tick`]. Against the threshold the ratio is that of two Bernoulli likelihoods,
+//! x ln(p_k/p_0) + (n-x) ln((1-p_k)/(1-p_0)). A breach that stable shares is an incident and not the candidate's fault, so
+//! each tick counts for the lesser of this and of the relative test with the same factor and no tolerance. The lesser of two
+//! e-values is one under either null: the bound holds if in every tick the candidate is below its threshold or no worse than
+//! stable, whichever it is. Asking afterwards whether stable breached too does not hold it: with little traffic stable's
+//! evidence comes later than the candidate's, or never.
 
-use super::tick::ArmCount;
+use super::{
+    relative::Relative,
+    tick::{ArmCount, Shares},
+};
 
 /// How many times the threshold the share may be.
 const FACTORS: [f64; 6] = [1.25, 1.5, 2.0, 3.0, 5.0, 10.0];
@@ -19,6 +26,7 @@ const LOWEST: f64 = 1e-6;
 pub(super) struct Absolute {
     bad: [f64; ALTERNATIVES],
     good: [f64; ALTERNATIVES],
+    relative: Relative<ALTERNATIVES>,
 }
 
 impl Absolute {
@@ -29,10 +37,21 @@ impl Absolute {
         Self {
             bad: alternatives.map(|share| libm::log(share / threshold)),
             good: alternatives.map(|share| libm::log1p(-share) - libm::log1p(-threshold)),
+            relative: Relative::new(1.0, FACTORS),
         }
     }
 
-    /// ln of what the tick says for each alternative, against the threshold.
+    /// ln of what the tick says for each alternative, against a candidate that is below the threshold or no worse than
+    /// stable.
+    pub(super) fn ln_own(&self, shares: &Shares) -> [f64; ALTERNATIVES] {
+        let mut ln_ratios = self.ln_ratios(shares.candidate);
+        for (absolute, relative) in ln_ratios.iter_mut().zip(self.relative.ln_ratios(shares)) {
+            *absolute = absolute.min(relative);
+        }
+        ln_ratios
+    }
+
+    /// The same without a stable arm: against a candidate below the threshold.
     pub(super) fn ln_ratios(&self, arm: ArmCount) -> [f64; ALTERNATIVES] {
         let (bad, good) = (arm.bad as f64, arm.requests.saturating_sub(arm.bad) as f64);
         let mut ln_ratios = self.bad;
@@ -68,6 +87,20 @@ mod tests {
                 prop_assert!(ln_ratio.is_finite());
             }
         }
+    }
+
+    #[test]
+    fn what_stable_shares_is_not_the_candidates_doing() {
+        let test = Absolute::new(0.01);
+        let candidate = ArmCount { requests: 100, bad: 50 };
+        let best = |stable| {
+            let shares = Shares { candidate, stable };
+            test.ln_own(&shares).into_iter().fold(f64::MIN, f64::max)
+        };
+        assert!(best(ArmCount { requests: 900, bad: 4 }) > 40.0);
+        assert!(best(ArmCount { requests: 900, bad: 450 }) < 0.0);
+        // Nobody can tell whose fault it is.
+        assert!(best(ArmCount { requests: 0, bad: 0 }) <= 0.0);
     }
 
     #[test]

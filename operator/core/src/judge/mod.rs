@@ -18,6 +18,7 @@
 //! change; `rules` resolves a policy once; `state` is what a status keeps.
 
 mod absolute;
+pub mod dispersion;
 mod distribution;
 mod estimate;
 mod evidence;

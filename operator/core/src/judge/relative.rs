@@ -18,25 +18,23 @@ use super::{
 pub(super) const RATIOS: [f64; 7] = [1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0];
 /// The number of alternatives.
 pub(super) const ALTERNATIVES: usize = RATIOS.len();
-/// The number of alternatives of [`ln_recent`].
-pub(super) const RECENT: usize = 3;
-/// Its alternatives.
-const RECENT_RATIOS: [f64; RECENT] = [1.5, 3.0, 10.0];
 /// Below this share of bad events the bound costs next to nothing.
 const RARE: f64 = 0.05;
 
 /// The test with its logarithms taken.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Relative {
+pub(super) struct Relative<const K: usize = ALTERNATIVES> {
     tolerance: f64,
     ln_tolerance: f64,
-    ln_ratios: [f64; ALTERNATIVES],
+    ratios: [f64; K],
+    ln_ratios: [f64; K],
 }
 
-impl Relative {
-    /// The test against odds up to `tolerance` (at least 1) times those of stable.
-    pub(super) fn new(tolerance: f64) -> Self {
-        Self { tolerance, ln_tolerance: libm::log(tolerance), ln_ratios: RATIOS.map(libm::log) }
+impl<const K: usize> Relative<K> {
+    /// The test against odds up to `tolerance` (at least 1) times those of stable, for alternatives of `ratios` times as
+    /// many.
+    pub(super) fn new(tolerance: f64, ratios: [f64; K]) -> Self {
+        Self { tolerance, ln_tolerance: libm::log(tolerance), ratios, ln_ratios: ratios.map(libm::log) }
     }
 
     /// How many times the odds of stable are tolerated.
@@ -45,12 +43,12 @@ impl Relative {
     }
 
     /// ln of what the tick says for each alternative, against the tolerated odds.
-    pub(super) fn ln_ratios(&self, shares: &Shares) -> [f64; ALTERNATIVES] {
+    pub(super) fn ln_ratios(&self, shares: &Shares) -> [f64; K] {
         let shares = rarer(shares);
         let (candidate, stable) = (shares.candidate.requests as f64, shares.stable.requests as f64);
         let (x, bad) = (shares.candidate.bad as f64, bad(&shares) as f64);
         if bad == 0.0 || candidate == 0.0 || stable == 0.0 {
-            return [0.0; ALTERNATIVES];
+            return [0.0; K];
         }
         if bad >= RARE * (candidate + stable)
             && let Some(margins) = Margins::new(&shares)
@@ -61,22 +59,11 @@ impl Relative {
         let tolerated = self.tolerance * candidate;
         let share = tolerated / (tolerated + stable);
         let mut ln_ratios = self.ln_ratios;
-        for (ln_k, k) in ln_ratios.iter_mut().zip(RATIOS) {
+        for (ln_k, k) in ln_ratios.iter_mut().zip(self.ratios) {
             *ln_k = x * *ln_k - bad * libm::log1p((k - 1.0) * share);
         }
         ln_ratios
     }
-}
-
-/// How much worse than stable the candidate is in this tick, with no tolerance, for a few alternatives.
-pub(super) fn ln_recent(shares: &Shares) -> [f64; RECENT] {
-    let (candidate, stable) = (shares.candidate.requests as f64, shares.stable.requests as f64);
-    let (x, bad) = (shares.candidate.bad as f64, bad(shares) as f64);
-    if bad == 0.0 || candidate == 0.0 || stable == 0.0 {
-        return [0.0; RECENT];
-    }
-    let share = candidate / (candidate + stable);
-    RECENT_RATIOS.map(|k| x * libm::log(k) - bad * libm::log1p((k - 1.0) * share))
 }
 
 fn bad(shares: &Shares) -> u64 {
@@ -138,19 +125,14 @@ mod tests {
             n_c in 1..40_u64, n_s in 1..40_u64, share in 0.0..=1.0_f64, tolerance in 1.0..3.0_f64, better in 0.2..=1.0_f64,
         ) {
             let bad = ((n_c + n_s) as f64 * share) as u64;
-            let (test, mut recent) = (Relative::new(tolerance), [0.0; RECENT]);
+            let test = Relative::new(tolerance, RATIOS);
             let mut expected = [0.0; ALTERNATIVES];
             for (x, chance) in distribution(n_c, n_s, bad, tolerance * better) {
                 for (sum, ln_ratio) in expected.iter_mut().zip(test.ln_ratios(&shares(n_c, x, n_s, bad - x))) {
                     *sum += chance * ln_ratio.exp();
                 }
             }
-            for (x, chance) in distribution(n_c, n_s, bad, better) {
-                for (sum, ln_ratio) in recent.iter_mut().zip(ln_recent(&shares(n_c, x, n_s, bad - x))) {
-                    *sum += chance * ln_ratio.exp();
-                }
-            }
-            for expectation in expected.into_iter().chain(recent) {
+            for expectation in expected {
                 prop_assert!(expectation <= 1.0 + 1e-9, "{expectation}");
             }
         }
@@ -187,7 +169,7 @@ mod tests {
         #[test]
         fn any_counts_give_finite_evidence(n_c: u64, x_c: u64, n_s: u64, x_s: u64) {
             let shares = shares(n_c, x_c.min(n_c), n_s, x_s.min(n_s));
-            for ln_ratio in Relative::new(1.2).ln_ratios(&shares) {
+            for ln_ratio in Relative::new(1.2, RATIOS).ln_ratios(&shares) {
                 prop_assert!(ln_ratio.is_finite());
             }
             prop_assert!(ln_noninferior(&shares, 2.0_f64.ln()).is_finite());
@@ -196,8 +178,8 @@ mod tests {
 
     #[test]
     fn an_arm_without_requests_says_nothing() {
-        assert_eq!(Relative::new(1.0).ln_ratios(&shares(0, 0, 10, 3)), [0.0; ALTERNATIVES]);
-        assert_eq!(Relative::new(1.0).ln_ratios(&shares(10, 3, 0, 0)), [0.0; ALTERNATIVES]);
+        assert_eq!(Relative::new(1.0, RATIOS).ln_ratios(&shares(0, 0, 10, 3)), [0.0; ALTERNATIVES]);
+        assert_eq!(Relative::new(1.0, RATIOS).ln_ratios(&shares(10, 3, 0, 0)), [0.0; ALTERNATIVES]);
         assert_eq!(ln_noninferior(&shares(10, 3, 0, 0), 0.7), 0.0);
     }
 }

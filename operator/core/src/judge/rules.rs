@@ -6,7 +6,7 @@ use super::{
     absolute::{self, Absolute},
     distribution::{t_quantile, t_tail},
     policy::{Advance, MetricPolicy, PodSpread, Policy, PolicyError, Rule},
-    relative::{self, Relative},
+    relative::{self, RATIOS, Relative},
     state::State,
 };
 
@@ -106,7 +106,7 @@ impl MetricRules {
             Advance::Evidence(ratio) => tolerance.map(|_| libm::log(ratio)),
         };
         Self {
-            relative: tolerance.map(Relative::new),
+            relative: tolerance.map(|tolerance| Relative::new(tolerance, RATIOS)),
             absolute: absolute.map(Absolute::new),
             plain,
             ln_limit,

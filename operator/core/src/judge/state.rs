@@ -71,24 +71,12 @@ pub struct MetricState {
     pub relative: Option<[Nats; relative::ALTERNATIVES]>,
     /// T2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub absolute: Option<AbsoluteState>,
+    pub absolute: Option<[Nats; absolute::ALTERNATIVES]>,
     /// Non-inferiority in this step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advance: Option<AdvanceState>,
     /// For the estimate.
     pub tally: Tally,
-}
-
-/// T2 in both arms.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct AbsoluteState {
-    /// The candidate above its threshold.
-    pub candidate: [Nats; absolute::ALTERNATIVES],
-    /// Stable above the same threshold.
-    pub stable: [Nats; absolute::ALTERNATIVES],
-    /// Whether the candidate has been worse than stable lately.
-    pub worse: [Nats; relative::RECENT],
 }
 
 /// Non-inferiority in one step.
@@ -139,11 +127,7 @@ impl MetricState {
             blind: 0,
             step_requests: 0,
             relative: relative.map(|_| empty()),
-            absolute: absolute.map(|_| AbsoluteState {
-                candidate: empty(),
-                stable: empty(),
-                worse: [Nats::ONE; relative::RECENT],
-            }),
+            absolute: absolute.map(|_| empty()),
             advance,
             tally: Tally::default(),
         }

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     evidence::{self, Nats},
     policy::Policy,
-    relative::{ln_noninferior, ln_recent},
+    relative::ln_noninferior,
     rules::{Judge, MetricRules},
-    state::{AbsoluteState, AdvanceState, MetricState, State, StepState},
+    state::{AdvanceState, MetricState, State, StepState},
     verdict::{Rollback, TestName},
 };
 
@@ -166,26 +166,21 @@ impl Judge {
             state.now = Nats::floor(state.now.get() + tempered(ln_noninferior(strict, ln_limit)));
             state.best = state.best.max(state.now);
         }
-        if let (Some(state), Some(test)) = (&mut metric.absolute, &rules.absolute) {
+        if let (Some(weights), Some(test)) = (&mut metric.absolute, &rules.absolute) {
             let start = starts.then_some(self.absolute_start);
-            evidence::step(&mut state.stable, start, &test.ln_ratios(shares.stable).map(tempered));
-            for (worse, ln_ratio) in state.worse.iter_mut().zip(ln_recent(shares)) {
-                *worse = Nats::floor(worse.get() + tempered(ln_ratio)).max(Nats::ONE);
-            }
+            evidence::step(weights, start, &test.ln_own(shares).map(tempered));
         }
         metric.tally.add(shares);
-        self.alone(metric, rules, shares.candidate);
+        count(metric, shares.candidate);
     }
 
     fn alone(&self, metric: &mut MetricState, rules: &MetricRules, candidate: ArmCount) {
-        if let (Some(state), Some(test)) = (&mut metric.absolute, &rules.absolute) {
+        if let (Some(weights), Some(test)) = (&mut metric.absolute, &rules.absolute) {
             let start = (metric.started < self.policy.horizon_ticks).then_some(self.absolute_start);
             let ln_ratios = test.ln_ratios(candidate).map(|ln_ratio| ln_ratio * rules.tempering);
-            evidence::step(&mut state.candidate, start, &ln_ratios);
+            evidence::step(weights, start, &ln_ratios);
         }
-        metric.started = metric.started.saturating_add(1);
-        metric.blind = 0;
-        metric.step_requests = metric.step_requests.saturating_add(candidate.requests);
+        count(metric, candidate);
     }
 
     /// Whether the weighted mean of all tests, or a plain threshold, rolls back now.
@@ -203,8 +198,7 @@ impl Judge {
             }
             let unspent = self.policy.unspent(metric.started);
             let relative = metric.relative.as_ref().map(|weights| evidence::value(weights, unspent));
-            let absolute =
-                metric.absolute.as_ref().and_then(|state| self.own_breach(state, unspent, outcome));
+            let absolute = metric.absolute.as_ref().map(|weights| evidence::value(weights, unspent));
             for (value, test) in [(relative, TestName::Relative), (absolute, TestName::Absolute)] {
                 let Some(value) = value else { continue };
                 mean += self.weight * value;
@@ -216,23 +210,12 @@ impl Judge {
         let (_, metric, rules, test) = most.filter(|_| mean >= self.threshold)?;
         Some(rollback(metric, rules, test))
     }
+}
 
-    /// T2 of the candidate; nothing while stable is above the threshold too, or the candidate is no worse than stable.
-    fn own_breach(&self, state: &AbsoluteState, unspent: f64, outcome: &Outcome) -> Option<f64> {
-        let value = evidence::value(&state.candidate, unspent);
-        // Far from a verdict it does not matter whose fault it is.
-        if value <= 1.0 {
-            return Some(value);
-        }
-        let alone = match outcome {
-            Outcome::Alone(_) => true,
-            Outcome::Both { .. } | Outcome::Missing(_) => false,
-        };
-        let sure = 1.0 / self.policy.alpha;
-        let worse = state.worse.iter().any(|worse| worse.get() >= libm::log(sure));
-        let shared = evidence::value(&state.stable, unspent) >= sure || !worse;
-        (alone || !shared).then_some(value)
-    }
+fn count(metric: &mut MetricState, candidate: ArmCount) {
+    metric.started = metric.started.saturating_add(1);
+    metric.blind = 0;
+    metric.step_requests = metric.step_requests.saturating_add(candidate.requests);
 }
 
 fn enter(state: &mut State, index: u32) {

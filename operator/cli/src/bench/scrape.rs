@@ -1,0 +1,128 @@
+//! Scrapes: a simulated rollout as Prometheus would have it, one pod an arm, raw counters every five minutes.
+//!
+//! Used by [`super::trial`] where processes restart or scrapes fail, so that the judge's own way from samples to counts is
+//! what is measured.
+
+use anneal_core::judge::{
+    ArmCount, Step,
+    samples::{Arm, Counter, Counters, Observations, Pod, Sample, WeightChange},
+};
+use rand::Rng;
+
+use super::traffic::{DAY, Traffic, WEIGHTS, Weather};
+
+/// Scrapes in a tick of ten minutes.
+const SCRAPES: u32 = 2;
+/// Length of a tick in milliseconds.
+pub const TICK_MS: i64 = 600_000;
+const SCRAPE_MS: i64 = TICK_MS / SCRAPES as i64;
+/// Scrapes between restarts.
+const LIFE: i64 = 6;
+/// Share of scrapes that fail.
+const FAILING: f64 = 0.05;
+
+/// Both arms' counters, and what was scraped of them lately.
+pub struct Scraper {
+    weather: Weather,
+    scrapes: i64,
+    totals: [ArmCount; 2],
+    seen: Observations,
+}
+
+impl Scraper {
+    /// Counters at zero, scraped once at time 0.
+    pub fn new(weather: Weather, step: Step) -> Self {
+        let pod = |arm| Pod {
+            arm,
+            started_ms: Some(0),
+            ready_ms: None,
+            counters: Counters::Share { events: vec![first()], all: vec![first()] },
+        };
+        // A moment after the tick ends: the next one is left out.
+        let change = |(day, &weight): (usize, &f64)| WeightChange {
+            at_ms: day as i64 * i64::from(DAY) * TICK_MS + i64::from(day > 0),
+            weight,
+        };
+        let weights = WEIGHTS.iter().enumerate().map(change).collect();
+        let metrics = vec![vec![pod(Arm::Candidate), pod(Arm::Stable)]];
+        let seen = Observations { until_ms: 0, step, weights, metrics };
+        Self { weather, scrapes: 0, totals: [ArmCount::default(); 2], seen }
+    }
+
+    /// Lives through `tick`. What a query over it would have of the candidate, if there is a sample.
+    pub fn tick(&mut self, traffic: &mut Traffic, tick: u32) -> Option<ArmCount> {
+        self.forget();
+        let mut measured = None::<ArmCount>;
+        for _ in 0..SCRAPES {
+            self.scrapes += 1;
+            let before = self.totals[0];
+            self.live(traffic, tick);
+            for arm in 0..2 {
+                if self.weather == Weather::Gaps && traffic.rng.random_bool(FAILING) {
+                    continue;
+                }
+                self.sample(arm);
+                if arm == 0 {
+                    let grown = if self.totals[0].requests < before.requests {
+                        self.totals[0]
+                    } else {
+                        ArmCount {
+                            requests: self.totals[0].requests - before.requests,
+                            bad: self.totals[0].bad.saturating_sub(before.bad),
+                        }
+                    };
+                    let sum = measured.unwrap_or_default();
+                    measured =
+                        Some(ArmCount { requests: sum.requests + grown.requests, bad: sum.bad + grown.bad });
+                }
+            }
+        }
+        self.seen.until_ms = self.scrapes * SCRAPE_MS;
+        measured
+    }
+
+    /// What a controller would read now.
+    pub const fn seen(&self) -> &Observations {
+        &self.seen
+    }
+
+    fn live(&mut self, traffic: &mut Traffic, tick: u32) {
+        let part = 1.0 / f64::from(SCRAPES);
+        let restarts = self.weather == Weather::Resets && self.scrapes % LIFE == 0;
+        // What was counted between the last scrape and the restart, nobody will know.
+        let kept = if restarts { traffic.rng.random_range(0.0..1.0) } else { 1.0 };
+        let (candidate, stable) = traffic.draw(tick, part * kept);
+        for (total, count) in self.totals.iter_mut().zip([candidate, stable]) {
+            if restarts {
+                *total = ArmCount::default();
+            }
+            total.requests += count.requests;
+            total.bad += count.bad;
+        }
+    }
+
+    fn sample(&mut self, arm: usize) {
+        let (total, at_ms) = (self.totals[arm], self.scrapes * SCRAPE_MS);
+        if let Some(Counters::Share { events, all }) =
+            self.seen.metrics[0].get_mut(arm).map(|pod| &mut pod.counters)
+        {
+            events[0].push(Sample { at_ms, value: total.bad as f64 });
+            all[0].push(Sample { at_ms, value: total.requests as f64 });
+        }
+    }
+
+    /// A controller reads two ticks back.
+    fn forget(&mut self) {
+        let oldest = self.seen.until_ms - 2 * TICK_MS;
+        for pod in &mut self.seen.metrics[0] {
+            if let Counters::Share { events, all } = &mut pod.counters {
+                events[0].retain(|sample| sample.at_ms >= oldest);
+                all[0].retain(|sample| sample.at_ms >= oldest);
+            }
+        }
+    }
+}
+
+fn first() -> Counter {
+    vec![Sample { at_ms: 0, value: 0.0 }]
+}
