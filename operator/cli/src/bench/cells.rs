@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use super::{
     peers::Peer,
-    traffic::{DAY, Defect, Pods, Weather, World},
+    traffic::{Defect, Pods, Stage, Weather, World},
     trial::{Cell, Contender, Learns, Rule},
 };
 
@@ -25,14 +25,23 @@ pub enum Section {
     Outage,
     /// Advancing by evidence: how long for a good candidate, how often for one at the limit.
     Noninferiority,
+    /// Experiments of 14 daily looks: how often there is a winner.
+    Winner,
     /// Healthy candidates whose users' requests fail together.
     Sticky,
     /// Healthy candidates on pods that differ.
     Pods,
 }
 
+/// Ticks of ten minutes in a day.
+const DAY: u32 = 144;
 /// A rollout of six days, one weight a day.
-pub const ROLLOUT: u32 = 6 * DAY;
+const ROLLOUT: u32 = 6 * DAY;
+
+/// The rollout of the specification's tables.
+fn stages() -> Vec<Stage> {
+    [0.10, 0.25, 0.40, 0.55, 0.70, 0.85].map(|weight| Stage { weight, ticks: DAY }).to_vec()
+}
 
 /// The policy of the specification's tables: one metric, ticks of ten minutes.
 pub fn policy(relative: Option<f64>, absolute: Option<f64>) -> Policy {
@@ -57,25 +66,30 @@ pub fn policy(relative: Option<f64>, absolute: Option<f64>) -> Policy {
     }
 }
 
-const fn judge(name: &'static str, policy: Policy, learns: Learns) -> Contender {
+/// Our judge, under this name.
+pub const fn judge(name: &'static str, policy: Policy, learns: Learns) -> Contender {
     Contender { name, rule: Rule::Judge { policy, learns } }
 }
 
-fn peers(max: f64) -> [Contender; 3] {
+/// The others, with this largest share of bad requests.
+pub fn peers(max: f64) -> [Contender; 3] {
     [("argo 0", Peer::Argo(0)), ("argo 3", Peer::Argo(3)), ("flagger 5", Peer::Flagger(5))]
         .map(|(name, peer)| Contender { name, rule: Rule::Peer(peer, max) })
 }
 
-const CALM: World = World {
-    rps: 1.0,
-    rate: 0.005,
-    weather: Weather::Flat,
-    defect: None,
-    group: 1.0,
-    pods: None,
-    tick_s: 600.0,
-    weight: None,
-};
+/// One request a second, one of two hundred bad, and nothing happens.
+fn calm() -> World {
+    World {
+        rps: 1.0,
+        rate: 0.005,
+        weather: Weather::Flat,
+        defect: None,
+        group: 1.0,
+        pods: None,
+        tick_s: 600.0,
+        stages: stages(),
+    }
+}
 
 /// The cells of `section`.
 pub fn cells(section: Section) -> Vec<Cell> {
@@ -85,6 +99,8 @@ pub fn cells(section: Section) -> Vec<Cell> {
         Section::Delays => delays(),
         Section::Outage => outage(),
         Section::Noninferiority => noninferiority(),
+        // Experiments have looks and no ticks.
+        Section::Winner => vec![],
         Section::Sticky => sticky(),
         Section::Pods => pods(),
     }
@@ -105,8 +121,8 @@ fn healthy() -> Vec<Cell> {
                 let name = format!("{weather:?} {rps} rps {}%", rate * 100.0);
                 cells.push(Cell {
                     name,
-                    world: World { rps, rate, weather, ..CALM },
-                    ticks: ROLLOUT,
+                    world: World { rps, rate, weather, ..calm() },
+                    others: vec![],
                     contenders,
                 });
             }
@@ -125,7 +141,7 @@ fn thresholds() -> Vec<Cell> {
             ];
             contenders.extend(peers(0.01));
             let name = format!("{rps} rps {}%", rate * 100.0);
-            Cell { name, world: World { rps, rate, ..CALM }, ticks: ROLLOUT, contenders }
+            Cell { name, world: World { rps, rate, ..calm() }, others: vec![], contenders }
         })
         .collect()
 }
@@ -153,8 +169,8 @@ fn delays() -> Vec<Cell> {
             ];
             contenders.extend(peers(0.01));
             let name = format!("{rps} rps x{ratio} from hour {}", from / 6);
-            let world = World { rps, defect: Some(Defect { ratio, from }), ..CALM };
-            Cell { name, world, ticks: ROLLOUT, contenders }
+            let world = World { rps, defect: Some(Defect { ratio, from }), ..calm() };
+            Cell { name, world, others: vec![], contenders }
         })
         .collect()
 }
@@ -167,11 +183,15 @@ fn outage() -> Vec<Cell> {
         horizon_ticks: minutes,
         ..policy(Some(1.2), Some(0.01))
     };
-    let world =
-        World { tick_s: 60.0, weight: Some(0.1), defect: Some(Defect { ratio: 200.0, from: 0 }), ..CALM };
+    let world = World {
+        tick_s: 60.0,
+        stages: vec![Stage { weight: 0.1, ticks: minutes }],
+        defect: Some(Defect { ratio: 200.0, from: 0 }),
+        ..calm()
+    };
     let mut contenders = vec![judge("default", policy, Learns::Nothing)];
     contenders.extend(peers(0.01));
-    vec![Cell { name: "1 rps 10% fails all".to_owned(), world, ticks: minutes, contenders }]
+    vec![Cell { name: "1 rps 10% fails all".to_owned(), world, others: vec![], contenders }]
 }
 
 fn noninferiority() -> Vec<Cell> {
@@ -180,12 +200,17 @@ fn noninferiority() -> Vec<Cell> {
         for (what, ratio) in [("good", 1.0), ("at the limit", limit)] {
             let policy = Policy { advance: Advance::Evidence(limit), ..policy(Some(limit), None) };
             // Odds and not rates: the limit is on the odds ratio.
-            let odds = ratio * CALM.rate / (1.0 - CALM.rate);
-            let defect = Defect { ratio: odds / (1.0 + odds) / CALM.rate, from: 0 };
+            let odds = ratio * calm().rate / (1.0 - calm().rate);
+            let defect = Defect { ratio: odds / (1.0 + odds) / calm().rate, from: 0 };
             cells.push(Cell {
                 name: format!("{rps} rps limit {limit} {what}"),
-                world: World { rps, weight: Some(0.1), defect: Some(defect), ..CALM },
-                ticks: ROLLOUT,
+                world: World {
+                    rps,
+                    stages: vec![Stage { weight: 0.1, ticks: ROLLOUT }],
+                    defect: Some(defect),
+                    ..calm()
+                },
+                others: vec![],
                 contenders: vec![judge("evidence", policy, Learns::Nothing)],
             });
         }
@@ -200,8 +225,8 @@ fn sticky() -> Vec<Cell> {
             let alike = Pods { candidate: 1, stable: 9, sd: 0.0 };
             Cell {
                 name: format!("{rps} rps, requests fail by three"),
-                world: World { rps, group: 3.0, pods: Some(alike), ..CALM },
-                ticks: ROLLOUT,
+                world: World { rps, group: 3.0, pods: Some(alike), ..calm() },
+                others: vec![],
                 contenders: vec![
                     judge("relative 1.0", policy(Some(1.0), None), Learns::Nothing),
                     judge("relative 1.2", policy(Some(1.2), None), Learns::Nothing),
@@ -223,8 +248,8 @@ fn pods() -> Vec<Cell> {
                     let defect = Some(Defect { ratio, from: 0 });
                     cells.push(Cell {
                         name: format!("{rps} rps sd {sd} {candidate} of {} pods{what}", candidate + 9),
-                        world: World { rps, defect, pods: Some(Pods { candidate, stable: 9, sd }), ..CALM },
-                        ticks: ROLLOUT,
+                        world: World { rps, defect, pods: Some(Pods { candidate, stable: 9, sd }), ..calm() },
+                        others: vec![],
                         contenders: vec![
                             judge("relative 1.0", policy(Some(1.0), None), Learns::Nothing),
                             judge("relative 1.2", policy(Some(1.2), None), Learns::Nothing),

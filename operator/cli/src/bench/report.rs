@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{
     cells::Section,
+    experiment::Experiment,
     traffic::World,
     trial::{Cell, Decision},
 };
@@ -73,7 +74,7 @@ impl Figure {
     fn show(&self, section: Section) -> String {
         let hours = |hours: Option<f64>| hours.map_or("-".to_owned(), |hours| format!("{hours:.1}"));
         match section {
-            Section::Healthy | Section::Thresholds | Section::Sticky | Section::Pods => {
+            Section::Healthy | Section::Thresholds | Section::Sticky | Section::Pods | Section::Winner => {
                 format!("{:.2}%", self.decided * 100.0)
             }
             Section::Delays => {
@@ -113,6 +114,7 @@ impl Report {
             Section::Outage => {
                 "a candidate that fails every request: most it failed before the deciding minute"
             }
+            Section::Winner => "experiments of 14 looks: decided for either side (mean day)",
             Section::Noninferiority => "advanced by evidence: rollouts, hours as median/90th percentile",
             Section::Sticky => "healthy candidates, users' requests fail together: rolled back",
             Section::Pods => "pods of one version differ: rolled back",
@@ -137,6 +139,23 @@ impl Report {
         }
         writeln!(out)?;
         out.flush()?;
+        Ok(())
+    }
+
+    /// Prints an experiment and keeps its figure.
+    pub fn experiment(&mut self, experiment: Experiment, out: &mut impl Write) -> anyhow::Result<()> {
+        let Experiment { name, rule, decided, mean_day } = experiment;
+        writeln!(out, "  {name:<34}  {rule}: {:.2}% ({mean_day:.1})", decided * 100.0)?;
+        self.figures.push(Figure {
+            section: "winner".to_owned(),
+            cell: name,
+            contender: rule,
+            decided,
+            early: 0.0,
+            median_hours: None,
+            p90_hours: None,
+            bad_before: 0,
+        });
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! Scrapes: a simulated rollout as Prometheus would have it, one pod an arm, raw counters every five minutes.
+//! Scrapes: a simulated rollout as Prometheus would have it, one pod an arm, raw counters scraped twice a tick.
 //!
 //! Used by [`super::trial`] where processes restart or scrapes fail, so that the judge's own way from samples to counts is
 //! what is measured.
@@ -9,44 +9,44 @@ use anneal_core::judge::{
 };
 use rand::Rng;
 
-use super::traffic::{DAY, Traffic, WEIGHTS, Weather};
+use super::traffic::{Traffic, Weather, World};
 
-/// Scrapes in a tick of ten minutes.
-const SCRAPES: u32 = 2;
-/// Length of a tick in milliseconds.
-pub const TICK_MS: i64 = 600_000;
-const SCRAPE_MS: i64 = TICK_MS / SCRAPES as i64;
-/// Scrapes between restarts.
-const LIFE: i64 = 6;
+/// Scrapes in a tick.
+const SCRAPES: i64 = 2;
+/// Time between restarts in milliseconds.
+const LIFE_MS: i64 = 1_800_000;
 /// Share of scrapes that fail.
 const FAILING: f64 = 0.05;
 
 /// Both arms' counters, and what was scraped of them lately.
 pub struct Scraper {
     weather: Weather,
-    scrapes: i64,
+    tick_ms: i64,
+    now_ms: i64,
+    restarted_ms: i64,
     totals: [ArmCount; 2],
     seen: Observations,
 }
 
 impl Scraper {
     /// Counters at zero, scraped once at time 0.
-    pub fn new(weather: Weather, step: Step) -> Self {
+    pub fn new(world: &World, step: Step) -> Self {
         let pod = |arm| Pod {
             arm,
             started_ms: Some(0),
             ready_ms: None,
             counters: Counters::Share { events: vec![first()], all: vec![first()] },
         };
-        // A moment after the tick ends: the next one is left out.
-        let change = |(day, &weight): (usize, &f64)| WeightChange {
-            at_ms: day as i64 * i64::from(DAY) * TICK_MS + i64::from(day > 0),
-            weight,
-        };
-        let weights = WEIGHTS.iter().enumerate().map(change).collect();
+        let (tick_ms, mut at_ms, mut weights) = ((world.tick_s * 1000.0) as i64, 0, Vec::new());
+        for stage in &world.stages {
+            // A moment after a tick ends: the next one is left out.
+            weights.push(WeightChange { at_ms: at_ms + i64::from(at_ms > 0), weight: stage.weight });
+            at_ms += i64::from(stage.ticks) * tick_ms;
+        }
         let metrics = vec![vec![pod(Arm::Candidate), pod(Arm::Stable)]];
         let seen = Observations { until_ms: 0, step, weights, metrics };
-        Self { weather, scrapes: 0, totals: [ArmCount::default(); 2], seen }
+        let totals = [ArmCount::default(); 2];
+        Self { weather: world.weather, tick_ms, now_ms: 0, restarted_ms: 0, totals, seen }
     }
 
     /// Lives through `tick`. What a query over it would have of the candidate, if there is a sample.
@@ -54,7 +54,7 @@ impl Scraper {
         self.forget();
         let mut measured = None::<ArmCount>;
         for _ in 0..SCRAPES {
-            self.scrapes += 1;
+            self.now_ms += self.tick_ms / SCRAPES;
             let before = self.totals[0];
             self.live(traffic, tick);
             for arm in 0..2 {
@@ -77,7 +77,7 @@ impl Scraper {
                 }
             }
         }
-        self.seen.until_ms = self.scrapes * SCRAPE_MS;
+        self.seen.until_ms = self.now_ms;
         measured
     }
 
@@ -87,8 +87,11 @@ impl Scraper {
     }
 
     fn live(&mut self, traffic: &mut Traffic, tick: u32) {
-        let part = 1.0 / f64::from(SCRAPES);
-        let restarts = self.weather == Weather::Resets && self.scrapes % LIFE == 0;
+        let part = 1.0 / SCRAPES as f64;
+        let restarts = self.weather == Weather::Resets && self.now_ms - self.restarted_ms >= LIFE_MS;
+        if restarts {
+            self.restarted_ms = self.now_ms;
+        }
         // What was counted between the last scrape and the restart, nobody will know.
         let kept = if restarts { traffic.rng.random_range(0.0..1.0) } else { 1.0 };
         let (candidate, stable) = traffic.draw(tick, part * kept);
@@ -102,7 +105,7 @@ impl Scraper {
     }
 
     fn sample(&mut self, arm: usize) {
-        let (total, at_ms) = (self.totals[arm], self.scrapes * SCRAPE_MS);
+        let (total, at_ms) = (self.totals[arm], self.now_ms);
         if let Some(Counters::Share { events, all }) =
             self.seen.metrics[0].get_mut(arm).map(|pod| &mut pod.counters)
         {
@@ -113,7 +116,7 @@ impl Scraper {
 
     /// A controller reads two ticks back.
     fn forget(&mut self) {
-        let oldest = self.seen.until_ms - 2 * TICK_MS;
+        let oldest = self.seen.until_ms - 2 * self.tick_ms;
         for pod in &mut self.seen.metrics[0] {
             if let Counters::Share { events, all } = &mut pod.counters {
                 events[0].retain(|sample| sample.at_ms >= oldest);

@@ -106,3 +106,15 @@ fn what_is_learned_from_history_holds_the_bound() {
         }
     }
 }
+
+/// A7, as simulated; the boundaries are compared with textbooks where they are computed.
+#[test]
+fn an_experiment_without_a_difference_rarely_has_a_winner() {
+    let found = super::experiment::run(7, 10_000);
+    let decided = |name: &str, rule| {
+        found.iter().find(|one| one.name.ends_with(name) && one.rule == rule).map(|one| one.decided).unwrap()
+    };
+    assert!((decided(" 0", "group-sequential") - 0.05).abs() < 0.005);
+    assert!((decided(" 0", "1.96 daily") - 0.22).abs() < 0.01);
+    assert!((decided(" 2.8", "group-sequential") - 0.784).abs() < 0.01);
+}

@@ -10,13 +10,21 @@ use rand::Rng;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use rand_distr::{Distribution, Normal, Poisson};
 
-/// Ticks in a day: they are ten minutes long, as in the specification's tables.
-pub const DAY: u32 = 144;
-/// The candidate's share of traffic, each for a day.
-pub const WEIGHTS: [f64; 6] = [0.10, 0.25, 0.40, 0.55, 0.70, 0.85];
+/// Length of a day, and of a shared outage, in seconds.
+const DAY_S: f64 = 86_400.0;
+const OUTAGE_S: f64 = 7_200.0;
+
+/// A part of a rollout.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stage {
+    /// The candidate's share of traffic, from 0 to 1.
+    pub weight: f64,
+    /// How long.
+    pub ticks: u32,
+}
 
 /// What traffic is like.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct World {
     /// Requests a second, both arms together.
     pub rps: f64,
@@ -32,8 +40,20 @@ pub struct World {
     pub pods: Option<Pods>,
     /// Length of a tick in seconds.
     pub tick_s: f64,
-    /// The candidate's share, tick by tick: a day each, or one throughout.
-    pub weight: Option<f64>,
+    /// The rollout; at least one stage.
+    pub stages: Vec<Stage>,
+}
+
+impl World {
+    /// Length of the rollout in ticks.
+    pub fn ticks(&self) -> u32 {
+        self.stages.iter().map(|stage| stage.ticks).sum()
+    }
+
+    /// How many ticks this many seconds are, at least one.
+    fn in_ticks(&self, seconds: f64) -> u32 {
+        (seconds / self.tick_s).ceil().max(1.0) as u32
+    }
 }
 
 /// What happens to both arms.
@@ -76,7 +96,7 @@ pub struct Traffic {
     world: World,
     /// Its randomness.
     pub rng: ChaCha8Rng,
-    outage: u32,
+    outage: std::ops::Range<u32>,
     candidate_luck: f64,
     stable_luck: Vec<f64>,
 }
@@ -86,7 +106,9 @@ impl Traffic {
     pub fn new(world: World, seed: u64, index: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(index);
-        let outage = rng.random_range(0..DAY * 6 - 12);
+        let length = world.in_ticks(OUTAGE_S);
+        let outage = rng.random_range(0..world.ticks().saturating_sub(length).max(1));
+        let outage = outage..outage + length;
         let mut luck = |pods: u32, sd: f64| -> Vec<f64> {
             (0..pods)
                 .map(|_| Normal::new(0.0, sd).map_or(1.0, |normal| normal.sample(&mut rng).exp()))
@@ -100,8 +122,14 @@ impl Traffic {
 
     /// The candidate's share of traffic at `tick`.
     pub fn weight(&self, tick: u32) -> f64 {
-        let day = (tick / DAY) as usize;
-        self.world.weight.unwrap_or_else(|| WEIGHTS[day.min(WEIGHTS.len() - 1)])
+        let mut left = tick;
+        for stage in &self.world.stages {
+            match left.checked_sub(stage.ticks) {
+                Some(rest) => left = rest,
+                None => return stage.weight,
+            }
+        }
+        self.world.stages.last().map_or(0.0, |stage| stage.weight)
     }
 
     /// What the candidate and stable count in a part of `tick`, from 0 to 1.
@@ -116,8 +144,9 @@ impl Traffic {
         (candidate, self.arm(requests * (1.0 - weight), stable_rate))
     }
 
-    /// What each stable pod counted in each of `ticks` ticks before the rollout, when all traffic was theirs.
-    pub fn history(&mut self, ticks: u32) -> Vec<Vec<ArmCount>> {
+    /// What each stable pod counted in each tick of the day before the rollout, when all traffic was theirs.
+    pub fn history(&mut self) -> Vec<Vec<ArmCount>> {
+        let ticks = self.world.in_ticks(DAY_S);
         let requests = self.world.rps * self.world.tick_s / self.stable_luck.len() as f64;
         let rates: Vec<f64> = self.stable_luck.iter().map(|luck| luck * self.world.rate).collect();
         (0..ticks)
@@ -131,8 +160,8 @@ impl Traffic {
     fn weather(&self, tick: u32) -> f64 {
         match self.world.weather {
             Weather::Flat | Weather::Resets | Weather::Gaps => 1.0,
-            Weather::Diurnal => 1.0 + 0.6 * (TAU * f64::from(tick) / f64::from(DAY)).sin(),
-            Weather::Outage if (self.outage..self.outage + 12).contains(&tick) => 10.0,
+            Weather::Diurnal => 1.0 + 0.6 * (TAU * f64::from(tick) * self.world.tick_s / DAY_S).sin(),
+            Weather::Outage if self.outage.contains(&tick) => 10.0,
             Weather::Outage => 1.0,
         }
     }

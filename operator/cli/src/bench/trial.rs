@@ -6,14 +6,14 @@
 use std::{num::NonZero, thread};
 
 use anneal_core::judge::{
-    Judge, MetricPolicy, Outcome, PodSpread, Policy, PolicyError, Shares, State, Step, Tick, Verdict,
-    dispersion,
+    ArmCount, Judge, MetricPolicy, Outcome, PodSpread, Policy, PolicyError, Shares, State, Step, Tick,
+    Verdict, dispersion,
 };
 
 use super::{
     peers::{Peer, Strikes},
     scrape::Scraper,
-    traffic::{DAY, Traffic, Weather, World},
+    traffic::{Traffic, Weather, World},
 };
 
 /// A world, and who watches it.
@@ -23,8 +23,8 @@ pub struct Cell {
     pub name: String,
     /// What traffic is like.
     pub world: World,
-    /// How long a rollout lasts.
-    pub ticks: u32,
+    /// Normal shares of bad requests of the policy's metrics after the first, which stay healthy.
+    pub others: Vec<f64>,
     /// Who watches.
     pub contenders: Vec<Contender>,
 }
@@ -110,12 +110,19 @@ enum Watcher {
 }
 
 fn rollout(cell: &Cell, seed: u64, number: u64) -> Result<Vec<Option<Decision>>, PolicyError> {
-    let mut traffic = Traffic::new(cell.world, seed, number);
+    let mut traffic = Traffic::new(cell.world.clone(), seed, number);
+    let mut others: Vec<Traffic> = (1..)
+        .zip(&cell.others)
+        .map(|(metric, &rate)| {
+            let world = World { rate, defect: None, ..cell.world.clone() };
+            Traffic::new(world, seed, number | metric << 48)
+        })
+        .collect();
     let learns = cell.contenders.iter().any(|contender| match &contender.rule {
         Rule::Judge { learns, .. } => *learns == Learns::Dispersion,
         Rule::Peer(..) => false,
     });
-    let learned = if learns { dispersion::estimate(&traffic.history(DAY)) } else { None };
+    let learned = if learns { dispersion::estimate(&traffic.history()) } else { None };
     let mut watchers: Vec<Watcher> = cell
         .contenders
         .iter()
@@ -123,25 +130,31 @@ fn rollout(cell: &Cell, seed: u64, number: u64) -> Result<Vec<Option<Decision>>,
         .collect::<Result<_, _>>()?;
     let raw = match cell.world.weather {
         Weather::Flat | Weather::Diurnal | Weather::Outage => None,
-        Weather::Resets | Weather::Gaps => Some(cell.world.weather),
+        Weather::Resets | Weather::Gaps => Some(&cell.world),
     };
-    let mut scraper = raw.map(|weather| Scraper::new(weather, step(0)));
-    let mut bad_before = 0;
-    for tick in 0..cell.ticks {
-        let (candidate, both) = match &mut scraper {
-            Some(scraper) => (scraper.tick(&mut traffic, tick), None),
+    let mut scraper = raw.map(|world| Scraper::new(world, STEP));
+    let (mut bad_before, mut outcomes) = (0, Vec::new());
+    for tick in 0..cell.world.ticks() {
+        let candidate = match &mut scraper {
+            Some(scraper) => scraper.tick(&mut traffic, tick),
             None => {
+                outcomes.clear();
                 let (candidate, stable) = traffic.draw(tick, 1.0);
-                (Some(candidate), Some(Shares { candidate, stable }))
+                outcomes.push(counted(candidate, stable));
+                outcomes.extend(others.iter_mut().map(|other| {
+                    let (candidate, stable) = other.draw(tick, 1.0);
+                    counted(candidate, stable)
+                }));
+                Some(candidate)
             }
         };
         let weight = traffic.weight(tick);
         for watcher in &mut watchers {
-            let decided = match (&mut *watcher, both, &scraper) {
-                (Watcher::Judge(judge), Some(shares), _) => judge_counts(judge, weight, shares),
-                (Watcher::Judge(judge), None, Some(scraper)) => judge_samples(judge, scraper),
-                (Watcher::Judge(_), None, None) | (Watcher::Done(_), ..) => None,
-                (Watcher::Peer(strikes), ..) => strikes.measure(candidate).then_some(true),
+            let decided = match (&mut *watcher, &scraper) {
+                (Watcher::Judge(judge), None) => judge_counts(judge, weight, &outcomes),
+                (Watcher::Judge(judge), Some(scraper)) => judge_samples(judge, scraper),
+                (Watcher::Done(_), _) => None,
+                (Watcher::Peer(strikes), _) => strikes.measure(candidate).then_some(true),
             };
             if let Some(rollback) = decided {
                 *watcher = Watcher::Done(Decision { tick: tick + 1, rollback, bad_before });
@@ -193,15 +206,18 @@ fn learn(metric: &mut MetricPolicy, world: &World, learned: dispersion::Dispersi
 }
 
 /// No step of a trial ends by its interval.
-const fn step(began_ms: i64) -> Step {
-    Step { index: 0, began_ms, min_ms: 0, interval_ms: i64::MAX, max_ms: None, min_requests: 0 }
+const STEP: Step =
+    Step { index: 0, began_ms: 0, min_ms: 0, interval_ms: i64::MAX, max_ms: None, min_requests: 0 };
+
+const fn counted(candidate: ArmCount, stable: ArmCount) -> Outcome {
+    let shares = Shares { candidate, stable };
+    Outcome::Both { shares, strict: shares }
 }
 
-fn judge_counts(judge: &mut (Judge, State), weight: f64, shares: Shares) -> Option<bool> {
+fn judge_counts(judge: &mut (Judge, State), weight: f64, outcomes: &[Outcome]) -> Option<bool> {
     let (judge, state) = judge;
-    let outcomes = [Outcome::Both { shares, strict: shares }];
-    judge.fold_tick(state, &step(0), &Tick { weight: Some(weight), outcomes: &outcomes });
-    decided(judge.verdict(state, &step(0)))
+    judge.fold_tick(state, &STEP, &Tick { weight: Some(weight), outcomes });
+    decided(judge.verdict(state, &STEP))
 }
 
 fn judge_samples(judge: &mut (Judge, State), scraper: &Scraper) -> Option<bool> {

@@ -13,9 +13,11 @@
 //! weight, tolerance and correction is fixed by the [`Policy`] before the first tick. Missing, stale or non-finite data
 //! is neither evidence against the candidate nor for it, and never advances. A fold is total: no input makes it panic.
 //!
-//! `relative` compares the arms, `absolute` compares one arm with a threshold; `latency` makes shares of a histogram.
-//! `split` watches whether traffic is divided as asked. `evidence` mixes alternatives and moments of
-//! change; `rules` resolves a policy once; `state` is what a status keeps.
+//! `relative` compares the arms, `absolute` compares one arm with a threshold; `latency` makes shares of a histogram;
+//! `means` and `paired` judge what is not a share. `split` watches whether traffic is divided as asked. `evidence` mixes alternatives and moments of
+//! change; `rules` resolves a policy once; `state` is what a status keeps. Beside
+//! the fold: `dispersion` learns from stable's history before a rollout, `power` says what a step can see, `winner` ends
+//! an experiment.
 
 mod absolute;
 pub mod dispersion;
@@ -24,7 +26,10 @@ mod estimate;
 mod evidence;
 mod hypergeometric;
 pub mod latency;
+mod means;
+mod paired;
 mod policy;
+pub mod power;
 mod relative;
 mod rules;
 pub mod samples;
@@ -32,10 +37,15 @@ mod split;
 mod state;
 mod tick;
 mod verdict;
+pub mod winner;
 
 pub use estimate::Estimate;
 pub use evidence::Nats;
-pub use policy::{Advance, Events, Inconclusive, MetricPolicy, PodSpread, Policy, PolicyError, Rule, Source};
+pub use means::ArmSum;
+pub use paired::Pairs;
+pub use policy::{
+    Advance, Better, Events, Inconclusive, MetricPolicy, PodSpread, Policy, PolicyError, Rule, Source,
+};
 pub use rules::Judge;
 pub use state::{SCHEMA, State};
 pub use tick::{ArmCount, Missing, Outcome, Shares, Step, Tick};

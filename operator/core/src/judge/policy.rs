@@ -87,6 +87,17 @@ pub enum Rule {
         /// T2: rolled back if the share of bad events is above this, and stable's is not; from 0 to 1.
         absolute: Option<f64>,
     },
+    /// A mean that is worse than stable's by more than a margin (T4).
+    Mean {
+        /// Which is better.
+        better: Better,
+        /// How much worse than stable's the mean may be, in its own unit; zero or more.
+        margin: f64,
+        /// Ticks after which the test is to be strongest: half a step, say.
+        tuned_ticks: u32,
+    },
+    /// Pairs of answers to the same request, in shadow: rolled back if more are lost than won (T5).
+    Paired,
     /// A share of bad events without evidence: one tick above `max` rolls back, as plain thresholds do.
     Plain {
         /// Largest share in a tick, from 0 to 1.
@@ -101,6 +112,15 @@ pub enum Events {
     Bad,
     /// The more the better.
     Good,
+}
+
+/// Which mean is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    /// Errors and losses.
+    Lower,
+    /// Rewards and scores.
+    Higher,
 }
 
 /// How much pods of one version differ from each other in a metric, for as long as they live.
@@ -179,6 +199,11 @@ impl MetricPolicy {
                 require(tolerance, "tolerance", "a number of at least 1, such as 1.2")?;
                 require(absolute.is_none_or(share), "threshold", "a share from 0 to 1")
             }
+            Rule::Mean { margin, tuned_ticks, .. } => {
+                require(margin >= 0.0 && margin.is_finite(), "margin", "zero or more")?;
+                require(tuned_ticks >= 1, "tuned ticks", "at least one tick")
+            }
+            Rule::Paired => Ok(()),
             Rule::Plain { max } => require(share(max), "threshold", "a share from 0 to 1"),
         }
     }

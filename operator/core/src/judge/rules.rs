@@ -30,7 +30,7 @@ pub struct Judge {
 pub(super) struct MetricRules {
     pub(super) relative: Option<Relative>,
     pub(super) absolute: Option<Absolute>,
-    pub(super) plain: Option<f64>,
+    pub(super) rule: Rule,
     /// ln of the odds ratio below which a step may advance.
     pub(super) ln_limit: Option<f64>,
     /// Evidence is multiplied by this: one over the design effect. A power below one of an e-value is an e-value.
@@ -97,18 +97,19 @@ impl Judge {
 
 impl MetricRules {
     fn new(metric: &MetricPolicy, advance: Advance, tolerance: Option<f64>) -> Self {
-        let (absolute, plain) = match metric.rule {
-            Rule::Share { absolute, .. } => (absolute, None),
-            Rule::Plain { max } => (None, Some(max)),
+        let (absolute, compares) = match metric.rule {
+            Rule::Share { absolute, .. } => (absolute, tolerance.is_some()),
+            Rule::Paired => (None, true),
+            Rule::Mean { .. } | Rule::Plain { .. } => (None, false),
         };
         let ln_limit = match advance {
             Advance::Interval => None,
-            Advance::Evidence(ratio) => tolerance.map(|_| libm::log(ratio)),
+            Advance::Evidence(ratio) => compares.then(|| libm::log(ratio)),
         };
         Self {
             relative: tolerance.map(|tolerance| Relative::new(tolerance, RATIOS)),
             absolute: absolute.map(Absolute::new),
-            plain,
+            rule: metric.rule,
             ln_limit,
             tempering: 1.0 / metric.design_effect,
         }
@@ -120,6 +121,7 @@ fn tests(metric: &MetricPolicy) -> usize {
         Rule::Share { relative, absolute, .. } => {
             usize::from(relative.is_some()) + usize::from(absolute.is_some())
         }
+        Rule::Mean { .. } | Rule::Paired => 1,
         Rule::Plain { .. } => 0,
     }
 }
@@ -127,7 +129,7 @@ fn tests(metric: &MetricPolicy) -> usize {
 const fn tolerance(metric: &MetricPolicy) -> Option<f64> {
     match metric.rule {
         Rule::Share { relative, .. } => relative,
-        Rule::Plain { .. } => None,
+        Rule::Mean { .. } | Rule::Paired | Rule::Plain { .. } => None,
     }
 }
 

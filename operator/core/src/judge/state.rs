@@ -10,6 +10,8 @@ use super::{
     absolute,
     estimate::Tally,
     evidence::{Nats, empty},
+    means::MeanState,
+    paired::Pairs,
     policy::{Advance, MetricPolicy, Policy, Rule},
     relative,
     split::Split,
@@ -75,6 +77,12 @@ pub struct MetricState {
     /// Non-inferiority in this step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advance: Option<AdvanceState>,
+    /// T4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean: Option<MeanState>,
+    /// T5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pairs: Option<Pairs>,
     /// For the estimate.
     pub tally: Tally,
 }
@@ -114,11 +122,12 @@ impl MetricState {
     fn new(metric: &MetricPolicy, advance: Advance) -> Self {
         let (relative, absolute) = match metric.rule {
             Rule::Share { relative, absolute, .. } => (relative, absolute),
-            Rule::Plain { .. } => (None, None),
+            Rule::Mean { .. } | Rule::Paired | Rule::Plain { .. } => (None, None),
         };
+        let compares = relative.is_some() || metric.rule == Rule::Paired;
         let advance = match advance {
             Advance::Interval => None,
-            Advance::Evidence(_) => relative.map(|_| AdvanceState::NONE),
+            Advance::Evidence(_) => compares.then_some(AdvanceState::NONE),
         };
         Self {
             name: metric.name.clone(),
@@ -129,6 +138,11 @@ impl MetricState {
             relative: relative.map(|_| empty()),
             absolute: absolute.map(|_| empty()),
             advance,
+            mean: match metric.rule {
+                Rule::Mean { .. } => Some(MeanState::default()),
+                Rule::Share { .. } | Rule::Paired | Rule::Plain { .. } => None,
+            },
+            pairs: (metric.rule == Rule::Paired).then(Pairs::default),
             tally: Tally::default(),
         }
     }

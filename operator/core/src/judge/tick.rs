@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     evidence::{self, Nats},
-    policy::Policy,
+    means::ArmSum,
+    paired::Pairs,
+    policy::{Better, Policy, Rule},
     relative::ln_noninferior,
     rules::{Judge, MetricRules},
     state::{AdvanceState, MetricState, State, StepState},
@@ -41,7 +43,7 @@ pub struct Shares {
 }
 
 /// What one tick has for one metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outcome {
     /// Counts of both arms.
     Both {
@@ -52,6 +54,15 @@ pub enum Outcome {
     },
     /// There is no stable arm; counts of the candidate.
     Alone(ArmCount),
+    /// Sums of both arms.
+    Means {
+        /// Of the candidate.
+        candidate: ArmSum,
+        /// Of the stable version.
+        stable: ArmSum,
+    },
+    /// Discordant pairs in shadow.
+    Pairs(Pairs),
     /// Nothing to count.
     Missing(Missing),
 }
@@ -133,6 +144,14 @@ impl Judge {
                     requests = Some(requests.unwrap_or(0).max(candidate.requests));
                     self.alone(metric, rules, candidate);
                 }
+                Outcome::Means { candidate, stable } => {
+                    requests = Some(requests.unwrap_or(0).max(candidate.count));
+                    differ(metric, rules, candidate, stable);
+                }
+                Outcome::Pairs(pairs) => {
+                    // Pairs that agree are not counted, so a tick without any is not one without traffic.
+                    pair(metric, rules, pairs);
+                }
                 Outcome::Missing(why) => {
                     counted = false;
                     miss(metric, why);
@@ -191,24 +210,40 @@ impl Judge {
             at_ms: self.ended(state),
             estimate: metric.tally.estimate(1.0 / rules.tempering),
         };
-        let (mut mean, mut most) = (0.0, None::<(f64, &MetricState, &MetricRules, TestName)>);
+        let (mut all, mut most) = (0.0, None::<(f64, &MetricState, &MetricRules, TestName)>);
         for ((metric, rules), outcome) in state.metrics.iter().zip(&self.metrics).zip(outcomes) {
-            if rules.plain.is_some_and(|max| breaches(outcome, max)) {
+            if breaches(rules.rule, outcome) {
                 return Some(rollback(metric, rules, TestName::Plain));
             }
             let unspent = self.policy.unspent(metric.started);
             let relative = metric.relative.as_ref().map(|weights| evidence::value(weights, unspent));
             let absolute = metric.absolute.as_ref().map(|weights| evidence::value(weights, unspent));
-            for (value, test) in [(relative, TestName::Relative), (absolute, TestName::Absolute)] {
+            let mean = self.mean_value(metric, rules);
+            let pairs = metric.pairs.map(|pairs| libm::exp((pairs.ln_worse() * rules.tempering).min(700.0)));
+            for (value, test) in [
+                (relative, TestName::Relative),
+                (absolute, TestName::Absolute),
+                (mean, TestName::Mean),
+                (pairs, TestName::Paired),
+            ] {
                 let Some(value) = value else { continue };
-                mean += self.weight * value;
+                all += self.weight * value;
                 if most.is_none_or(|(highest, ..)| value > highest) {
                     most = Some((value, metric, rules, test));
                 }
             }
         }
-        let (_, metric, rules, test) = most.filter(|_| mean >= self.threshold)?;
+        let (_, metric, rules, test) = most.filter(|_| all >= self.threshold)?;
         Some(rollback(metric, rules, test))
+    }
+
+    fn mean_value(&self, metric: &MetricState, rules: &MetricRules) -> Option<f64> {
+        match (rules.rule, &metric.mean) {
+            (Rule::Mean { margin, tuned_ticks, .. }, Some(state)) => {
+                Some(state.value(margin, tuned_ticks, self.weight / self.threshold))
+            }
+            (Rule::Mean { .. } | Rule::Share { .. } | Rule::Paired | Rule::Plain { .. }, _) => None,
+        }
     }
 }
 
@@ -242,11 +277,41 @@ fn miss(metric: &mut MetricState, why: Missing) {
     }
 }
 
-fn breaches(outcome: &Outcome, max: f64) -> bool {
+fn differ(metric: &mut MetricState, rules: &MetricRules, candidate: ArmSum, stable: ArmSum) {
+    let sign = match rules.rule {
+        Rule::Mean { better: Better::Higher, .. } => -1.0,
+        Rule::Mean { better: Better::Lower, .. } | Rule::Share { .. } | Rule::Paired | Rule::Plain { .. } => {
+            1.0
+        }
+    };
+    if let Some(state) = &mut metric.mean {
+        state.add(candidate, stable, sign);
+    }
+    count(metric, ArmCount { requests: candidate.count, bad: 0 });
+}
+
+fn pair(metric: &mut MetricState, rules: &MetricRules, pairs: Pairs) {
+    if let Some(state) = &mut metric.pairs {
+        state.add(pairs);
+    }
+    if let (Some(state), Some(ln_limit)) = (&mut metric.advance, rules.ln_limit) {
+        let said = pairs.ln_noninferior(libm::exp(ln_limit)) * rules.tempering;
+        state.now = Nats::floor(state.now.get() + said);
+        state.best = state.best.max(state.now);
+    }
+    count(metric, ArmCount { requests: pairs.lost.saturating_add(pairs.won), bad: pairs.lost });
+}
+
+/// Whether a plain threshold is crossed in this tick.
+fn breaches(rule: Rule, outcome: &Outcome) -> bool {
+    let max = match rule {
+        Rule::Plain { max } => max,
+        Rule::Share { .. } | Rule::Mean { .. } | Rule::Paired => return false,
+    };
     let arm = match outcome {
         Outcome::Both { shares, .. } => shares.candidate,
         Outcome::Alone(candidate) => *candidate,
-        Outcome::Missing(_) => return false,
+        Outcome::Means { .. } | Outcome::Pairs(_) | Outcome::Missing(_) => return false,
     };
     arm.requests > 0 && arm.bad as f64 > max * arm.requests as f64
 }

@@ -49,6 +49,10 @@ pub enum TestName {
     Relative,
     /// Against a threshold.
     Absolute,
+    /// Of means.
+    Mean,
+    /// Of pairs in shadow.
+    Paired,
     /// Against a threshold, without evidence.
     Plain,
     /// The step reached its longest duration.

@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::judge::{Advance, Inconclusive};
+use crate::judge::{
+    Advance, ArmCount, ArmSum, Events, Inconclusive, MetricPolicy, Missing, Outcome, Policy, Rule, Source,
+};
 
 const TICK: i64 = 60_000;
 const SCRAPE: i64 = 15_000;
@@ -68,7 +70,7 @@ fn counts(outcome: Outcome) -> (u64, u64) {
     match outcome {
         Outcome::Both { shares, .. } => (shares.candidate.requests, shares.candidate.bad),
         Outcome::Alone(count) => (count.requests, count.bad),
-        Outcome::Missing(missing) => panic!("{missing:?}"),
+        Outcome::Missing(_) | Outcome::Means { .. } | Outcome::Pairs(_) => panic!("{outcome:?}"),
     }
 }
 
@@ -107,7 +109,9 @@ proptest! {
             match outcome {
                 Outcome::Alone(arm) => sum = (sum.0 + arm.requests, sum.1 + arm.bad),
                 Outcome::Missing(Missing::Gap) => prop_assert!(policy.tick_ms < SCRAPE),
-                Outcome::Missing(_) | Outcome::Both { .. } => prop_assert!(false, "{outcome:?}"),
+                Outcome::Missing(_) | Outcome::Both { .. } | Outcome::Means { .. } | Outcome::Pairs(_) => {
+                    prop_assert!(false, "{outcome:?}");
+                }
             }
             start += policy.tick_ms;
         }
@@ -221,7 +225,7 @@ fn what_is_left_out_is_told_apart() {
     let (candidate, stable) = (steady(Arm::Candidate, 20, 0.0, 10.0), steady(Arm::Stable, 20, 1.0, 90.0));
     let missing = |pods: &[Pod], start| match outcome_at(pods, start) {
         Outcome::Missing(missing) => Some(missing),
-        Outcome::Both { .. } | Outcome::Alone(_) => None,
+        Outcome::Both { .. } | Outcome::Alone(_) | Outcome::Means { .. } | Outcome::Pairs(_) => None,
     };
     let silent = pod(Arm::Candidate, counter(&[0.0]), counter(&[1.0]));
     assert_eq!(missing(&[candidate.clone(), stable.clone()], TICK), None);
@@ -273,7 +277,7 @@ fn slow_requests_are_counted_at_the_bucket_above_and_for_advancing_below() {
         match Window::new(&policy(), 0).outcome(&metric(Source::Histogram(threshold)), &pods) {
             Outcome::Both { shares, strict } => Ok((shares.candidate, strict.candidate)),
             Outcome::Missing(missing) => Err(missing),
-            Outcome::Alone(_) => unreachable!(),
+            Outcome::Alone(_) | Outcome::Means { .. } | Outcome::Pairs(_) => unreachable!(),
         }
     };
     let (four, eight) = (ArmCount { requests: 40, bad: 4 }, ArmCount { requests: 40, bad: 8 });
@@ -316,4 +320,89 @@ fn a_state_of_another_schema_or_policy_holds_and_is_kept() {
     };
     let state = State::new(&other, 0, 0);
     assert_eq!(judge().fold(state.clone(), &seen(TICK, vec![])), (state, Verdict::Hold(Hold::AnotherPolicy)));
+}
+
+#[test]
+fn values_may_be_negative_and_restart_with_their_count() {
+    let mean = |arm, sum: &[f64], count: &[f64]| Pod {
+        arm,
+        started_ms: None,
+        ready_ms: None,
+        counters: Counters::Mean { sum: vec![counter(sum)], count: vec![counter(count)] },
+    };
+    let rule = Rule::Mean { better: crate::judge::Better::Lower, margin: 0.0, tuned_ticks: 50 };
+    let metric = MetricPolicy { rule, ..metric(Source::Counters) };
+    let pods = [
+        mean(Arm::Candidate, &[0.0, -5.0, -3.0, -4.0, -6.0], &[0.0, 10.0, 20.0, 30.0, 40.0]),
+        mean(Arm::Stable, &[9.0, 5.0, 3.0, 1.0, 2.0], &[10.0, 20.0, 5.0, 15.0, 25.0]),
+    ];
+    assert_eq!(
+        Window::new(&policy(), 0).outcome(&metric, &pods),
+        Outcome::Means {
+            candidate: ArmSum { count: 40, sum: -6.0 },
+            stable: ArmSum { count: 35, sum: -4.0 + 2.0 },
+        }
+    );
+    assert_eq!(Window::new(&policy(), 0).outcome(&metric, &pods[..1]), Outcome::Missing(Missing::NoSeries));
+}
+
+/// Ticks through counters, for rules that are not shares.
+fn judged(rule: Rule, advance: Advance, pods: &[Pod], ticks: i64) -> (State, Verdict) {
+    let policy =
+        Policy { metrics: vec![MetricPolicy { rule, ..metric(Source::Counters) }], advance, ..policy() };
+    let mut input = seen(ticks * TICK, pods.to_vec());
+    input.step.interval_ms = 1000 * TICK;
+    Judge::new(policy.clone()).unwrap().fold(State::new(&policy, 0, 0), &input)
+}
+
+#[test]
+fn a_shadow_that_loses_is_rolled_back_and_one_that_does_not_advances() {
+    let pairs = |lost: f64, won: f64| {
+        let line = |slope: f64| counter(&(0..400).map(|i| f64::from(i) * slope).collect::<Vec<_>>());
+        let counters = Counters::Paired { lost: vec![line(lost)], won: vec![line(won)] };
+        [Pod { arm: Arm::Candidate, started_ms: None, ready_ms: None, counters }]
+    };
+    let (state, verdict) = judged(Rule::Paired, Advance::Evidence(2.0), &pairs(2.0, 1.0), 90);
+    assert!(
+        matches!(&verdict, Verdict::Rollback(why) if why.test == crate::judge::TestName::Paired),
+        "{verdict:?}"
+    );
+    assert!(state.rollback.is_some());
+    assert_eq!(judged(Rule::Paired, Advance::Evidence(2.0), &pairs(1.0, 1.0), 90).1, Verdict::Advance);
+    assert_eq!(judged(Rule::Paired, Advance::Interval, &pairs(1.0, 1.0), 90).1, Verdict::Progressing);
+}
+
+#[test]
+fn a_mean_that_is_worse_is_rolled_back() {
+    let values = |arm, shift: f64| {
+        let (mut sum, mut sums) = (0.0, vec![0.0]);
+        for i in 0..400 {
+            sum += 20.0 * (shift + f64::from(i * 7919 % 101) / 50.0);
+            sums.push(sum);
+        }
+        let count = (0..=400).map(|i| f64::from(i) * 20.0).collect::<Vec<_>>();
+        let counters = Counters::Mean { sum: vec![counter(&sums)], count: vec![counter(&count)] };
+        Pod { arm, started_ms: None, ready_ms: None, counters }
+    };
+    // The stable arm's noise is another one.
+    let stable = {
+        let mut pod = values(Arm::Stable, 0.0);
+        if let Counters::Mean { sum, .. } = &mut pod.counters {
+            sum[0].iter_mut().enumerate().for_each(|(i, sample)| sample.value = i as f64 * 20.0);
+        }
+        pod
+    };
+    let rule = Rule::Mean { better: crate::judge::Better::Lower, margin: 0.0, tuned_ticks: 50 };
+    let (_, verdict) = judged(rule, Advance::Interval, &[values(Arm::Candidate, 0.5), stable.clone()], 90);
+    assert!(matches!(verdict, Verdict::Rollback(_)), "{verdict:?}");
+    let (_, verdict) = judged(rule, Advance::Interval, &[values(Arm::Candidate, 0.0), stable], 90);
+    assert_eq!(verdict, Verdict::Progressing);
+}
+
+#[test]
+fn a_plain_threshold_rolls_back_at_one_bad_tick() {
+    let pods = [steady(Arm::Candidate, 80, 1.0, 50.0), steady(Arm::Stable, 80, 1.0, 50.0)];
+    let plain = |max| judged(Rule::Plain { max }, Advance::Interval, &pods, 1).1;
+    assert!(matches!(plain(0.01), Verdict::Rollback(_)));
+    assert_eq!(plain(0.02), Verdict::Progressing);
 }
