@@ -1,0 +1,167 @@
+//! The report: one line a cell, and all figures as one line of JSON at the end.
+
+use std::io::Write;
+
+use serde::Serialize;
+
+use super::{
+    cells::Section,
+    experiment::Experiment,
+    traffic::World,
+    trial::{Cell, Decision},
+};
+
+/// Figures so far.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    seed: u64,
+    rollouts: u64,
+    figures: Vec<Figure>,
+}
+
+/// What one contender did in one cell.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Figure {
+    section: String,
+    cell: String,
+    contender: &'static str,
+    /// Share of rollouts in which it decided.
+    pub decided: f64,
+    /// Share of rollouts that were decided before the candidate became worse.
+    pub early: f64,
+    /// Hours from when the candidate became worse, if half of all were decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub median_hours: Option<f64>,
+    /// The same for nine of ten.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p90_hours: Option<f64>,
+    /// The most bad requests of a candidate before the deciding tick.
+    pub bad_before: u64,
+}
+
+impl Figure {
+    /// What `decisions` come to.
+    pub fn new(
+        section: Section,
+        cell: &Cell,
+        contender: &'static str,
+        decisions: &[Option<Decision>],
+    ) -> Self {
+        let from = cell.world.defect.map_or(0, |defect| defect.from);
+        let count = decisions.len() as f64;
+        let early = decisions.iter().flatten().filter(|decision| decision.tick <= from).count() as f64;
+        let mut ticks: Vec<u32> =
+            decisions.iter().flatten().filter(|d| d.tick > from).map(|d| d.tick - from).collect();
+        ticks.sort_unstable();
+        // A rollout that was never decided took longer than any that was.
+        let at = |share: f64| {
+            let rank = ((count - early) * share).ceil() as usize;
+            ticks.get(rank.saturating_sub(1)).map(|&ticks| hours(&cell.world, ticks))
+        };
+        Self {
+            section: format!("{section:?}").to_lowercase(),
+            cell: cell.name.clone(),
+            contender,
+            decided: decisions.iter().flatten().count() as f64 / count,
+            early: early / count,
+            median_hours: at(0.5),
+            p90_hours: at(0.9),
+            bad_before: decisions.iter().flatten().map(|decision| decision.bad_before).max().unwrap_or(0),
+        }
+    }
+
+    fn show(&self, section: Section) -> String {
+        let hours = |hours: Option<f64>| hours.map_or("-".to_owned(), |hours| format!("{hours:.1}"));
+        match section {
+            Section::Healthy | Section::Thresholds | Section::Sticky | Section::Pods | Section::Winner => {
+                format!("{:.2}%", self.decided * 100.0)
+            }
+            Section::Delays => {
+                format!(
+                    "{}/{} ({:.0}%)",
+                    hours(self.median_hours),
+                    hours(self.p90_hours),
+                    self.decided * 100.0
+                )
+            }
+            Section::Noninferiority => {
+                format!("{:.2}% {}/{}", self.decided * 100.0, hours(self.median_hours), hours(self.p90_hours))
+            }
+            Section::Outage => {
+                format!("{} bad, {:.1} min", self.bad_before, self.median_hours.unwrap_or(0.0) * 60.0)
+            }
+        }
+    }
+}
+
+fn hours(world: &World, ticks: u32) -> f64 {
+    f64::from(ticks) * world.tick_s / 3600.0
+}
+
+impl Report {
+    /// Nothing yet.
+    pub const fn new(seed: u64, rollouts: u64) -> Self {
+        Self { seed, rollouts, figures: Vec::new() }
+    }
+
+    /// Prints a section's head.
+    pub fn section(&self, section: Section, out: &mut impl Write) -> anyhow::Result<()> {
+        let what = match section {
+            Section::Healthy => "healthy candidates: rolled back (threshold: twice the normal rate)",
+            Section::Thresholds => "healthy candidates: rolled back (threshold: 1 %)",
+            Section::Delays => "worse candidates: hours, median/90th percentile (rolled back at all)",
+            Section::Outage => {
+                "a candidate that fails every request: most it failed before the deciding minute"
+            }
+            Section::Winner => "experiments of 14 looks: decided for either side (mean day)",
+            Section::Noninferiority => "advanced by evidence: rollouts, hours as median/90th percentile",
+            Section::Sticky => "healthy candidates, users' requests fail together: rolled back",
+            Section::Pods => "pods of one version differ: rolled back",
+        };
+        writeln!(out, "\n{what}")?;
+        Ok(())
+    }
+
+    /// Prints a cell and keeps its figures.
+    pub fn cell(
+        &mut self,
+        section: Section,
+        cell: &Cell,
+        decisions: &[Vec<Option<Decision>>],
+        out: &mut impl Write,
+    ) -> anyhow::Result<()> {
+        write!(out, "  {:<34}", cell.name)?;
+        for (contender, decisions) in cell.contenders.iter().zip(decisions) {
+            let figure = Figure::new(section, cell, contender.name, decisions);
+            write!(out, "  {}: {}", contender.name, figure.show(section))?;
+            self.figures.push(figure);
+        }
+        writeln!(out)?;
+        out.flush()?;
+        Ok(())
+    }
+
+    /// Prints an experiment and keeps its figure.
+    pub fn experiment(&mut self, experiment: Experiment, out: &mut impl Write) -> anyhow::Result<()> {
+        let Experiment { name, rule, decided, mean_day } = experiment;
+        writeln!(out, "  {name:<34}  {rule}: {:.2}% ({mean_day:.1})", decided * 100.0)?;
+        self.figures.push(Figure {
+            section: "winner".to_owned(),
+            cell: name,
+            contender: rule,
+            decided,
+            early: 0.0,
+            median_hours: None,
+            p90_hours: None,
+            bad_before: 0,
+        });
+        Ok(())
+    }
+
+    /// Prints all figures as JSON.
+    pub fn finish(&self, out: &mut impl Write) -> anyhow::Result<()> {
+        writeln!(out, "\n{}", serde_json::to_string(self)?)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,120 @@
+use super::{
+    cells::{Section, cells},
+    report::Figure,
+    trial,
+};
+
+const ROLLOUTS: u64 = 400;
+/// 5 % and three standard errors of so many rollouts.
+const ALPHA: f64 = 0.05 + 3.0 * 0.0109;
+
+/// What each contender did in the cells of `section` that `wanted` picks.
+fn figures(section: Section, wanted: impl Fn(&str) -> bool) -> Vec<(String, &'static str, Figure)> {
+    let picked: Vec<_> = cells(section).into_iter().filter(|cell| wanted(&cell.name)).collect();
+    assert!(!picked.is_empty());
+    picked
+        .iter()
+        .flat_map(|cell| {
+            let decisions = trial::run(cell, 7, ROLLOUTS).unwrap();
+            cell.contenders
+                .iter()
+                .zip(decisions)
+                .map(|(contender, decisions)| {
+                    (
+                        cell.name.clone(),
+                        contender.name,
+                        Figure::new(section, cell, contender.name, &decisions),
+                    )
+                })
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+fn is_ours(contender: &str) -> bool {
+    !contender.starts_with("argo") && !contender.starts_with("flagger")
+}
+
+/// A1, where it is hardest to hold: few requests and few errors.
+#[test]
+fn healthy_candidates_are_rarely_rolled_back_in_any_weather() {
+    for (cell, contender, figure) in
+        figures(Section::Healthy, |name| name.contains(" 1 rps 0.1%") || name.contains(" 10 rps 0.5%"))
+    {
+        if is_ours(contender) {
+            assert!(figure.decided <= ALPHA, "{cell} {contender}: {}", figure.decided);
+        }
+        if contender == "argo 0" {
+            assert!(figure.decided > 0.9, "{cell} {contender}: {}", figure.decided);
+        }
+    }
+}
+
+/// A2: the 90th percentile within 1.2 times that of the specification, at its tolerance of 1.
+#[test]
+fn worse_candidates_are_rolled_back_in_time() {
+    let found = figures(Section::Delays, |_| true);
+    for (cell, limit) in [
+        ("1 rps x2 from hour 0", 21.7),
+        ("1 rps x3 from hour 0", 7.8),
+        ("1 rps x5 from hour 0", 3.0),
+        ("10 rps x1.5 from hour 0", 8.8),
+        ("10 rps x2 from hour 0", 2.8),
+        ("10 rps x3 from hour 0", 1.0),
+        ("10 rps x5 from hour 0", 0.3),
+        ("100 rps x1.5 from hour 0", 1.2),
+        ("100 rps x2 from hour 0", 0.3),
+        ("10 rps x2 from hour 36", 1.5),
+    ] {
+        let (.., figure) =
+            found.iter().find(|found| found.0 == cell && found.1 == "relative 1.0").expect(cell);
+        let p90 = figure.p90_hours.expect(cell);
+        assert!(p90 <= 1.2 * limit, "{cell}: {p90} hours, not {limit}");
+    }
+}
+
+/// A5.
+#[test]
+fn a_candidate_that_fails_everything_fails_eight_requests_and_a_minute() {
+    for (cell, contender, figure) in figures(Section::Outage, |_| true) {
+        if is_ours(contender) {
+            assert!(figure.decided == 1.0 && figure.bad_before <= 8, "{cell}: {figure:?}");
+        }
+    }
+}
+
+/// A6.
+#[test]
+fn candidates_at_the_limit_rarely_advance_by_evidence() {
+    for (cell, _, figure) in figures(Section::Noninferiority, |_| true) {
+        let good = cell.ends_with("good");
+        assert!(if good { figure.decided > 0.99 } else { figure.decided <= ALPHA }, "{cell}: {figure:?}");
+    }
+}
+
+/// A8, and the luck of pods at the default tolerance.
+#[test]
+fn what_is_learned_from_history_holds_the_bound() {
+    let mut found = figures(Section::Sticky, |_| true);
+    found.extend(figures(Section::Pods, |name| name.starts_with("10 rps") && name.ends_with("pods")));
+    for (cell, contender, figure) in found {
+        if contender.ends_with("learned") {
+            assert!(figure.decided <= ALPHA, "{cell} {contender}: {}", figure.decided);
+        }
+        if cell.contains("by three") && contender == "relative 1.0" {
+            assert!(figure.decided > 0.9, "{cell}: the world is not sticky");
+        }
+    }
+}
+
+/// A7, as simulated; the boundaries are compared with textbooks where they are computed.
+#[test]
+fn an_experiment_without_a_difference_rarely_has_a_winner() {
+    let found = super::experiment::run(7, 10_000);
+    let decided = |name: &str, rule| {
+        found.iter().find(|one| one.name.ends_with(name) && one.rule == rule).map(|one| one.decided).unwrap()
+    };
+    assert!((decided(" 0", "group-sequential") - 0.05).abs() < 0.005);
+    assert!((decided(" 0", "1.96 daily") - 0.22).abs() < 0.01);
+    assert!((decided(" 2.8", "group-sequential") - 0.784).abs() < 0.01);
+}

@@ -1,0 +1,52 @@
+//! The judge: is the candidate worse than the stable version? An always-valid sequential test over raw counters.
+//!
+//! The rollout's controller calls [`Judge::fold`] at each reconcile with the state it has in its status and the raw
+//! samples since; `kubectl-anneal judge-bench` calls it on simulated traffic.
+//!
+//! ```text
+//! raw samples -> samples: increments of one tick -> tick: every metric's evidence -> State -> Verdict
+//! ```
+//!
+//! What always holds, however often one looks: if the candidate is no worse than the policy tolerates, it is rolled
+//! back with a chance of at most `alpha`, over all metrics, tests, steps and ticks together (Ville's inequality: each
+//! test is an e-process, a process whose expectation stays at most one, and their weighted mean is one too). Every
+//! weight, tolerance and correction is fixed by the [`Policy`] before the first tick. Missing, stale or non-finite data
+//! is neither evidence against the candidate nor for it, and never advances. A fold is total: no input makes it panic.
+//!
+//! `relative` compares the arms, `absolute` compares one arm with a threshold; `latency` makes shares of a histogram;
+//! `means` and `paired` judge what is not a share. `split` watches whether traffic is divided as asked. `evidence` mixes alternatives and moments of
+//! change; `rules` resolves a policy once; `state` is what a status keeps. Beside
+//! the fold: `dispersion` learns from stable's history before a rollout, `power` says what a step can see, `winner` ends
+//! an experiment.
+
+mod absolute;
+pub mod dispersion;
+mod distribution;
+mod estimate;
+mod evidence;
+mod hypergeometric;
+pub mod latency;
+mod means;
+mod paired;
+mod policy;
+pub mod power;
+mod relative;
+mod rules;
+pub mod samples;
+mod split;
+mod state;
+mod tick;
+mod verdict;
+pub mod winner;
+
+pub use estimate::Estimate;
+pub use evidence::Nats;
+pub use means::ArmSum;
+pub use paired::Pairs;
+pub use policy::{
+    Advance, Better, Events, Inconclusive, MetricPolicy, PodSpread, Policy, PolicyError, Rule, Source,
+};
+pub use rules::Judge;
+pub use state::{SCHEMA, State};
+pub use tick::{ArmCount, Missing, Outcome, Shares, Step, Tick};
+pub use verdict::{Hold, Rollback, TestName, Verdict};

@@ -1,0 +1,218 @@
+//! The policy: everything that a judge must know before the first tick, and never changes after it.
+//!
+//! Made by the rollout's controller from its spec and from [`super::dispersion`]; [`super::Judge::new`] checks it.
+
+/// What is judged, and how sure a verdict must be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// Chance of rolling back a candidate that is no worse than tolerated, over the whole rollout; above 0, below 1.
+    pub alpha: f64,
+    /// Chance of advancing by evidence at a step although a metric is at its limit; above 0, below 1.
+    pub beta: f64,
+    /// Length of a tick in milliseconds.
+    pub tick_ms: i64,
+    /// Ticks that the rollout is planned to last. A candidate that breaks after as many is found late.
+    pub horizon_ticks: u32,
+    /// How long a pod's samples are left out after it became ready, in milliseconds.
+    pub warmup_ms: i64,
+    /// How old the newest sample before a tick may be to count from it, in milliseconds; usually the tick, and at least
+    /// two scrapes. Longer, and an arm that was not scraped for a while is compared with its past.
+    pub lookback_ms: i64,
+    /// Ticks in a row without candidate requests, or without data, after which the step's clock stops.
+    pub blind_after: u32,
+    /// By how much requests of one user raise the variance of the traffic split; 1 if each is routed for itself.
+    pub split_design_effect: f64,
+    /// What lets a step end.
+    pub advance: Advance,
+    /// What happens to a step that reached its longest duration.
+    pub inconclusive: Inconclusive,
+    /// What is judged; each needs data for a step to end.
+    pub metrics: Vec<MetricPolicy>,
+}
+
+/// What lets a step end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Advance {
+    /// Its interval is over.
+    Interval,
+    /// Every compared metric's odds of a bad event are shown to be below this many times stable's; above 1.
+    Evidence(f64),
+}
+
+/// What happens to a step that reached its longest duration without a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inconclusive {
+    /// It waits for a person.
+    Hold,
+    /// It ends.
+    Advance,
+    /// The candidate is rolled back.
+    Rollback,
+}
+
+/// One metric.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MetricPolicy {
+    /// Name in verdicts.
+    pub name: String,
+    /// How its samples become counts.
+    pub source: Source,
+    /// How its counts are judged.
+    pub rule: Rule,
+    /// By how much the variance of its counts exceeds that of independent requests, from an A/A comparison of stable
+    /// pods; at least 1. Evidence is divided by it.
+    pub design_effect: f64,
+    /// How much pods of one version differ, from the same comparison. Without it pods are taken to be alike.
+    pub pods: Option<PodSpread>,
+}
+
+/// How samples become counts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Source {
+    /// A counter of bad (or good) events and one of all.
+    Counters,
+    /// A histogram: a request is bad if it took longer than this, in the histogram's unit.
+    Histogram(f64),
+}
+
+/// How counts are judged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rule {
+    /// A share of events, with evidence.
+    Share {
+        /// What the first counter counts.
+        events: Events,
+        /// T1: rolled back if the odds of a bad event are above this many times those of stable; at least 1.
+        relative: Option<f64>,
+        /// T2: rolled back if the share of bad events is above this, and stable's is not; from 0 to 1.
+        absolute: Option<f64>,
+    },
+    /// A mean that is worse than stable's by more than a margin (T4).
+    Mean {
+        /// Which is better.
+        better: Better,
+        /// How much worse than stable's the mean may be, in its own unit; zero or more.
+        margin: f64,
+        /// Ticks after which the test is to be strongest: half a step, say.
+        tuned_ticks: u32,
+    },
+    /// Pairs of answers to the same request, in shadow: rolled back if more are lost than won (T5).
+    Paired,
+    /// A share of bad events without evidence: one tick above `max` rolls back, as plain thresholds do.
+    Plain {
+        /// Largest share in a tick, from 0 to 1.
+        max: f64,
+    },
+}
+
+/// What a counter counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Events {
+    /// The fewer the better.
+    Bad,
+    /// The more the better.
+    Good,
+}
+
+/// Which mean is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    /// Errors and losses.
+    Lower,
+    /// Rewards and scores.
+    Higher,
+}
+
+/// How much pods of one version differ from each other in a metric, for as long as they live.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PodSpread {
+    /// Standard deviation of the logarithm of a pod's rate of bad events.
+    pub sd: f64,
+    /// Pods that it was estimated from, less one.
+    pub degrees: u32,
+    /// The fewest pods of the candidate in any judged step.
+    pub candidate_pods: u32,
+    /// The fewest pods of stable in any judged step.
+    pub stable_pods: u32,
+}
+
+/// Why a policy cannot be judged by.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// A number is out of its range.
+    #[error("{field} is out of range: give {range}")]
+    OutOfRange {
+        /// Which.
+        field: &'static str,
+        /// What it may be.
+        range: &'static str,
+    },
+    /// There is nothing to judge.
+    #[error("a policy needs a metric: add one with a relative or an absolute bound")]
+    NoMetric,
+    /// A metric has no test.
+    #[error("metric {0} has no bound: give it a relative tolerance or an absolute threshold")]
+    NoTest(String),
+}
+
+impl Policy {
+    /// Whether every number is finite and in its range.
+    pub(super) fn check(&self) -> Result<(), PolicyError> {
+        let chance = |value: f64| value > 0.0 && value < 1.0;
+        require(chance(self.alpha), "alpha", "a number between 0 and 1, such as 0.05")?;
+        require(chance(self.beta), "beta", "a number between 0 and 1, such as 0.05")?;
+        require(self.tick_ms >= 1, "tick", "at least 1ms, such as 60s")?;
+        require(self.horizon_ticks >= 1, "horizon", "at least one tick")?;
+        require(self.warmup_ms >= 0, "warmup", "zero or more")?;
+        require(self.lookback_ms >= 1, "lookback", "at least 1ms, such as 5m")?;
+        require(self.blind_after >= 1, "blindAfter", "at least one tick")?;
+        design_effect(self.split_design_effect)?;
+        match self.advance {
+            Advance::Interval => {}
+            Advance::Evidence(ratio) => {
+                require(ratio > 1.0 && ratio.is_finite(), "advance ratio", "a number above 1, such as 2")?;
+            }
+        }
+        if self.metrics.is_empty() {
+            return Err(PolicyError::NoMetric);
+        }
+        self.metrics.iter().try_for_each(MetricPolicy::check)
+    }
+}
+
+impl MetricPolicy {
+    fn check(&self) -> Result<(), PolicyError> {
+        let share = |value: f64| (0.0..=1.0).contains(&value);
+        design_effect(self.design_effect)?;
+        if let Source::Histogram(threshold) = self.source {
+            require(threshold > 0.0 && threshold.is_finite(), "latency threshold", "a number above 0")?;
+        }
+        if let Some(pods) = self.pods {
+            let counted = pods.degrees >= 1 && pods.candidate_pods >= 1 && pods.stable_pods >= 1;
+            require(counted, "pods", "at least one pod in each arm, and two in the estimate")?;
+            require(pods.sd >= 0.0 && pods.sd.is_finite(), "pod spread", "zero or more")?;
+        }
+        match self.rule {
+            Rule::Share { relative: None, absolute: None, .. } => Err(PolicyError::NoTest(self.name.clone())),
+            Rule::Share { relative, absolute, .. } => {
+                let tolerance = relative.is_none_or(|ratio| ratio >= 1.0 && ratio.is_finite());
+                require(tolerance, "tolerance", "a number of at least 1, such as 1.2")?;
+                require(absolute.is_none_or(share), "threshold", "a share from 0 to 1")
+            }
+            Rule::Mean { margin, tuned_ticks, .. } => {
+                require(margin >= 0.0 && margin.is_finite(), "margin", "zero or more")?;
+                require(tuned_ticks >= 1, "tuned ticks", "at least one tick")
+            }
+            Rule::Paired => Ok(()),
+            Rule::Plain { max } => require(share(max), "threshold", "a share from 0 to 1"),
+        }
+    }
+}
+
+fn design_effect(value: f64) -> Result<(), PolicyError> {
+    require(value >= 1.0 && value.is_finite(), "design effect", "a number of at least 1; 1 if unknown")
+}
+
+fn require(holds: bool, field: &'static str, range: &'static str) -> Result<(), PolicyError> {
+    if holds { Ok(()) } else { Err(PolicyError::OutOfRange { field, range }) }
+}

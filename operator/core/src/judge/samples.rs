@@ -1,0 +1,137 @@
+//! Raw samples: what Prometheus has of each pod's counters, and how it becomes the counts of one tick.
+//!
+//! Called by [`Judge::fold`] with what the controller read since the last folded tick. Increments are taken sample by
+//! sample and never with `rate` or `increase`, which extrapolate and lose what a new series starts with. What
+//! always holds: increments of adjacent ticks add up to exactly what the counters counted, however the ticks are cut and
+//! however often they are read again; a tick's increments depend only on samples up to its end.
+
+mod window;
+
+use super::{
+    rules::Judge,
+    state::State,
+    tick::{Step, Tick},
+    verdict::{Hold, Verdict},
+};
+use window::Window;
+
+/// Most ticks that one call folds; the rest is for the next one.
+const MAX_TICKS: u32 = 100_000;
+
+/// One sample of a counter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// Its time in milliseconds since the epoch.
+    pub at_ms: i64,
+    /// The counter's value.
+    pub value: f64,
+}
+
+/// Samples of one series, from old to new.
+pub type Counter = Vec<Sample>;
+
+/// Which version a pod runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arm {
+    /// The new one.
+    Candidate,
+    /// The one that serves.
+    Stable,
+}
+
+/// One pod's series of one metric.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pod {
+    /// Which version it runs.
+    pub arm: Arm,
+    /// When its process started, in milliseconds since the epoch, if that is known. It tells whether the first sample of a
+    /// series was counted since or long ago.
+    pub started_ms: Option<i64>,
+    /// When it became ready, if that is known.
+    pub ready_ms: Option<i64>,
+    /// Its counters.
+    pub counters: Counters,
+}
+
+/// The counters of a metric.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Counters {
+    /// Of some events, and of all.
+    Share {
+        /// The bad events, or the good ones.
+        events: Vec<Counter>,
+        /// All events.
+        all: Vec<Counter>,
+    },
+    /// Cumulative buckets.
+    Histogram(Vec<Bucket>),
+    /// Of values, which may be negative, and how many.
+    Mean {
+        /// Their sum.
+        sum: Vec<Counter>,
+        /// Their number.
+        count: Vec<Counter>,
+    },
+    /// Of discordant pairs in shadow.
+    Paired {
+        /// Live was right, the shadow wrong.
+        lost: Vec<Counter>,
+        /// Live was wrong, the shadow right.
+        won: Vec<Counter>,
+    },
+}
+
+/// One bucket of a histogram.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bucket {
+    /// Its upper bound; infinite for the one that counts all.
+    pub le: f64,
+    /// How many observations were at most `le`.
+    pub counter: Counter,
+}
+
+/// From when on the candidate had a share of traffic.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WeightChange {
+    /// In milliseconds since the epoch.
+    pub at_ms: i64,
+    /// The candidate's share, from 0 to 1.
+    pub weight: f64,
+}
+
+/// What the controller read. It must reach back one lookback before the end of the last folded tick; more does no harm.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observations {
+    /// Everything up to here was read, in milliseconds since the epoch.
+    pub until_ms: i64,
+    /// The step that the rollout is in.
+    pub step: Step,
+    /// Changes of weight, from old to new.
+    pub weights: Vec<WeightChange>,
+    /// The pods of each metric, in the order of the policy; empty where nothing could be read.
+    pub metrics: Vec<Vec<Pod>>,
+}
+
+impl Judge {
+    /// Folds every tick that ended since `state` was folded, and says what to do. The state is the same to the bit
+    /// whether ticks are folded at once, one by one, or by another process in between.
+    pub fn fold(&self, mut state: State, seen: &Observations) -> (State, Verdict) {
+        match self.verdict(&state, &seen.step) {
+            verdict @ Verdict::Hold(Hold::UnknownSchema(_) | Hold::AnotherPolicy) => return (state, verdict),
+            Verdict::Rollback(_) | Verdict::Advance | Verdict::Hold(_) | Verdict::Progressing => {}
+        }
+        for _ in 0..MAX_TICKS {
+            let window = Window::new(self.policy(), self.ended(&state));
+            if window.end > seen.until_ms || window.end <= window.start {
+                break;
+            }
+            let (weight, outcomes) = window.outcomes(self.policy(), seen);
+            self.fold_tick(&mut state, &seen.step, &Tick { weight, outcomes: &outcomes });
+        }
+        let verdict = self.verdict(&state, &seen.step);
+        (state, verdict)
+    }
+}
+
+#[cfg(test)]
+mod tests;

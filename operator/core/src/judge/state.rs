@@ -1,0 +1,149 @@
+//! The state: all that a judge remembers from tick to tick, small enough for a status.
+//!
+//! Folded by [`super::tick`]. Evidence is in whole millionths of a nat, so it is short, and what is written is exactly what
+//! is read back: a judge that was killed at any tick goes on as if nothing had happened.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    absolute,
+    estimate::Tally,
+    evidence::{Nats, empty},
+    means::MeanState,
+    paired::Pairs,
+    policy::{Advance, MetricPolicy, Policy, Rule},
+    relative,
+    split::Split,
+    verdict::Rollback,
+};
+
+/// The schema that this version writes. A state of another one holds the rollout.
+pub const SCHEMA: u32 = 1;
+
+/// What a judge knows after some ticks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// [`SCHEMA`] of the version that wrote it.
+    pub schema: u32,
+    /// Where the first tick starts, in milliseconds since the epoch.
+    pub began_ms: i64,
+    /// Ticks folded.
+    pub ticks: u32,
+    /// The step's own clock.
+    pub step: StepState,
+    /// Ticks in a row without requests to the candidate.
+    pub idle: u32,
+    /// Requests at the present weight.
+    pub split: Split,
+    /// In the order of the policy.
+    pub metrics: Vec<MetricState>,
+    /// Set once, and for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<Rollback>,
+}
+
+/// How far a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StepState {
+    /// Which step.
+    pub index: u32,
+    /// Ticks that counted: with data for every metric, and traffic.
+    pub ticks: u32,
+}
+
+/// What is known about one metric.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MetricState {
+    /// Its name.
+    pub name: String,
+    /// Ticks that were evidence.
+    pub started: u32,
+    /// Ticks whose numbers were not finite or could not be.
+    pub invalid: u32,
+    /// Ticks in a row without usable data.
+    pub blind: u32,
+    /// Requests of the candidate since the step began.
+    pub step_requests: u64,
+    /// T1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relative: Option<[Nats; relative::ALTERNATIVES]>,
+    /// T2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absolute: Option<[Nats; absolute::ALTERNATIVES]>,
+    /// Non-inferiority in this step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advance: Option<AdvanceState>,
+    /// T4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean: Option<MeanState>,
+    /// T5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pairs: Option<Pairs>,
+    /// For the estimate.
+    pub tally: Tally,
+}
+
+/// Non-inferiority in one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AdvanceState {
+    /// The evidence now.
+    pub now: Nats,
+    /// The most that it was in this step.
+    pub best: Nats,
+}
+
+impl AdvanceState {
+    /// No evidence.
+    pub(super) const NONE: Self = Self { now: Nats::ONE, best: Nats::ONE };
+}
+
+impl State {
+    /// Before the first tick, which starts at `began_ms`, in step `step`.
+    pub fn new(policy: &Policy, began_ms: i64, step: u32) -> Self {
+        Self {
+            schema: SCHEMA,
+            began_ms,
+            ticks: 0,
+            step: StepState { index: step, ticks: 0 },
+            idle: 0,
+            split: Split::default(),
+            metrics: policy.metrics.iter().map(|metric| MetricState::new(metric, policy.advance)).collect(),
+            rollback: None,
+        }
+    }
+}
+
+impl MetricState {
+    fn new(metric: &MetricPolicy, advance: Advance) -> Self {
+        let (relative, absolute) = match metric.rule {
+            Rule::Share { relative, absolute, .. } => (relative, absolute),
+            Rule::Mean { .. } | Rule::Paired | Rule::Plain { .. } => (None, None),
+        };
+        let compares = relative.is_some() || metric.rule == Rule::Paired;
+        let advance = match advance {
+            Advance::Interval => None,
+            Advance::Evidence(_) => compares.then_some(AdvanceState::NONE),
+        };
+        Self {
+            name: metric.name.clone(),
+            started: 0,
+            invalid: 0,
+            blind: 0,
+            step_requests: 0,
+            relative: relative.map(|_| empty()),
+            absolute: absolute.map(|_| empty()),
+            advance,
+            mean: match metric.rule {
+                Rule::Mean { .. } => Some(MeanState::default()),
+                Rule::Share { .. } | Rule::Paired | Rule::Plain { .. } => None,
+            },
+            pairs: (metric.rule == Rule::Paired).then(Pairs::default),
+            tally: Tally::default(),
+        }
+    }
+}

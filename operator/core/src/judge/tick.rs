@@ -1,0 +1,317 @@
+//! One tick: how its counts become evidence in the [`State`].
+//!
+//! Called by [`super::Judge::fold`], which makes the counts from raw samples, and by the bench, which draws them. A tick
+//! can be folded only once: the state counts them. Whether a tick is left out is decided without looking at bad events,
+//! so leaving it out costs no validity.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    evidence::{self, Nats},
+    means::ArmSum,
+    paired::Pairs,
+    policy::{Better, Policy, Rule},
+    relative::ln_noninferior,
+    rules::{Judge, MetricRules},
+    state::{AdvanceState, MetricState, State, StepState},
+    verdict::{Rollback, TestName},
+};
+
+/// Events of one arm in one tick.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArmCount {
+    /// All of them.
+    pub requests: u64,
+    /// The bad ones; at most `requests`.
+    pub bad: u64,
+}
+
+impl ArmCount {
+    /// The good ones.
+    pub(super) const fn good(self) -> u64 {
+        self.requests.saturating_sub(self.bad)
+    }
+}
+
+/// Events of both arms in one tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// Of the candidate.
+    pub candidate: ArmCount,
+    /// Of the stable version.
+    pub stable: ArmCount,
+}
+
+/// What one tick has for one metric.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Outcome {
+    /// Counts of both arms.
+    Both {
+        /// For a rollback.
+        shares: Shares,
+        /// For advancing: the same, or with more counted as bad where a histogram has no bucket at the threshold.
+        strict: Shares,
+    },
+    /// There is no stable arm; counts of the candidate.
+    Alone(ArmCount),
+    /// Sums of both arms.
+    Means {
+        /// Of the candidate.
+        candidate: ArmSum,
+        /// Of the stable version.
+        stable: ArmSum,
+    },
+    /// Discordant pairs in shadow.
+    Pairs(Pairs),
+    /// Nothing to count.
+    Missing(Missing),
+}
+
+/// Why a tick has nothing for a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// No such series.
+    NoSeries,
+    /// Fewer than half of an arm's pods were scraped.
+    Gap,
+    /// A number was not finite, fell below zero, or there were more bad events than events.
+    Invalid,
+    /// No bucket lies above the latency threshold.
+    NoBucket,
+    /// The weight changed within the tick.
+    WeightChanged,
+    /// All pods of an arm became ready only just now.
+    WarmingUp,
+}
+
+/// The step that a rollout is in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// Which; another one starts another clock.
+    pub index: u32,
+    /// Since when it gets its traffic, in milliseconds since the epoch.
+    pub began_ms: i64,
+    /// Its shortest duration.
+    pub min_ms: i64,
+    /// Its duration when it advances by interval.
+    pub interval_ms: i64,
+    /// Its longest duration.
+    pub max_ms: Option<i64>,
+    /// Requests that the candidate must have had in it, for every metric.
+    pub min_requests: u64,
+}
+
+/// One tick: what every metric of the policy has, in its order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tick<'a> {
+    /// The candidate's share of traffic, from 0 to 1, if it was one throughout.
+    pub weight: Option<f64>,
+    /// One for each metric; what is not there is missing.
+    pub outcomes: &'a [Outcome],
+}
+
+impl Policy {
+    fn unspent(&self, started: u32) -> f64 {
+        1.0 - f64::from(started.min(self.horizon_ticks)) / f64::from(self.horizon_ticks)
+    }
+}
+
+impl Judge {
+    /// Folds the next tick into `state`. After a rollback ticks are counted and not judged.
+    pub fn fold_tick(&self, state: &mut State, step: &Step, tick: &Tick<'_>) {
+        let start_ms = self.ended(state);
+        state.ticks = state.ticks.saturating_add(1);
+        if state.rollback.is_some() || !self.fits(state) {
+            return;
+        }
+        let in_step = start_ms >= step.began_ms;
+        if in_step && state.step.index != step.index {
+            enter(state, step.index);
+        }
+        let (mut counted, mut requests) = (true, None);
+        for (index, (metric, rules)) in state.metrics.iter_mut().zip(&self.metrics).enumerate() {
+            match tick.outcomes.get(index).copied().unwrap_or(Outcome::Missing(Missing::NoSeries)) {
+                Outcome::Both { shares, strict } => {
+                    requests = Some(requests.unwrap_or(0).max(shares.candidate.requests));
+                    self.compare(metric, rules, &shares, &strict);
+                    if index == 0
+                        && let Some(weight) = tick.weight
+                    {
+                        state.split.add(weight, &shares);
+                    }
+                }
+                Outcome::Alone(candidate) => {
+                    requests = Some(requests.unwrap_or(0).max(candidate.requests));
+                    self.alone(metric, rules, candidate);
+                }
+                Outcome::Means { candidate, stable } => {
+                    requests = Some(requests.unwrap_or(0).max(candidate.count));
+                    differ(metric, rules, candidate, stable);
+                }
+                Outcome::Pairs(pairs) => {
+                    // Pairs that agree are not counted, so a tick without any is not one without traffic.
+                    pair(metric, rules, pairs);
+                }
+                Outcome::Missing(why) => {
+                    counted = false;
+                    miss(metric, why);
+                }
+            }
+        }
+        match requests {
+            Some(0) => state.idle = state.idle.saturating_add(1),
+            Some(_) => state.idle = 0,
+            None => {}
+        }
+        if counted && in_step && state.idle < self.policy.blind_after {
+            state.step.ticks = state.step.ticks.saturating_add(1);
+        }
+        state.rollback = self.decide(state, tick.outcomes);
+    }
+
+    /// End of the last folded tick, in milliseconds since the epoch.
+    pub fn ended(&self, state: &State) -> i64 {
+        state.began_ms.saturating_add(self.policy.tick_ms.saturating_mul(i64::from(state.ticks)))
+    }
+
+    fn compare(&self, metric: &mut MetricState, rules: &MetricRules, shares: &Shares, strict: &Shares) {
+        let tempered = |ln_ratio: f64| ln_ratio * rules.tempering;
+        let starts = metric.started < self.policy.horizon_ticks;
+        if let (Some(weights), Some(test)) = (&mut metric.relative, &rules.relative) {
+            let start = starts.then_some(self.relative_start);
+            evidence::step(weights, start, &test.ln_ratios(shares).map(tempered));
+        }
+        if let (Some(state), Some(ln_limit)) = (&mut metric.advance, rules.ln_limit) {
+            state.now = Nats::floor(state.now.get() + tempered(ln_noninferior(strict, ln_limit)));
+            state.best = state.best.max(state.now);
+        }
+        if let (Some(weights), Some(test)) = (&mut metric.absolute, &rules.absolute) {
+            let start = starts.then_some(self.absolute_start);
+            evidence::step(weights, start, &test.ln_own(shares).map(tempered));
+        }
+        metric.tally.add(shares);
+        count(metric, shares.candidate);
+    }
+
+    fn alone(&self, metric: &mut MetricState, rules: &MetricRules, candidate: ArmCount) {
+        if let (Some(weights), Some(test)) = (&mut metric.absolute, &rules.absolute) {
+            let start = (metric.started < self.policy.horizon_ticks).then_some(self.absolute_start);
+            let ln_ratios = test.ln_ratios(candidate).map(|ln_ratio| ln_ratio * rules.tempering);
+            evidence::step(weights, start, &ln_ratios);
+        }
+        count(metric, candidate);
+    }
+
+    /// Whether the weighted mean of all tests, or a plain threshold, rolls back now.
+    fn decide(&self, state: &State, outcomes: &[Outcome]) -> Option<Rollback> {
+        let rollback = |metric: &MetricState, rules: &MetricRules, test| Rollback {
+            metric: metric.name.clone(),
+            test,
+            at_ms: self.ended(state),
+            estimate: metric.tally.estimate(1.0 / rules.tempering),
+        };
+        let (mut all, mut most) = (0.0, None::<(f64, &MetricState, &MetricRules, TestName)>);
+        for ((metric, rules), outcome) in state.metrics.iter().zip(&self.metrics).zip(outcomes) {
+            if breaches(rules.rule, outcome) {
+                return Some(rollback(metric, rules, TestName::Plain));
+            }
+            let unspent = self.policy.unspent(metric.started);
+            let relative = metric.relative.as_ref().map(|weights| evidence::value(weights, unspent));
+            let absolute = metric.absolute.as_ref().map(|weights| evidence::value(weights, unspent));
+            let mean = self.mean_value(metric, rules);
+            let pairs = metric.pairs.map(|pairs| libm::exp((pairs.ln_worse() * rules.tempering).min(700.0)));
+            for (value, test) in [
+                (relative, TestName::Relative),
+                (absolute, TestName::Absolute),
+                (mean, TestName::Mean),
+                (pairs, TestName::Paired),
+            ] {
+                let Some(value) = value else { continue };
+                all += self.weight * value;
+                if most.is_none_or(|(highest, ..)| value > highest) {
+                    most = Some((value, metric, rules, test));
+                }
+            }
+        }
+        let (_, metric, rules, test) = most.filter(|_| all >= self.threshold)?;
+        Some(rollback(metric, rules, test))
+    }
+
+    fn mean_value(&self, metric: &MetricState, rules: &MetricRules) -> Option<f64> {
+        match (rules.rule, &metric.mean) {
+            (Rule::Mean { margin, tuned_ticks, .. }, Some(state)) => {
+                Some(state.value(margin, tuned_ticks, self.weight / self.threshold))
+            }
+            (Rule::Mean { .. } | Rule::Share { .. } | Rule::Paired | Rule::Plain { .. }, _) => None,
+        }
+    }
+}
+
+fn count(metric: &mut MetricState, candidate: ArmCount) {
+    metric.started = metric.started.saturating_add(1);
+    metric.blind = 0;
+    metric.step_requests = metric.step_requests.saturating_add(candidate.requests);
+}
+
+fn enter(state: &mut State, index: u32) {
+    state.step = StepState { index, ticks: 0 };
+    for metric in &mut state.metrics {
+        metric.step_requests = 0;
+        if let Some(advance) = &mut metric.advance {
+            *advance = AdvanceState::NONE;
+        }
+    }
+}
+
+fn miss(metric: &mut MetricState, why: Missing) {
+    match why {
+        Missing::Invalid => {
+            metric.invalid = metric.invalid.saturating_add(1);
+            metric.blind = metric.blind.saturating_add(1);
+        }
+        Missing::NoSeries | Missing::Gap | Missing::NoBucket => {
+            metric.blind = metric.blind.saturating_add(1);
+        }
+        // Left out on purpose.
+        Missing::WeightChanged | Missing::WarmingUp => {}
+    }
+}
+
+fn differ(metric: &mut MetricState, rules: &MetricRules, candidate: ArmSum, stable: ArmSum) {
+    let sign = match rules.rule {
+        Rule::Mean { better: Better::Higher, .. } => -1.0,
+        Rule::Mean { better: Better::Lower, .. } | Rule::Share { .. } | Rule::Paired | Rule::Plain { .. } => {
+            1.0
+        }
+    };
+    if let Some(state) = &mut metric.mean {
+        state.add(candidate, stable, sign);
+    }
+    count(metric, ArmCount { requests: candidate.count, bad: 0 });
+}
+
+fn pair(metric: &mut MetricState, rules: &MetricRules, pairs: Pairs) {
+    if let Some(state) = &mut metric.pairs {
+        state.add(pairs);
+    }
+    if let (Some(state), Some(ln_limit)) = (&mut metric.advance, rules.ln_limit) {
+        let said = pairs.ln_noninferior(libm::exp(ln_limit)) * rules.tempering;
+        state.now = Nats::floor(state.now.get() + said);
+        state.best = state.best.max(state.now);
+    }
+    count(metric, ArmCount { requests: pairs.lost.saturating_add(pairs.won), bad: pairs.lost });
+}
+
+/// Whether a plain threshold is crossed in this tick.
+fn breaches(rule: Rule, outcome: &Outcome) -> bool {
+    let max = match rule {
+        Rule::Plain { max } => max,
+        Rule::Share { .. } | Rule::Mean { .. } | Rule::Paired => return false,
+    };
+    let arm = match outcome {
+        Outcome::Both { shares, .. } => shares.candidate,
+        Outcome::Alone(candidate) => *candidate,
+        Outcome::Means { .. } | Outcome::Pairs(_) | Outcome::Missing(_) => return false,
+    };
+    arm.requests > 0 && arm.bad as f64 > max * arm.requests as f64
+}

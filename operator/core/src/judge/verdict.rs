@@ -1,0 +1,149 @@
+//! Verdicts: what the state and the step say now.
+//!
+//! Called at the end of each [`super::Judge::fold`]. A rollback is for good; everything else is asked again.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    estimate::Estimate,
+    policy::{Advance, Inconclusive},
+    rules::Judge,
+    state::{MetricState, SCHEMA, State},
+    tick::Step,
+};
+
+/// What the controller should do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Take the candidate out of traffic.
+    Rollback(Rollback),
+    /// End the step.
+    Advance,
+    /// Wait, and tell why; the step's clock stands still unless the reason is [`Hold::Inconclusive`].
+    Hold(Hold),
+    /// Wait: the step takes its time.
+    Progressing,
+}
+
+/// Why a candidate was rolled back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollback {
+    /// The metric that said most.
+    pub metric: String,
+    /// Its test that said most.
+    pub test: TestName,
+    /// End of the tick that decided, in milliseconds since the epoch.
+    pub at_ms: i64,
+    /// How many times worse than stable the candidate is, as far as it can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<Estimate>,
+}
+
+/// A test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum TestName {
+    /// Against stable.
+    Relative,
+    /// Against a threshold.
+    Absolute,
+    /// Of means.
+    Mean,
+    /// Of pairs in shadow.
+    Paired,
+    /// Against a threshold, without evidence.
+    Plain,
+    /// The step reached its longest duration.
+    Duration,
+}
+
+/// Why nothing can be said.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Hold {
+    /// The state was written by another version of Anneal.
+    UnknownSchema(u32),
+    /// The state belongs to a policy with other metrics.
+    AnotherPolicy,
+    /// This metric has no usable data.
+    NoData {
+        /// Which.
+        metric: String,
+    },
+    /// The candidate gets no requests.
+    NoTraffic,
+    /// The candidate gets another share of requests than it should.
+    TrafficSplitMismatch {
+        /// What it should get, from 0 to 1.
+        wanted: f64,
+        /// What it gets, from 0 to 1.
+        share: f64,
+    },
+    /// The step reached its longest duration.
+    Inconclusive,
+}
+
+impl Judge {
+    /// What `state` says about `step`, in which it is.
+    pub fn verdict(&self, state: &State, step: &Step) -> Verdict {
+        if state.schema != SCHEMA {
+            return Verdict::Hold(Hold::UnknownSchema(state.schema));
+        }
+        if !self.fits(state) {
+            return Verdict::Hold(Hold::AnotherPolicy);
+        }
+        if let Some(rollback) = &state.rollback {
+            return Verdict::Rollback(rollback.clone());
+        }
+        if let Some(hold) = self.hold(state) {
+            return Verdict::Hold(hold);
+        }
+        if state.step.index != step.index {
+            return Verdict::Progressing;
+        }
+        let age = i64::from(state.step.ticks).saturating_mul(self.policy.tick_ms);
+        let sampled = state.metrics.iter().all(|metric| metric.step_requests >= step.min_requests);
+        if age >= step.min_ms && sampled && self.may_end(state, step, age) {
+            return Verdict::Advance;
+        }
+        if step.max_ms.is_none_or(|max| age < max) {
+            return Verdict::Progressing;
+        }
+        match self.policy.inconclusive {
+            Inconclusive::Hold => Verdict::Hold(Hold::Inconclusive),
+            Inconclusive::Advance if sampled => Verdict::Advance,
+            Inconclusive::Advance => Verdict::Hold(Hold::Inconclusive),
+            Inconclusive::Rollback => Verdict::Rollback(Rollback {
+                metric: String::new(),
+                test: TestName::Duration,
+                at_ms: self.ended(state),
+                estimate: None,
+            }),
+        }
+    }
+
+    fn hold(&self, state: &State) -> Option<Hold> {
+        let blind = |metric: &&MetricState| metric.blind >= self.policy.blind_after;
+        if let Some(metric) = state.metrics.iter().find(blind) {
+            return Some(Hold::NoData { metric: metric.name.clone() });
+        }
+        if state.idle >= self.policy.blind_after {
+            return Some(Hold::NoTraffic);
+        }
+        let share = state.split.mismatch(self.policy.split_design_effect)?;
+        Some(Hold::TrafficSplitMismatch { wanted: state.split.weight(), share })
+    }
+
+    fn may_end(&self, state: &State, step: &Step, age: i64) -> bool {
+        match self.policy.advance {
+            Advance::Interval => age >= step.interval_ms,
+            Advance::Evidence(_) => state.metrics.iter().all(|metric| {
+                // What cannot be compared with stable has its interval.
+                metric.advance.map_or(age >= step.interval_ms, |advance| {
+                    advance.best.get() >= -libm::log(self.policy.beta)
+                })
+            }),
+        }
+    }
+}
