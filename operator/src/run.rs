@@ -356,12 +356,9 @@ async fn drive(
 }
 
 fn gone_for_good(machine: Machine, object: &ObjectRef<DynamicObject>, metrics: &Metrics) {
-    match machine {
-        Machine::ModelRollout => {
-            metrics.rollouts.forget(object.namespace.as_deref().unwrap_or_default(), &object.name);
-        }
-        // Nothing was kept of it.
-        Machine::RetrainJob => {}
+    // Nothing was kept of a run.
+    if machine == Machine::ModelRollout {
+        metrics.rollouts.forget(object.namespace.as_deref().unwrap_or_default(), &object.name);
     }
 }
 
