@@ -23,9 +23,6 @@ pub const LABEL_VERSION: &str = "anneal.dev/version";
 /// On a ModelVersion: who approves it, in one line. Needed for a version that had no baseline.
 pub const ANNOTATION_APPROVED_BY: &str = "anneal.dev/approved-by";
 
-/// On a ModelRollout: selectors of alerts that take its candidate out of traffic, one a line, such as
-/// `alertname="HighErrors",severity=~"page|critical"`.
-pub const ANNOTATION_ABORT_ON_ALERTS: &str = "anneal.dev/abort-on-alerts";
 /// On a Secret: the one server that the operator may show it to, as scheme, host and port.
 pub const ANNOTATION_SERVER: &str = "anneal.dev/server";
 

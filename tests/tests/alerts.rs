@@ -101,7 +101,8 @@ impl Drop for Site {
 fn rollout(name: &str, selector: &str) -> Value {
     let mut object = serde_json::to_value(cases::rollout(cases::moving("Canary", 20)).unwrap()).unwrap();
     object["metadata"]["name"] = name.into();
-    object["metadata"]["annotations"] = json!({names::ANNOTATION_ABORT_ON_ALERTS: selector});
+    object["metadata"]["annotations"] = json!({});
+    object["spec"]["strategy"]["abortOnAlerts"] = json!([selector]);
     object
 }
 
@@ -198,7 +199,7 @@ async fn a_rollout_that_changed_is_read_again_and_one_that_cannot_be_written_sto
 async fn a_rollout_that_cannot_be_read_stops_no_other() {
     let mut objects = three();
     objects[0]["spec"] = json!({"model": 7});
-    objects[1]["metadata"]["annotations"][names::ANNOTATION_ABORT_ON_ALERTS] = "severity=page".into();
+    objects[1]["spec"]["strategy"]["abortOnAlerts"] = json!(["severity=page"]);
     let site = Site::new(objects).await;
     assert_eq!(site.send("Bearer right", message("firing", "HighErrors")).await.0, StatusCode::OK);
     assert_eq!(site.aborts(), [Value::Null, Value::Null, json!(WHY)]);

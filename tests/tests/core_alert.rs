@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use anneal_core::alert::{self, Alert, AlertStatus};
 use anneal_crds::{ModelRollout, names};
-use anneal_tests::cases;
+use anneal_tests::cases::{self, RolloutCase};
 use jiff::SignedDuration;
 use serde_json::Value;
 
@@ -21,9 +21,9 @@ fn alert(name: &str, seconds: i64) -> Alert {
 }
 
 /// A rollout in a status, with selectors.
-fn rollout(status: Value, selectors: &str) -> ModelRollout {
+fn rollout(status: Value, selectors: &[&str]) -> ModelRollout {
     let mut rollout = cases::rollout(status).unwrap();
-    annotate(&mut rollout, names::ANNOTATION_ABORT_ON_ALERTS, selectors);
+    rollout.spec.strategy.abort_on_alerts = selectors.iter().map(|&text| text.to_owned()).collect();
     rollout
 }
 
@@ -35,7 +35,7 @@ fn abort(rollout: &ModelRollout, alerts: &[Alert]) -> Option<String> {
     alert::abort(rollout, &alert::selectors(rollout).unwrap(), alerts)
 }
 
-const SELECTORS: &str = "alertname=\"HighErrors\"\n\n  alertname=~\"Slow.*\"";
+const SELECTORS: &[&str] = &["alertname=\"HighErrors\"", " alertname=~\"Slow.*\""];
 
 #[test]
 fn only_alerts_that_began_while_the_version_was_on_trial_count() {
@@ -93,10 +93,14 @@ fn what_is_written_is_not_written_again_and_says_nothing_of_another_version() {
 }
 
 #[test]
-fn a_rollout_without_selectors_fears_no_alert_and_a_wrong_one_is_an_error() {
-    assert_eq!(abort(&rollout(cases::moving("Canary", 20), " \n"), &[alert("HighErrors", 10)]), None);
-    let wrong = rollout(cases::moving("Canary", 20), "alertname=\"HighErrors\"\nseverity=page");
-    assert!(alert::selectors(&wrong).is_err());
-    let many = rollout(cases::moving("Canary", 20), &"alertname=\"HighErrors\"\n".repeat(17));
-    assert!(alert::selectors(&many).is_err(), "none is left out in silence");
+fn a_rollout_without_selectors_fears_no_alert_and_a_wrong_one_is_told() {
+    let without = rollout(cases::moving("Canary", 20), &[]);
+    assert_eq!(abort(&without, &[alert("HighErrors", 10)]), None);
+    let wrong = rollout(cases::moving("Canary", 20), &["alertname=\"HighErrors\"", "severity=page"]);
+    assert!(alert::selectors(&wrong).is_err(), "none is left out in silence");
+    let mut case = RolloutCase::new(cases::moving("Canary", 20)).unwrap();
+    case.rollout.spec.strategy.abort_on_alerts = wrong.spec.strategy.abort_on_alerts;
+    let conditions = case.plan().status.conditions;
+    let told = conditions.iter().find(|condition| condition.type_ == "InvalidCommand").unwrap();
+    assert!(told.message.contains("severity=page"), "{}", told.message);
 }

@@ -64,9 +64,32 @@ fn rollouts() -> Vec<Told> {
     let few = || canary(|case| case.read = Read::Errors(0.0, 3.0));
     let mut changed = planned(&few());
     changed["metadata"]["generation"] = 2.into();
-    let mut paused = planned(&few());
-    let condition = |type_: &str, status: &str| json!({"type": type_, "status": status, "reason": "Paused", "message": "A person paused it.", "lastTransitionTime": cases::ago(1), "observedGeneration": 1});
-    paused["status"]["conditions"].as_array_mut().unwrap().push(condition("Paused", "True"));
+    let paused = planned(&canary(|case| {
+        case.read = Read::Errors(0.0, 3.0);
+        case.rollout.spec.paused = true;
+    }));
+    let baking = || {
+        let mut status = healthy();
+        status["phase"] = "Baking".into();
+        status["previous"] = cases::reference(7);
+        status["stepStartedAt"] = cases::ago(60).into();
+        status
+    };
+    let baked = |case: &mut RolloutCase| {
+        let bake = json!({"duration": "14d", "rollbackTriggers": ["error_rate"]});
+        case.rollout.spec.strategy.bake = Some(serde_json::from_value(bake).unwrap());
+        case.versions.truncate(1);
+    };
+    let back = json!({"targetVersion": "v20261121.1", "reason": "complaints"});
+    let back = move |case: &mut RolloutCase| {
+        case.rollout.spec.rollback = Some(serde_json::from_value(back.clone()).unwrap());
+    };
+    let returning = || {
+        let mut status = healthy();
+        status["stable"] = cases::reference(2);
+        status["history"] = json!([cases::reference(1)]);
+        status
+    };
     vec![
         told(
             "nothing to serve",
@@ -112,6 +135,17 @@ fn rollouts() -> Vec<Told> {
             "Failed",
         ),
         told("a person paused it", paused, "Suspended", "InProgress"),
+        told("watched after its last step", settled(rollout(baking(), baked)), "Healthy", "Current"),
+        told("on its way back by hand", planned(&rollout(returning(), &back)), "Progressing", "InProgress"),
+        told(
+            "back by hand",
+            settled(canary(|case| {
+                let target = json!({"targetVersion": "v20261121.1", "reason": "complaints"});
+                case.rollout.spec.rollback = Some(serde_json::from_value(target).unwrap());
+            })),
+            "Healthy",
+            "Current",
+        ),
         told("just promoted", planned(&rollout(moving("Canary", 100), |_| {})), "Progressing", "InProgress"),
         told("serving", settled(rollout(healthy(), |case| case.versions.truncate(1))), "Healthy", "Current"),
         told("just rolled back", planned(&breach()), "Degraded", "InProgress"),
@@ -253,7 +287,9 @@ fn argo_cd_sees_what_happens() {
         assert!(!message.is_empty(), "{what}");
         phases.insert(format!("{} {}", object["kind"], object["status"]["phase"]));
     }
-    for phase in ["Pending", "Preparing", "Shadow", "Canary", "Healthy", "RolledBack"] {
+    for phase in
+        ["Pending", "Preparing", "Shadow", "Canary", "Baking", "RollingBack", "Healthy", "RolledBack"]
+    {
         assert!(phases.contains(&format!("\"ModelRollout\" \"{phase}\"")), "{phase} has no case");
     }
     for phase in ["Pending", "Training", "Registering", "Succeeded", "Rejected", "Failed"] {

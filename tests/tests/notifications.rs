@@ -103,8 +103,7 @@ fn rollout(now: Timestamp) -> Value {
     let mut status = cases::moving("Canary", 20);
     status["stepStartedAt"] = (now - SignedDuration::from_secs(60)).to_string().into();
     let mut rollout = serde_json::to_value(cases::rollout(status).unwrap()).unwrap();
-    rollout["metadata"]["annotations"] =
-        json!({names::ANNOTATION_ABORT_ON_ALERTS: r#"alertname="CheckoutErrors",shop="main""#});
+    rollout["spec"]["strategy"]["abortOnAlerts"] = json!([r#"alertname="CheckoutErrors",shop="main""#]);
     rollout
 }
 

@@ -22,6 +22,11 @@ pub struct Strategy {
     /// Names of metrics. A step needs a fresh passing reading of each, and one breach in shadow or canary rolls back.
     #[schemars(length(min = 1, max = 16), inner(length(max = 63)))]
     pub rollback_triggers: Vec<String>,
+    /// Alerts of Alertmanager that take the version on trial out of traffic, such as
+    /// `alertname="HighErrors",severity=~"page|critical"`: all matchers of one entry must hold, and any entry will do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 1024)))]
+    pub abort_on_alerts: Vec<String>,
     /// How many versions that were stable before can be gone back to at once. Default 3.
     #[serde(default = "default_rollback_window")]
     #[schemars(range(min = 0, max = 10))]

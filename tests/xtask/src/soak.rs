@@ -24,6 +24,9 @@ pub(crate) struct Selection {
     /// Simulated worlds
     #[arg(long, default_value_t = 100_000)]
     seeds: u32,
+    /// Answers of a Prometheus that is not one
+    #[arg(long, default_value_t = 1_000_000)]
+    bodies: u32,
     /// Which part of the mutants, such as 3/40; all if left out
     #[arg(long)]
     shard: Option<String>,
@@ -37,6 +40,8 @@ pub(crate) struct Selection {
 enum Part {
     /// Seeded worlds with every law
     Worlds,
+    /// Bodies that no Prometheus should send, and no pass on data that is not fresh and finite
+    Bodies,
     /// Every decision of the core changed a little: does a test notice?
     Mutants,
     /// The demo, with the operator killed at ten moments
@@ -53,6 +58,10 @@ pub(crate) fn run(context: &Context, selection: &Selection) -> Result<()> {
     if chosen(Part::Worlds) {
         worlds(context, &cargo, selection.seeds)?;
         line.push(format!("\"seeds\":{}", selection.seeds));
+    }
+    if chosen(Part::Bodies) {
+        bodies(context, &cargo, selection.bodies)?;
+        line.push(format!("\"bodies\":{}", selection.bodies));
     }
     if chosen(Part::Mutants) {
         let [caught, missed, unviable] = mutants(context, &cargo, selection.shard.as_deref())?;
@@ -81,6 +90,12 @@ fn worlds(context: &Context, cargo: &Cargo, seeds: u32) -> Result<()> {
     ];
     let command = cargo.command(&args).env("SEEDS", seeds.to_string());
     test::count(context, &format!("Play {seeds} worlds"), &command)
+}
+
+fn bodies(context: &Context, cargo: &Cargo, count: u32) -> Result<()> {
+    let args = ["test", "--locked", "--package", "anneal-tests", "--test", "prometheus_bodies"];
+    let command = cargo.command(&args).env("PROMETHEUS_BODIES", count.to_string());
+    test::count(context, &format!("Read {count} bodies"), &command)
 }
 
 /// How many mutants were caught, missed, and could not be built.

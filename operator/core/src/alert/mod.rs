@@ -1,4 +1,4 @@
-//! Alerts of Alertmanager, and which candidates they take out of traffic.
+//! Alerts of Alertmanager, and which versions they take out of traffic.
 //!
 //! Called by the shell's receiver of alerts. Everything here is total and bounded: a body, a selector and an expression
 //! come from elsewhere. An alert that may have begun before the candidate answered a request is never held against it.
@@ -17,8 +17,6 @@ use crate::rollout::on_trial;
 
 /// Most alerts of one message.
 pub const MAX_ALERTS: usize = 1000;
-/// Most selectors of a rollout.
-const MAX_SELECTORS: usize = 16;
 /// Longest name of an alert that is repeated, in bytes.
 const MAX_NAME: usize = 200;
 
@@ -82,16 +80,9 @@ pub fn alerts(message: &[u8]) -> Result<Vec<Alert>, MessageError> {
     Ok(alerts)
 }
 
-/// The selectors that a rollout declares, one a line; any of them may match.
+/// The selectors that a rollout declares; any of them may match.
 pub fn selectors(rollout: &ModelRollout) -> Result<Vec<Selector>, SelectorError> {
-    let annotations = rollout.metadata.annotations.as_ref();
-    let declared = annotations.and_then(|all| all.get(names::ANNOTATION_ABORT_ON_ALERTS));
-    let declared = declared.map_or("", String::as_str);
-    let lines: Vec<&str> = declared.lines().filter(|line| !line.trim().is_empty()).collect();
-    if lines.len() > MAX_SELECTORS {
-        return Err(SelectorError::new(declared, "there are more than 16"));
-    }
-    lines.into_iter().map(Selector::from_str).collect()
+    rollout.spec.strategy.abort_on_alerts.iter().map(|text| Selector::from_str(text)).collect()
 }
 
 /// What to write into [`names::ANNOTATION_ABORT`] of `rollout`, if one of the alerts takes its candidate out of traffic:

@@ -14,7 +14,7 @@ use super::{
     select::Obstacle,
     transition::Fate,
 };
-use crate::{condition::Truth, plan::Severity};
+use crate::{alert, condition::Truth, plan::Severity};
 
 const PAUSED: &str = "Paused";
 const INVALID_COMMAND: &str = "InvalidCommand";
@@ -43,6 +43,9 @@ impl Draft<'_> {
             command::promote(self.rollout).and_then(Result::err),
             contradiction,
             unknown_target,
+            alert::selectors(self.rollout)
+                .err()
+                .map(|error| format!("spec.strategy.abortOnAlerts: {error}.")),
         ];
         let wrong: Vec<String> = wrong.into_iter().flatten().collect();
         let said = (!wrong.is_empty()).then(|| wrong.join(" "));

@@ -113,7 +113,14 @@ mod tests {
     use super::*;
 
     fn strategy(progression: Progression) -> Strategy {
-        Strategy { shadow: None, progression, bake: None, rollback_triggers: vec![], rollback_window: 3 }
+        Strategy {
+            shadow: None,
+            progression,
+            bake: None,
+            rollback_triggers: vec![],
+            abort_on_alerts: vec![],
+            rollback_window: 3,
+        }
     }
 
     fn canary(initial: i32, increment: i32, max: i32) -> Strategy {

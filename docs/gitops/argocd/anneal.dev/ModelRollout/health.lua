@@ -29,7 +29,7 @@ if stalled ~= nil then
 end
 
 local rolledBack = condition("RolledBack")
-if rolledBack ~= nil and rolledBack.reason ~= "CandidateWithdrawn" then
+if rolledBack ~= nil and rolledBack.reason ~= "CandidateWithdrawn" and rolledBack.reason ~= "RolledBackByHand" then
   return health("Degraded", rolledBack)
 end
 
