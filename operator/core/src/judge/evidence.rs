@@ -60,7 +60,7 @@ pub(super) fn step<const K: usize>(weights: &mut [Nats; K], ln_start: f64, ln_ra
 
 /// The share of planned ticks in the weight of all start times. The rest is for later ones, so that a rollout that takes
 /// longer than planned still finds what breaks, only not as fast.
-const PLANNED: f64 = 0.9;
+const PLANNED: f64 = 0.98;
 
 /// The start weight left after `started` ticks of which `planned` were planned, from 1 down to 0.
 pub(super) fn unspent(started: u32, planned: u32) -> f64 {
