@@ -111,7 +111,7 @@ impl Report {
     /// Prints a section's head.
     pub fn section(&self, section: Section, out: &mut impl Write) -> anyhow::Result<()> {
         let what = match section {
-            Section::Healthy => "healthy candidates: rolled back (threshold: twice the normal rate)",
+            Section::Healthy => "healthy candidates: rolled back",
             Section::Thresholds => "healthy candidates: rolled back (threshold: 1 %)",
             Section::Delays => "worse candidates: hours, median/90th percentile (rolled back at all)",
             Section::Outage => {
