@@ -15,7 +15,7 @@ use super::{
 /// A part of the bench.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Section {
-    /// Healthy candidates in any weather: how often they are rolled back.
+    /// Healthy candidates in any weather, with a threshold of twice their normal rate: how often they are rolled back.
     Healthy,
     /// Healthy candidates against a threshold of 1 %, test by test.
     Thresholds,

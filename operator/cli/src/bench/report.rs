@@ -26,7 +26,7 @@ pub struct Figure {
     section: String,
     cell: String,
     contender: &'static str,
-    /// Share of rollouts in which it decided.
+    /// Share of rollouts in which it rolled back, or advanced where that is what is asked.
     pub decided: f64,
     /// Share of rollouts that were decided before the candidate became worse.
     pub early: f64,
@@ -50,9 +50,12 @@ impl Figure {
     ) -> Self {
         let from = cell.world.defect.map_or(0, |defect| defect.from);
         let count = decisions.len() as f64;
-        let early = decisions.iter().flatten().filter(|decision| decision.tick <= from).count() as f64;
-        let mut ticks: Vec<u32> =
-            decisions.iter().flatten().filter(|d| d.tick > from).map(|d| d.tick - from).collect();
+        // A candidate at the limit may be rolled back too, which is no advance.
+        let rollback = section != Section::Noninferiority;
+        let decisions: Vec<&Decision> =
+            decisions.iter().flatten().filter(|decision| decision.rollback == rollback).collect();
+        let early = decisions.iter().filter(|decision| decision.tick <= from).count() as f64;
+        let mut ticks: Vec<u32> = decisions.iter().filter(|d| d.tick > from).map(|d| d.tick - from).collect();
         ticks.sort_unstable();
         // A rollout that was never decided took longer than any that was.
         let at = |share: f64| {
@@ -63,11 +66,11 @@ impl Figure {
             section: format!("{section:?}").to_lowercase(),
             cell: cell.name.clone(),
             contender,
-            decided: decisions.iter().flatten().count() as f64 / count,
+            decided: decisions.len() as f64 / count,
             early: early / count,
             median_hours: at(0.5),
             p90_hours: at(0.9),
-            bad_before: decisions.iter().flatten().map(|decision| decision.bad_before).max().unwrap_or(0),
+            bad_before: decisions.iter().map(|decision| decision.bad_before).max().unwrap_or(0),
         }
     }
 
@@ -108,7 +111,7 @@ impl Report {
     /// Prints a section's head.
     pub fn section(&self, section: Section, out: &mut impl Write) -> anyhow::Result<()> {
         let what = match section {
-            Section::Healthy => "healthy candidates: rolled back (threshold: twice the normal rate)",
+            Section::Healthy => "healthy candidates: rolled back",
             Section::Thresholds => "healthy candidates: rolled back (threshold: 1 %)",
             Section::Delays => "worse candidates: hours, median/90th percentile (rolled back at all)",
             Section::Outage => {

@@ -51,15 +51,37 @@ pub(super) fn log_add(a: f64, b: f64) -> f64 {
     if high - low > 36.0 { high } else { high + libm::log1p(libm::exp(low - high)) }
 }
 
-/// One tick: alternatives gain their share of `ln_start`, if any is left, and what the tick says about each.
-pub(super) fn step<const K: usize>(weights: &mut [Nats; K], ln_start: Option<f64>, ln_ratios: &[f64; K]) {
+/// One tick: each alternative gains e^`ln_start`, and what the tick says about it.
+pub(super) fn step<const K: usize>(weights: &mut [Nats; K], ln_start: f64, ln_ratios: &[f64; K]) {
     for (weight, ln_ratio) in weights.iter_mut().zip(ln_ratios) {
-        let mixed = match ln_start {
-            Some(start) => log_add(weight.get(), start),
-            None => weight.get(),
-        };
-        *weight = Nats::floor(mixed + ln_ratio);
+        *weight = Nats::floor(log_add(weight.get(), ln_start) + ln_ratio);
     }
+}
+
+/// The share of planned ticks in the weight of all start times. The rest is for later ones, so that a rollout that takes
+/// longer than planned still finds what breaks, only not as fast.
+const PLANNED: f64 = 0.98;
+
+/// The start weight left after `started` ticks of which `planned` were planned, from 1 down to 0.
+pub(super) fn unspent(started: u32, planned: u32) -> f64 {
+    let (started, planned) = (f64::from(started), f64::from(planned));
+    if started <= planned {
+        1.0 - PLANNED * started / planned
+    } else {
+        (1.0 - PLANNED) * libm::log1p(planned) / libm::log1p(started)
+    }
+}
+
+/// ln of the weight of starting in the tick after `started` ones: what is left before it, less what is left after it.
+pub(super) fn ln_start(started: u32, planned: u32) -> f64 {
+    let (before, horizon) = (f64::from(started), f64::from(planned));
+    let weight = if started < planned {
+        PLANNED / horizon
+    } else {
+        let step = libm::log1p(1.0 / (before + 1.0));
+        (1.0 - PLANNED) * libm::log1p(horizon) * step / (libm::log1p(before) * libm::log1p(before + 1.0))
+    };
+    libm::log(weight)
 }
 
 /// The mixture's value: its alternatives and the start weight that is not yet spent, from 0 to 1. May be infinite.
@@ -98,7 +120,7 @@ mod tests {
         let (ratios, starts) = ([[0.3, -0.1], [-0.2, 0.9], [0.4, 0.4]], 10.0_f64);
         let mut weights = empty::<2>();
         for ratio in &ratios {
-            step(&mut weights, Some((0.5 / starts).ln()), ratio);
+            step(&mut weights, (0.5 / starts).ln(), ratio);
         }
         let mut expected = 1.0 - 3.0 / starts;
         for k in 0..2 {
@@ -111,13 +133,25 @@ mod tests {
     }
 
     #[test]
+    fn start_weights_are_what_is_spent_and_never_end() {
+        for planned in [1, 7, 864] {
+            for started in (0..3000).chain([u32::MAX - 1]) {
+                let spent = unspent(started, planned) - unspent(started + 1, planned);
+                assert!((ln_start(started, planned).exp() - spent).abs() < 1e-12, "{started} of {planned}");
+            }
+            assert_eq!(unspent(0, planned), 1.0);
+            assert!(unspent(u32::MAX, planned) > 0.0);
+        }
+    }
+
+    #[test]
     fn overwhelming_evidence_does_not_overflow_the_state() {
         let mut weights = empty::<1>();
         for _ in 0..10 {
-            step(&mut weights, Some(-9.0), &[1e300]);
+            step(&mut weights, -9.0, &[1e300]);
         }
         assert_eq!(value(&weights, 0.0), f64::INFINITY);
-        step(&mut weights, None, &[f64::NAN]);
+        step(&mut weights, -9.0, &[f64::NAN]);
         assert_eq!(weights[0], Nats::NOTHING);
     }
 }

@@ -11,7 +11,7 @@ pub struct Policy {
     pub beta: f64,
     /// Length of a tick in milliseconds.
     pub tick_ms: i64,
-    /// Ticks that the rollout is planned to last. A candidate that breaks after as many is found late.
+    /// Ticks that the rollout is planned to last. A candidate that breaks after as many is found later.
     pub horizon_ticks: u32,
     /// How long a pod's samples are left out after it became ready, in milliseconds.
     pub warmup_ms: i64,

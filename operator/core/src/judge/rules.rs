@@ -3,10 +3,10 @@
 //! Made by the controller at each reconcile; nothing in it depends on data of the rollout.
 
 use super::{
-    absolute::{self, Absolute},
+    absolute::Absolute,
     distribution::{t_quantile, t_tail},
     policy::{Advance, MetricPolicy, PodSpread, Policy, PolicyError, Rule},
-    relative::{self, RATIOS, Relative},
+    relative::{RATIOS, Relative},
     state::State,
 };
 
@@ -18,10 +18,6 @@ pub struct Judge {
     pub(super) threshold: f64,
     /// Of each test in that mean.
     pub(super) weight: f64,
-    /// ln of the weight with which each alternative starts in each tick.
-    pub(super) relative_start: f64,
-    /// The same for the absolute test.
-    pub(super) absolute_start: f64,
     pub(super) metrics: Vec<MetricRules>,
 }
 
@@ -60,15 +56,7 @@ impl Judge {
                 MetricRules::new(metric, policy.advance, allowed.map(|allowed| allowed.tolerance))
             })
             .collect();
-        let start = |alternatives: usize| -libm::log(alternatives as f64 * f64::from(policy.horizon_ticks));
-        Ok(Self {
-            threshold: 1.0 / left,
-            weight: 1.0 / tests.max(1) as f64,
-            relative_start: start(relative::ALTERNATIVES),
-            absolute_start: start(absolute::ALTERNATIVES),
-            metrics,
-            policy,
-        })
+        Ok(Self { threshold: 1.0 / left, weight: 1.0 / tests.max(1) as f64, metrics, policy })
     }
 
     /// The policy that it judges by.

@@ -10,7 +10,7 @@ use super::{
     evidence::{self, Nats},
     means::ArmSum,
     paired::Pairs,
-    policy::{Better, Policy, Rule},
+    policy::{Better, Rule},
     relative::ln_noninferior,
     rules::{Judge, MetricRules},
     state::{AdvanceState, MetricState, State, StepState},
@@ -110,11 +110,9 @@ pub struct Tick<'a> {
     pub outcomes: &'a [Outcome],
 }
 
-impl Policy {
-    fn unspent(&self, started: u32) -> f64 {
-        1.0 - f64::from(started.min(self.horizon_ticks)) / f64::from(self.horizon_ticks)
-    }
-}
+/// ln of the number of alternatives of each test, which share its start weight.
+const LN_RELATIVE: f64 = 1.945_910_149_055_313_2;
+const LN_ABSOLUTE: f64 = 1.791_759_469_228_055;
 
 impl Judge {
     /// Folds the next tick into `state`. After a rollback ticks are counted and not judged.
@@ -176,9 +174,9 @@ impl Judge {
 
     fn compare(&self, metric: &mut MetricState, rules: &MetricRules, shares: &Shares, strict: &Shares) {
         let tempered = |ln_ratio: f64| ln_ratio * rules.tempering;
-        let starts = metric.started < self.policy.horizon_ticks;
+        let start = evidence::ln_start(metric.started, self.policy.horizon_ticks);
         if let (Some(weights), Some(test)) = (&mut metric.relative, &rules.relative) {
-            let start = starts.then_some(self.relative_start);
+            let start = start - LN_RELATIVE;
             evidence::step(weights, start, &test.ln_ratios(shares).map(tempered));
         }
         if let (Some(state), Some(ln_limit)) = (&mut metric.advance, rules.ln_limit) {
@@ -186,7 +184,7 @@ impl Judge {
             state.best = state.best.max(state.now);
         }
         if let (Some(weights), Some(test)) = (&mut metric.absolute, &rules.absolute) {
-            let start = starts.then_some(self.absolute_start);
+            let start = start - LN_ABSOLUTE;
             evidence::step(weights, start, &test.ln_own(shares).map(tempered));
         }
         metric.tally.add(shares);
@@ -195,7 +193,7 @@ impl Judge {
 
     fn alone(&self, metric: &mut MetricState, rules: &MetricRules, candidate: ArmCount) {
         if let (Some(weights), Some(test)) = (&mut metric.absolute, &rules.absolute) {
-            let start = (metric.started < self.policy.horizon_ticks).then_some(self.absolute_start);
+            let start = evidence::ln_start(metric.started, self.policy.horizon_ticks) - LN_ABSOLUTE;
             let ln_ratios = test.ln_ratios(candidate).map(|ln_ratio| ln_ratio * rules.tempering);
             evidence::step(weights, start, &ln_ratios);
         }
@@ -215,7 +213,7 @@ impl Judge {
             if breaches(rules.rule, outcome) {
                 return Some(rollback(metric, rules, TestName::Plain));
             }
-            let unspent = self.policy.unspent(metric.started);
+            let unspent = evidence::unspent(metric.started, self.policy.horizon_ticks);
             let relative = metric.relative.as_ref().map(|weights| evidence::value(weights, unspent));
             let absolute = metric.absolute.as_ref().map(|weights| evidence::value(weights, unspent));
             let mean = self.mean_value(metric, rules);
@@ -314,4 +312,16 @@ fn breaches(rule: Rule, outcome: &Outcome) -> bool {
         Outcome::Means { .. } | Outcome::Pairs(_) | Outcome::Missing(_) => return false,
     };
     arm.requests > 0 && arm.bad as f64 > max * arm.requests as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::{absolute, relative};
+
+    #[test]
+    fn start_weight_is_shared_by_all_alternatives() {
+        assert_eq!(LN_RELATIVE, (relative::ALTERNATIVES as f64).ln());
+        assert_eq!(LN_ABSOLUTE, (absolute::ALTERNATIVES as f64).ln());
+    }
 }

@@ -123,6 +123,12 @@ impl Judge {
         }
     }
 
+    /// Metrics that were judged for longer than the policy planned. What breaks from now on is found later than planned.
+    pub fn overdue<'a>(&'a self, state: &'a State) -> impl Iterator<Item = &'a str> {
+        let planned = self.policy.horizon_ticks;
+        state.metrics.iter().filter(move |metric| metric.started > planned).map(|metric| metric.name.as_str())
+    }
+
     fn hold(&self, state: &State) -> Option<Hold> {
         let blind = |metric: &&MetricState| metric.blind >= self.policy.blind_after;
         if let Some(metric) = state.metrics.iter().find(blind) {
@@ -147,3 +153,6 @@ impl Judge {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
