@@ -150,9 +150,13 @@ fn default_rollback_window() -> u32 {
     3
 }
 
-/// A weight that is one: 0 is no step.
+/// A weight that is one: 0 is no step. A minimum of 0.1 would not say so: the API server compares whole numbers with a
+/// minimum without its decimals.
 fn positive_weight(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
     let mut schema = Weight::json_schema(generator);
-    schema.insert("minimum".into(), 0.1.into());
+    let rule = serde_json::json!({"rule": "self > 0.0", "message": "the weight of a step must be above 0"});
+    if let Some(rules) = schema.get_mut("x-kubernetes-validations").and_then(|rules| rules.as_array_mut()) {
+        rules.push(rule);
+    }
     schema
 }

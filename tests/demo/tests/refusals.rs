@@ -137,7 +137,7 @@ fn a_wrong_object_is_refused_with_field_and_reason() {
         ),
         (with(rollout(), "/spec/candidate", json!({"version": "latest"})), "spec.candidate.version"),
         (steps(json!([])), "spec.strategy.steps"),
-        (steps(json!([{"weight": 0, "duration": "1h"}])), "spec.strategy.steps[0].weight"),
+        (steps(json!([{"weight": 0, "duration": "1h"}])), "the weight of a step must be above 0"),
         (steps(json!([{"weight": 0.25, "duration": "1h"}])), "a weight has at most one decimal"),
         (steps(json!([{"weight": 100.1, "duration": "1h"}])), "spec.strategy.steps[0].weight"),
         (
