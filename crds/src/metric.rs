@@ -88,10 +88,64 @@ pub struct Judge {
     /// candidate is rolled back. Default 10m.
     #[serde(default = "default_max_hold")]
     pub max_hold: Span,
+    /// What becomes of a version on trial while a trigger has no series or no requests. Default: it waits.
+    #[serde(default)]
+    pub on_no_data: OnMissing,
+    /// The same while the newest sample of a trigger is older than `prometheus.staleAfter`. Default: it waits.
+    #[serde(default)]
+    pub on_stale: OnMissing,
+    /// The same while Prometheus does not answer, or answers what is not a finite number. Default: it waits.
+    #[serde(default)]
+    pub on_error: OnMissing,
     /// What becomes of a rollback while the version that should answer instead has no ready pod, and the one that is to
     /// leave has. Default Hold.
     #[serde(default)]
     pub on_stable_unavailable: OnStableUnavailable,
+}
+
+/// What becomes of a version on trial that cannot be judged. Whatever is chosen, it gets no more traffic meanwhile.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.after) || (has(self.action) && self.action == 'Rollback')").message("after needs the action Rollback"))]
+pub struct OnMissing {
+    /// Wait, until `maxHold` is over, or roll back. Default Hold.
+    #[serde(default)]
+    pub action: MissingAction,
+    /// How long it must be so before the rollback, beyond the first `prometheus.staleAfter` of a step. Default: at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Span>,
+}
+
+/// What to do where nothing can be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MissingAction {
+    /// Wait.
+    #[default]
+    Hold,
+    /// Roll back.
+    Rollback,
+}
+
+/// Why a trigger has no reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum MissingClass {
+    /// No series, or no requests.
+    NoData,
+    /// The newest sample is too old.
+    Stale,
+    /// No answer, or one that is not a finite number.
+    Error,
+}
+
+impl MissingClass {
+    /// As status writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoData => "NoData",
+            Self::Stale => "Stale",
+            Self::Error => "Error",
+        }
+    }
 }
 
 /// What becomes of a rollback to a version that nobody could reach.

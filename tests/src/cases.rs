@@ -184,8 +184,13 @@ impl RolloutCase {
 
     /// The plan.
     pub fn plan(&self) -> Plan<ModelRolloutStatus> {
-        let triggers = self.rollout.spec.strategy.rollback_triggers.iter();
-        let answers = triggers.map(|name| (name.clone(), self.read.answer())).collect();
+        self.plan_with(&self.read.answer())
+    }
+
+    /// The plan, with this answer for every trigger.
+    pub fn plan_with(&self, answer: &Answer) -> Plan<ModelRolloutStatus> {
+        let triggers = self.rollout.spec.metrics.iter().map(|metric| &metric.name);
+        let answers = triggers.map(|name| (name.clone(), answer.clone())).collect();
         rollout::plan(&rollout::Snapshot {
             rollout: &self.rollout,
             versions: &self.versions,

@@ -47,7 +47,14 @@ fn every_phase_answers_every_reading() {
         let status = case.plan().status;
         assert_eq!(status.phase, case.rollout.status.clone().unwrap().phase, "{phase} {read:?}");
         assert!(status.holding_since.is_some(), "{phase} {read:?}");
-        assert_eq!(status.verdict.as_deref(), Some("NoData"), "{phase} {read:?}");
+        let class = match read {
+            Read::Nothing => "NoData",
+            Read::Old(_) => "Stale",
+            Read::NotANumber | Read::Silence | Read::Errors(..) => "Error",
+        };
+        assert_eq!(status.verdict.as_deref(), Some(class), "{phase} {read:?}");
+        assert_eq!(status.missing.len(), 1, "{phase} {read:?}");
+        assert_eq!(status.missing[0].class.name(), class, "{phase} {read:?}");
     }
 }
 
@@ -75,7 +82,39 @@ fn a_step_that_cannot_be_judged_is_rolled_back_in_time_and_says_so() {
     let status = case.plan().status;
     assert_eq!(status.phase, P::RolledBack);
     assert_eq!(status.decision.unwrap().reason, "HeldTooLong");
-    assert_eq!(status.verdict.as_deref(), Some("NoData"), "no reading is no pass");
+    assert_eq!(status.verdict.as_deref(), Some("Error"), "no reading is no pass");
+}
+
+#[test]
+fn a_reason_counts_from_when_it_was_first_seen_and_anew_once_it_was_gone() {
+    let mut case = case(cases::moving("Canary", 20));
+    case.rollout.spec.judge.on_error =
+        serde_json::from_value(json!({"action": "Rollback", "after": "30s"})).unwrap();
+    let mut tick = |read: Read, seconds: i64| {
+        case.read = read;
+        case.now += SignedDuration::from_secs(seconds);
+        let status = case.plan().status;
+        case.rollout.status = Some(status.clone());
+        status.phase
+    };
+    assert_eq!(tick(Read::Silence, 1), P::Canary);
+    assert_eq!(tick(Read::Nothing, 29), P::Canary);
+    assert_eq!(tick(Read::Silence, 1), P::Canary);
+    assert_eq!(tick(Read::Silence, 29), P::Canary);
+    assert_eq!(tick(Read::Silence, 1), P::RolledBack);
+}
+
+#[test]
+fn the_first_scrapes_of_a_step_may_take_a_moment() {
+    for (began, phase) in [(29, P::Canary), (31, P::RolledBack)] {
+        let mut status = cases::moving("Canary", 20);
+        status["stepStartedAt"] = cases::ago(began).into();
+        status["trafficAcceptedAt"] = cases::ago(began).into();
+        let mut case = case(status);
+        case.rollout.spec.judge.on_no_data = serde_json::from_value(json!({"action": "Rollback"})).unwrap();
+        case.read = Read::Nothing;
+        assert_eq!(case.plan().status.phase, phase, "{began} s");
+    }
 }
 
 #[test]

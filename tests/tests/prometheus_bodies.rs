@@ -273,7 +273,7 @@ fn look(seed: u64, seen: &mut Seen) {
                     assert!(is_fresh_and_finite(&bytes, judged), "{judged:?} passes {}", shown());
                 }
                 Verdict::Breach => seen.breaches += 1,
-                Verdict::Hold(why) => {
+                Verdict::Hold(_, why) => {
                     seen.holds += 1;
                     assert!(why.contains("http://p"), "{why}");
                 }

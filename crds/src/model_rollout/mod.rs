@@ -18,7 +18,7 @@ use crate::{
 mod status;
 mod strategy;
 
-pub use status::{Decision, ModelRolloutStatus, RecordedReading, Rejection, Retry, RolloutPhase};
+pub use status::{Decision, Missing, ModelRolloutStatus, RecordedReading, Rejection, Retry, RolloutPhase};
 pub use strategy::{Bake, BlueGreen, Canary, Progression, Shadow, Step, Strategy, Then};
 
 /// Serves a model and takes new versions through shadow and canary to full traffic, or back.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     common::{self, Condition, VersionRef},
+    metric::MissingClass,
     weight::Weight,
 };
 
@@ -46,7 +47,11 @@ pub struct ModelRolloutStatus {
     /// Since when readings are missing or requests too few; a step that holds for too long is rolled back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holding_since: Option<Time>,
-    /// The worst of the last verdicts: `Breach`, `NoData` or `Pass`; none if nothing was judged.
+    /// Why triggers have no reading at present, and since when.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 3))]
+    pub missing: Vec<Missing>,
+    /// The worst of the last verdicts: `Breach`, `Error`, `Stale`, `NoData` or `Pass`; none if nothing was judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<String>,
     /// A rollback that is decided and waits until the version that should answer instead has a ready pod.
@@ -71,6 +76,16 @@ pub struct ModelRolloutStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "common::conditions")]
     pub conditions: Vec<Condition>,
+}
+
+/// A reason for which some trigger has no reading.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Missing {
+    /// The reason.
+    pub class: MissingClass,
+    /// Since when some trigger has had no reading for it.
+    pub since: Time,
 }
 
 /// A version that was rolled back.

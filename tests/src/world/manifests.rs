@@ -19,9 +19,22 @@ pub fn rollout(name: &str, dice: &mut Dice) -> Object {
         "prometheus": {"url": "http://prometheus"},
         "strategy": strategy(dice),
         "metrics": metrics(if dice.chance(500) { "40s" } else { "2m" }),
-        "judge": {"evidence": "none", "maxHold": "2m"},
+        "judge": judge(dice),
     });
     Object::new(Key::new(Kind::ModelRollout, NAMESPACE, name), json!({"metadata": {}, "spec": spec}))
+}
+
+/// What becomes of a version that cannot be judged.
+fn judge(dice: &mut Dice) -> Value {
+    let mut judge = json!({"evidence": "none", "maxHold": "2m"});
+    for field in ["onNoData", "onStale", "onError"] {
+        match dice.weighted(&[80, 10, 10]) {
+            0 => {}
+            1 => judge[field] = json!({"action": "Rollback"}),
+            _ => judge[field] = json!({"action": "Rollback", "after": "40s"}),
+        }
+    }
+    judge
 }
 
 /// One way to take over.

@@ -3,8 +3,13 @@
 use std::time::Duration;
 
 use anneal_core::rollout::{Reading, Verdict, judge, read};
-use anneal_crds::{Span, metric::Metric};
+use anneal_crds::{
+    Span,
+    metric::{Metric, MissingClass},
+    model_rollout::RolloutPhase,
+};
 use anneal_operator::{ports::Prometheus as _, prometheus_api::HttpPrometheus};
+use anneal_tests::cases::{self, RolloutCase};
 use axum::{
     Router,
     extract::Path,
@@ -120,9 +125,9 @@ async fn each_case_has_its_reading_and_names_server_and_query() {
             let reading = read(&metric, &answer, Span::from_secs(30), now());
             assert!(expected(&reading), "{case} of a {source}: {reading:?}");
             let (verdict, record) = judge(&metric, &reading, &url, "up");
-            let Verdict::Hold(why) = verdict else { panic!("{case} of a {source}: {verdict:?}") };
+            let Verdict::Hold(class, why) = verdict else { panic!("{case} of a {source}: {verdict:?}") };
             assert!(why.contains(&format!("({url}: up)")), "{case} of a {source}: {why}");
-            assert_eq!((record.verdict.as_str(), record.query.as_str()), ("NoData", "up"));
+            assert_eq!((record.verdict.as_str(), record.query.as_str()), (class.name(), "up"));
         }
     }
 }
@@ -153,4 +158,81 @@ async fn the_same_servers_good_answer_passes() {
             "{source}"
         );
     }
+}
+
+/// What a policy makes of a canary step: what the spec says, since when the reading is missing, and the phase that follows.
+const POLICIES: [(&str, i64, RolloutPhase); 5] = [
+    ("{}", 100, RolloutPhase::Canary),
+    (r#"{"action": "Hold"}"#, 100, RolloutPhase::Canary),
+    (r#"{"action": "Rollback"}"#, 0, RolloutPhase::RolledBack),
+    (r#"{"action": "Rollback", "after": "60s"}"#, 59, RolloutPhase::Canary),
+    (r#"{"action": "Rollback", "after": "60s"}"#, 60, RolloutPhase::RolledBack),
+];
+
+/// A canary step of a rollout with this metric, in which a reading has been missing for so many seconds.
+fn canary(metric: &Metric, class: MissingClass, missing_for: i64, policy: &str) -> RolloutCase {
+    let mut status = cases::moving("Canary", 20);
+    let since = cases::ago(missing_for);
+    status["holdingSince"] = since.clone().into();
+    status["missing"] = json!([{"class": class, "since": since}]);
+    let mut case = RolloutCase::new(status).unwrap();
+    case.rollout.spec.metrics = vec![metric.clone()];
+    case.rollout.spec.strategy.rollback_triggers = vec![metric.name.clone()];
+    let judge = &mut case.rollout.spec.judge;
+    let field = match class {
+        MissingClass::NoData => &mut judge.on_no_data,
+        MissingClass::Stale => &mut judge.on_stale,
+        MissingClass::Error => &mut judge.on_error,
+    };
+    *field = serde_json::from_str(policy).unwrap();
+    case
+}
+
+#[tokio::test]
+async fn each_policy_gives_its_verdict_and_a_message_that_names_server_and_query() {
+    let url = serve(Router::new().route("/{case}/{source}/api/v1/query", get(answer))).await;
+    let bodies = [
+        "nan",
+        "infinity",
+        "negative-infinity",
+        "empty",
+        "twice",
+        "many",
+        "scalar",
+        "string",
+        "stale",
+        "future",
+        "warnings",
+        "4xx",
+        "5xx",
+        "timeout",
+    ];
+    let nobody = ["http://127.0.0.1:1", "http://prometheus.invalid:9090"].map(str::to_owned);
+    let mut cells = 0;
+    for (source, metric) in metrics() {
+        let served = bodies.map(|case| format!("{url}/{case}/{source}"));
+        for server_url in served.iter().chain(&nobody) {
+            let mut server = server(server_url);
+            server.timeout = Duration::from_millis(200);
+            let answer = HttpPrometheus::default().query(&server, &query("up"), now()).await;
+            let reading = read(&metric, &answer, Span::from_secs(30), now());
+            let Verdict::Hold(class, _) = judge(&metric, &reading, server_url, "up").0 else {
+                panic!("{server_url}: {reading:?}")
+            };
+            for (policy, missing_for, phase) in POLICIES {
+                let case = canary(&metric, class, missing_for, policy);
+                let status = case.plan_with(&answer).status;
+                assert_eq!(status.phase, phase, "{server_url} {policy} {missing_for} s");
+                cells += 1;
+                let told = |status: &anneal_crds::ModelRolloutStatus| {
+                    let blind = status.conditions.iter().find(|told| told.type_ == "MetricsAvailable");
+                    blind.map(|told| told.message.clone())
+                };
+                // A rollback ends the condition, and its decision says the same.
+                let message = told(&status).or(status.decision.map(|decision| decision.message)).unwrap();
+                assert!(message.contains("(http://"), "{server_url} {policy}: {message}");
+            }
+        }
+    }
+    assert_eq!(cells, 2 * 16 * 5);
 }

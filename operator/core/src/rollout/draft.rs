@@ -123,6 +123,7 @@ impl<'a> Draft<'a> {
         status.step_started_at = Some(now.clone());
         status.traffic_accepted_at = None;
         status.holding_since = None;
+        status.missing.clear();
         status.waiting_rollback = None;
         status.verdict = worst(&readings);
         status.decision =
@@ -268,5 +269,8 @@ impl<'a> Draft<'a> {
 /// One verdict for all readings: what is wrong before what is missing before what passes.
 pub(super) fn worst(readings: &[RecordedReading]) -> Option<String> {
     let says = |verdict: &&str| readings.iter().any(|reading| reading.verdict == *verdict);
-    ["Breach", "NoData", "Pass"].iter().find(|verdict| says(verdict)).map(|verdict| (*verdict).to_owned())
+    ["Breach", "Error", "Stale", "NoData", "Pass"]
+        .iter()
+        .find(|verdict| says(verdict))
+        .map(|verdict| (*verdict).to_owned())
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anneal_crds::{
     Span,
-    metric::{Histogram, Metric, Ratio, Source},
+    metric::{Histogram, Metric, MissingClass, Ratio, Source},
     model_rollout::RecordedReading,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -69,7 +69,7 @@ pub enum Verdict {
     /// Out of bounds.
     Breach,
     /// Nothing to compare, and why.
-    Hold(String),
+    Hold(MissingClass, String),
 }
 
 /// Seconds by which a sample may be newer than the question: clocks are read and rounded in two places.
@@ -181,28 +181,34 @@ fn quantile(vector: &[Series], quantile: f64) -> Result<f64, Reading> {
 /// The verdict on a reading of `query` by `server`, and the record of it.
 pub fn judge(metric: &Metric, reading: &Reading, server: &str, query: &str) -> (Verdict, RecordedReading) {
     let (bound, within): (String, fn(&Source, f64) -> bool) = (bound(&metric.source), within);
-    let hold = |why: &str| Verdict::Hold(format!("{why} ({server}: {query})"));
+    let hold = |class, why: &str| Verdict::Hold(class, format!("{why} ({server}: {query})"));
     let (verdict, shown) = match reading {
         Reading::Value { value, step_requests } if within(&metric.source, *value) => {
             (Verdict::Pass { step_requests: *step_requests }, show(&metric.source, *value))
         }
         Reading::Value { value, .. } => (Verdict::Breach, show(&metric.source, *value)),
         Reading::AboveBuckets => (Verdict::Breach, "above the highest bucket".to_owned()),
-        Reading::Empty => (hold("no data for the candidate"), "no data".to_owned()),
-        Reading::Stale(age) => {
-            (hold("the newest sample is too old"), format!("newest sample is {}s old", age.as_secs()))
+        Reading::Empty => (hold(MissingClass::NoData, "no data for this version"), "no data".to_owned()),
+        Reading::Stale(age) => (
+            hold(MissingClass::Stale, "the newest sample is too old"),
+            format!("newest sample is {}s old", age.as_secs()),
+        ),
+        Reading::NotFinite => {
+            (hold(MissingClass::Error, "not a finite number"), "not a finite number".to_owned())
         }
-        Reading::NotFinite => (hold("not a finite number"), "not a finite number".to_owned()),
-        Reading::Malformed(why) => (hold(why), "not understood".to_owned()),
+        Reading::Malformed(why) => (hold(MissingClass::Error, why), "not understood".to_owned()),
         Reading::Unreachable(why) => {
             // The adapter's words name server and query already.
-            (Verdict::Hold(format!("Prometheus did not answer: {why}")), "no answer".to_owned())
+            (
+                Verdict::Hold(MissingClass::Error, format!("Prometheus did not answer: {why}")),
+                "no answer".to_owned(),
+            )
         }
     };
     let name = match &verdict {
         Verdict::Pass { .. } => "Pass",
         Verdict::Breach => "Breach",
-        Verdict::Hold(_) => "NoData",
+        Verdict::Hold(class, _) => class.name(),
     };
     let record = RecordedReading {
         metric: metric.name.clone(),
@@ -218,12 +224,12 @@ pub fn judge(metric: &Metric, reading: &Reading, server: &str, query: &str) -> (
 pub(super) fn undefined(trigger: &str) -> (Verdict, RecordedReading) {
     let record = RecordedReading {
         metric: trigger.to_owned(),
-        verdict: "NoData".to_owned(),
+        verdict: MissingClass::Error.name().to_owned(),
         value: "not defined".to_owned(),
         bound: String::new(),
         query: String::new(),
     };
-    (Verdict::Hold("spec.metrics does not define it".into()), record)
+    (Verdict::Hold(MissingClass::Error, "spec.metrics does not define it".into()), record)
 }
 
 fn within(source: &Source, value: f64) -> bool {

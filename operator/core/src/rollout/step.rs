@@ -57,6 +57,9 @@ impl Draft<'_> {
         }
         self.status.verdict = draft::worst(&readings);
         let hold = self.hold(version, &judged, &terms);
+        if let Some((reason, message)) = self.missing_too_long(version, &judged) {
+            return self.give_up(version, Fate::Rejected, reason, &message, readings);
+        }
         match self.promotion(version).filter(|_| self.pause.is_none()) {
             Some((command, place)) => self.promoted_by_hand(version, &command, place, readings),
             None => self.judged(version, &terms, hold, readings),
@@ -199,7 +202,7 @@ impl Draft<'_> {
     ) -> Option<String> {
         let none = judged.is_empty().then(|| "there are no triggers".to_owned());
         let blind = none.or(judged.iter().find_map(|(verdict, record)| match verdict {
-            Verdict::Hold(why) => Some(format!("{}: {why}", record.metric)),
+            Verdict::Hold(_, why) => Some(format!("{}: {why}", record.metric)),
             Verdict::Pass { .. } | Verdict::Breach => None,
         }));
         // The first scrapes of a step take a moment; that is not blindness yet.
@@ -207,6 +210,7 @@ impl Draft<'_> {
         let now = Time(self.now);
         let since = self.status.holding_since.clone();
         self.status.holding_since = blind.as_ref().and(since.or(settled.then_some(now)));
+        self.note_missing(judged, settled);
         let truth = Truth::from(blind.is_none());
         let (reason, message) =
             blind.as_ref().map_or(("Fresh", "Every trigger has a fresh reading."), |why| ("NoReading", why));
@@ -222,7 +226,7 @@ impl Draft<'_> {
         }
         let answered = judged.iter().filter_map(|(verdict, _)| match verdict {
             Verdict::Pass { step_requests } => Some(*step_requests),
-            Verdict::Breach | Verdict::Hold(_) => None,
+            Verdict::Breach | Verdict::Hold(..) => None,
         });
         let answered = answered.fold(f64::INFINITY, f64::min);
         let waited = self.accepted_age().is_some_and(|age| age >= terms.duration.get());
