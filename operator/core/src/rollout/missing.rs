@@ -22,7 +22,7 @@ impl Draft<'_> {
                 Verdict::Pass { .. } | Verdict::Breach => false,
             };
             let known = before.iter().find(|missing| missing.class == class).cloned();
-            let missing = known.or(settled.then(|| Missing { class, since: Time(self.now) }));
+            let missing = known.or(settled.then_some(Missing { class, since: Time(self.now) }));
             self.status.missing.extend(missing.filter(|_| judged.iter().any(is)));
         }
     }
