@@ -7,6 +7,7 @@ use anneal_core::{
     plan::Note,
     rollout::{Answer, Query},
 };
+use anneal_crds::common::shorten;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -95,9 +96,17 @@ pub trait Prometheus: Send + Sync {
     async fn query(&self, server: &Server, query: &Query, at: Timestamp) -> Answer;
 }
 
+/// Most of a server's words, and of a query, that is told, in bytes: both end in a status.
+const MAX_WORDS: usize = 300;
+
 /// No answer, in words that name the server and the query. `why` must be free of credentials.
 pub fn no_answer(server: &str, query: &Query, why: impl std::fmt::Display) -> Answer {
-    Answer::Unreachable(format!("{why} ({server}: {})", query.expression))
+    let why = why.to_string();
+    Answer::Unreachable(format!(
+        "{} ({server}: {})",
+        shorten(&why, MAX_WORDS),
+        shorten(&query.expression, MAX_WORDS)
+    ))
 }
 
 /// The clock.

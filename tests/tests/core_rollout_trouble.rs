@@ -147,7 +147,7 @@ fn a_status_that_was_lost_remembers_as_many_rejected_versions_as_it_may_hold() {
         case.versions.push(version);
     }
     let status = case.plan().status;
-    assert_eq!((status.rejected.len(), status.rejected[63].version.version.as_str()), (64, "v20261121.199"));
+    assert_eq!((status.rejected.len(), status.rejected[19].version.version.as_str()), (20, "v20261121.199"));
 }
 
 #[test]
@@ -250,4 +250,36 @@ fn a_route_that_someone_changed_starts_the_clock_again() {
     let plan = case.plan();
     assert!(cases::route_of(&plan).is_some());
     assert_eq!((plan.status.phase, plan.status.traffic_accepted_at), (P::Canary, None));
+}
+
+#[test]
+fn no_status_grows_beyond_what_one_can_read() {
+    let long = |part: &str| format!("{part}{{code=~\"{}\"}}", "5..|".repeat(250));
+    let reference = |number: u32| json!({"name": format!("{}-v20261121.{number}", "m".repeat(40)), "version": format!("v20261121.{number}"), "digest": cases::digest(number)});
+    let mut status = cases::moving("Canary", 20);
+    let reasons = |number| {
+        let mut rejection = reference(number);
+        rejection["reason"] = "ProgressDeadlineExceeded".into();
+        rejection["retried"] = "x".repeat(200).into();
+        rejection
+    };
+    status["rejected"] = (100..120).map(reasons).collect::<Vec<_>>().into();
+    status["history"] = (200..210).map(reference).collect::<Vec<_>>().into();
+    status["holdingSince"] = cases::ago(130).into();
+    let mut case = RolloutCase::new(status).unwrap();
+    let metric = |number: usize| {
+        json!({"name": format!("{}{number:02}", "m".repeat(61)), "window": "40s",
+            "ratio": {"bad": long("bad"), "total": long("all"), "max": 0.01}})
+    };
+    case.rollout.spec.metrics =
+        (0..16).map(|number| serde_json::from_value(metric(number)).unwrap()).collect();
+    let names = case.rollout.spec.metrics.iter().map(|metric| metric.name.clone());
+    case.rollout.spec.strategy.rollback_triggers = names.collect();
+    for read in [Read::Silence, Read::Nothing, Read::Errors(0.5, 1000.0), Read::Errors(0.0, 1000.0)] {
+        case.read = read;
+        let mut status = case.plan().status;
+        status.waiting_rollback = status.decision.clone();
+        let length = serde_json::to_string(&status).unwrap().len();
+        assert!(length < 32 * 1024, "{read:?}: {length} bytes");
+    }
 }

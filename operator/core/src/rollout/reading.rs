@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anneal_crds::{
     Span,
+    common::shorten,
     metric::{Histogram, Metric, MissingClass, Ratio, Source},
     model_rollout::RecordedReading,
 };
@@ -72,6 +73,8 @@ pub enum Verdict {
     Hold(MissingClass, String),
 }
 
+/// Most of a query that is recorded and told, in bytes: a status must stay small, however long selectors are.
+const MAX_QUERY: usize = 300;
 /// Seconds by which a sample may be newer than the question: clocks are read and rounded in two places.
 const CLOCK_TOLERANCE: f64 = 1.0;
 
@@ -181,6 +184,7 @@ fn quantile(vector: &[Series], quantile: f64) -> Result<f64, Reading> {
 /// The verdict on a reading of `query` by `server`, and the record of it.
 pub fn judge(metric: &Metric, reading: &Reading, server: &str, query: &str) -> (Verdict, RecordedReading) {
     let (bound, within): (String, fn(&Source, f64) -> bool) = (bound(&metric.source), within);
+    let query = shorten(query, MAX_QUERY);
     let hold = |class, why: &str| Verdict::Hold(class, format!("{why} ({server}: {query})"));
     let (verdict, shown) = match reading {
         Reading::Value { value, step_requests } if within(&metric.source, *value) => {
@@ -215,7 +219,7 @@ pub fn judge(metric: &Metric, reading: &Reading, server: &str, query: &str) -> (
         verdict: name.to_owned(),
         value: shown,
         bound,
-        query: query.to_owned(),
+        query: query.into_owned(),
     };
     (verdict, record)
 }

@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{condition::KState, plan::Severity};
 
-/// How many rolled back versions are remembered in status; the annotations remember all.
-pub(super) const MAX_REJECTED: usize = 64;
+/// How many rolled back versions are remembered in status, which must stay small; the annotations remember all.
+pub(super) const MAX_REJECTED: usize = 20;
 /// How many former stable versions are remembered, whatever the spec says.
 const MAX_HISTORY: usize = 10;
 
