@@ -399,7 +399,10 @@ fn a_rollback_by_hand_to_a_cold_version_waits_for_its_pods() {
     // Whoever changes their mind on the way keeps what serves.
     case.rollout.spec.rollback = None;
     let status = case.plan().status;
-    assert_eq!((status.phase, stable(&status)), (P::RolledBack, "v20261121.2"));
+    assert_eq!(
+        (status.phase, stable(&status), reason(&status)),
+        (P::Healthy, "v20261121.2", "RollbackWithdrawn")
+    );
 }
 
 #[test]
@@ -418,7 +421,7 @@ fn a_rollback_to_an_unknown_version_changes_nothing_and_says_which_are_known() {
         Some(serde_json::from_value(json!({"targetVersion": "v20200101.1", "reason": "no"})).unwrap());
     let status = case.plan().status;
     assert_eq!((status.phase, status.weight), (P::Canary, Weight::from_percent(20)));
-    assert!(said(&status, "InvalidCommand").unwrap().contains("known are v20261121.1"));
+    assert!(said(&status, "InvalidCommand").unwrap().contains("can be gone back to: v20261121.1"));
     case.read = Read::Errors(0.5, 1000.0);
     assert_eq!(case.plan().status.phase, P::RolledBack);
 }
@@ -485,4 +488,95 @@ fn who_asked_is_recorded() {
     ]);
     case.rollout.metadata.managed_fields = Some(serde_json::from_value(fields).unwrap());
     assert!(case.plan().status.decision.unwrap().message.contains("asked for by kubectl-annotate: no"));
+}
+
+#[test]
+fn a_person_who_went_back_can_go_forward_again() {
+    let mut case = baking();
+    let back = |to: &str| {
+        Some(serde_json::from_value(json!({"targetVersion": to, "reason": "complaints."})).unwrap())
+    };
+    case.rollout.spec.rollback = back("v20261121.1");
+    let plan = case.plan();
+    assert_eq!(
+        (stable(&plan.status), plan.status.history[0].version.as_str()),
+        ("v20261121.1", "v20261121.2")
+    );
+    assert!(plan.status.decision.as_ref().unwrap().message.ends_with("complaints."));
+    case.perform(&plan.actions);
+    case.rollout.status = Some(plan.status);
+    // It does not come back by itself.
+    case.rollout.spec.rollback = None;
+    assert_eq!(stable(&case.plan().status), "v20261121.1");
+    case.rollout.spec.rollback = back("v20261121.2");
+    let plan = case.plan();
+    let status = &plan.status;
+    assert_eq!((stable(status), status.history[0].version.as_str()), ("v20261121.2", "v20261121.1"));
+    assert!(
+        !status.rejected.iter().any(|rejection| rejection.version.version == "v20261121.2"),
+        "{:?}",
+        status.rejected
+    );
+    case.perform(&plan.actions);
+    let mark = case.versions[1].metadata.annotations.as_ref().unwrap().get("rolled-back-in.anneal.dev/ads");
+    assert_eq!(mark, None, "what serves is not marked as rolled back");
+}
+
+#[test]
+fn an_abort_that_has_done_its_work_does_not_stop_the_next_try() {
+    let abort = |case: RolloutCase, text: &str| {
+        let mut case = case;
+        let all = case.rollout.metadata.annotations.get_or_insert_default();
+        all.insert(names::ANNOTATION_ABORT.into(), text.into());
+        case
+    };
+    let mut aborted = abort(case(cases::moving("Canary", 20)), "v20261121.2: too slow");
+    let plan = aborted.plan();
+    assert_eq!(reason(&plan.status), "Aborted");
+    aborted.perform(&plan.actions);
+    aborted.rollout.status = Some(plan.status);
+    let all = aborted.rollout.metadata.annotations.get_or_insert_default();
+    all.insert(names::ANNOTATION_RETRY.into(), "v20261121.2: it was the node".into());
+    let plan = aborted.plan();
+    assert_eq!((plan.status.phase, said(&plan.status, "InvalidCommand")), (P::Preparing, None));
+    aborted.rollout.status = Some(plan.status);
+    assert_ne!(aborted.plan().status.phase, P::RolledBack, "the old abort is spent");
+    assert_eq!(abort(aborted, "v20261121.2: slow again").plan().status.phase, P::RolledBack);
+}
+
+#[test]
+fn nobody_waits_for_metrics_that_could_change_nothing() {
+    let asked = |case: &RolloutCase| anneal_core::rollout::queries(&case.rollout, case.now).len();
+    let mut canary = case(cases::moving("Canary", 20));
+    assert_eq!(asked(&canary), 1);
+    canary.rollout.spec.rollback =
+        Some(serde_json::from_value(json!({"targetVersion": "v20261121.1", "reason": "no"})).unwrap());
+    assert_eq!(asked(&canary), 0);
+    let aborted = annotated(case(cases::moving("Canary", 20)), names::ANNOTATION_ABORT, "v20261121.2: no");
+    assert_eq!(asked(&aborted), 0);
+    let other = annotated(case(cases::moving("Canary", 20)), names::ANNOTATION_ABORT, "v20261121.9: no");
+    assert_eq!(asked(&other), 1);
+    let mut kept = baking();
+    kept.rollout.spec.rollback =
+        Some(serde_json::from_value(json!({"targetVersion": "v20261121.2", "reason": "keep it"})).unwrap());
+    assert_eq!(asked(&kept), 1, "the bake goes on and is judged");
+}
+
+#[test]
+fn a_promotion_out_of_a_step_that_there_is_not_is_told() {
+    let mut case =
+        annotated(case(cases::moving("Canary", 20)), names::ANNOTATION_PROMOTE, "v20261121.2@33: why");
+    case.read = Read::Errors(0.0, 3.0);
+    let status = case.plan().status;
+    assert!(said(&status, "InvalidCommand").unwrap().contains("it has @20, @100"));
+}
+
+#[test]
+fn the_moment_in_which_nothing_can_be_judged_any_more_is_told_once() {
+    let mut case = case(cases::moving("Canary", 20));
+    case.read = Read::Silence;
+    let plan = case.plan();
+    assert_eq!(plan.notes.iter().filter(|note| note.reason == "MetricsUnavailable").count(), 1);
+    case.rollout.status = Some(plan.status);
+    assert_eq!(case.plan().notes, vec![]);
 }

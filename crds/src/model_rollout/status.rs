@@ -111,6 +111,9 @@ pub struct Retry {
     pub digest: String,
     /// The annotation's text, as far as it is remembered.
     pub text: String,
+    /// The text of the `anneal.dev/abort` that was there then, which aborts no longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent_abort: Option<String>,
 }
 
 /// Where a rollout stands.

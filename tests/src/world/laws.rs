@@ -77,8 +77,11 @@ impl Sim {
         let digest = string(&after["spec"]["artifact"]["digest"]);
         let (old, new) = (marked(before), marked(after));
         for rollout in old.difference(&new) {
-            // A retry takes the mark away, and from then on only status knows.
-            if self.laws.retried.contains(&(rollout.clone(), digest.clone())) {
+            // A retry takes the mark away, and so does a person who goes back; from then on only status knows.
+            let serves = |rollout: &Value| rollout["status"]["stable"]["digest"] == digest.as_str();
+            let key = Key::new(Kind::ModelRollout, super::sim::NAMESPACE, rollout);
+            let by_hand = self.store.get(&key).is_some_and(serves);
+            if by_hand || self.laws.retried.contains(&(rollout.clone(), digest.clone())) {
                 self.laws.banned.entry(rollout.clone()).or_default().remove(&digest);
             }
         }

@@ -18,7 +18,7 @@ use crate::rollout::on_trial;
 /// Most alerts of one message.
 pub const MAX_ALERTS: usize = 1000;
 /// Longest name of an alert that is repeated, in bytes.
-const MAX_NAME: usize = 200;
+const MAX_NAME: usize = 120;
 
 /// An alert as Alertmanager tells of it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -93,7 +93,9 @@ pub fn abort(rollout: &ModelRollout, selectors: &[Selector], alerts: &[Alert]) -
     // What the version before did is no reason to give this one up.
     let since = status.trial_started_at.as_ref().or(status.step_started_at.as_ref())?.0;
     let told = rollout.metadata.annotations.as_ref().and_then(|all| all.get(names::ANNOTATION_ABORT));
-    if told.and_then(|told| told.split_once(": ")).is_some_and(|(other, _)| other == version) {
+    let spent = status.retry.as_ref().and_then(|retry| retry.spent_abort.as_ref());
+    let still_meant = told.filter(|told| Some(*told) != spent);
+    if still_meant.and_then(|told| told.split_once(": ")).is_some_and(|(other, _)| other == version) {
         return None;
     }
     let fires = |alert: &&Alert| match alert.status {
@@ -103,7 +105,9 @@ pub fn abort(rollout: &ModelRollout, selectors: &[Selector], alerts: &[Alert]) -
     let mut held_against = alerts.iter().filter(fires);
     let alert = held_against.find(|alert| selectors.iter().any(|selector| selector.matches(alert)))?;
     let name = alert.labels.get("alertname").map_or("without a name", String::as_str);
-    Some(format!("{version}: alert {} fires", shorten(name, MAX_NAME)))
+    let why = format!("{version}: alert {} fires", shorten(name, MAX_NAME));
+    // The same words again would be taken for those that have done their work.
+    Some(if told == Some(&why) { format!("{why} again") } else { why })
 }
 
 #[cfg(test)]

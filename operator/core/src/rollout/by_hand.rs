@@ -3,7 +3,7 @@
 //! Called by [`super::plan`]. `command` says what is asked for, and this says what follows.
 
 use anneal_crds::{
-    ModelVersion, VersionRef,
+    ModelRollout, ModelRolloutStatus, ModelVersion, VersionRef,
     model_rollout::{Retry, RolloutPhase},
     names,
 };
@@ -12,6 +12,7 @@ use super::{
     command::{self, Command, Place},
     draft::Draft,
     select::Obstacle,
+    steps::{self, on_trial},
     transition::Fate,
 };
 use crate::{alert, condition::Truth, plan::Severity};
@@ -22,26 +23,16 @@ const INVALID_COMMAND: &str = "InvalidCommand";
 impl Draft<'_> {
     /// Conditions that are there only while someone pauses, or asks for what cannot be understood.
     pub(super) fn note_commands(&mut self) {
-        let unknown_target = self.rollback_target().and_then(Result::err);
+        let unknown_target = rollback_target(self.rollout, &self.status).and_then(Result::err);
         // Whoever wanted a rollback wants no version to get more traffic.
         self.pause = command::pause(self.rollout).or_else(|| unknown_target.clone());
         let pause = self.pause.clone();
         self.condition_if(PAUSED, "Paused", pause.as_deref());
-        let contradiction = self.command(names::ANNOTATION_RETRY).zip(self.command(names::ANNOTATION_ABORT));
-        let contradiction =
-            contradiction.filter(|(retry, abort)| retry.version == abort.version).map(|(retry, _)| {
-                format!(
-                    "{} and {} both name {}. Remove one.",
-                    names::ANNOTATION_RETRY,
-                    names::ANNOTATION_ABORT,
-                    retry.version
-                )
-            });
         let wrong = [
             command::of_version(self.rollout, names::ANNOTATION_ABORT).and_then(Result::err),
             command::of_version(self.rollout, names::ANNOTATION_RETRY).and_then(Result::err),
             command::promote(self.rollout).and_then(Result::err),
-            contradiction,
+            self.unknown_place(),
             unknown_target,
             alert::selectors(self.rollout)
                 .err()
@@ -78,9 +69,6 @@ impl Draft<'_> {
     /// A version that was rolled back may try again, once for each text.
     pub(super) fn grant_retry(&mut self) {
         let Some(retry) = self.command(names::ANNOTATION_RETRY) else { return };
-        if self.command(names::ANNOTATION_ABORT).is_some_and(|abort| abort.version == retry.version) {
-            return;
-        }
         let Some(version) =
             self.snapshot.versions.iter().find(|version| version.spec.version == retry.version)
         else {
@@ -94,7 +82,9 @@ impl Draft<'_> {
             return;
         }
         self.status.rejected.retain(|rejection| rejection.version.digest != *digest);
-        self.status.retry = Some(Retry { digest: digest.clone(), text: retry.text.clone() });
+        // An abort that is still there has done its work.
+        let spent_abort = self.command(names::ANNOTATION_ABORT).map(|abort| abort.text);
+        self.status.retry = Some(Retry { digest: digest.clone(), text: retry.text.clone(), spent_abort });
         let message = format!("{} may try again, {}.", retry.version, retry.because());
         self.note(Severity::Normal, "Retried", &message);
     }
@@ -113,7 +103,9 @@ impl Draft<'_> {
             | RolloutPhase::Healthy
             | RolloutPhase::RolledBack => None,
         };
-        let Some(version) = meant.filter(|version| version.version == abort.version) else { return false };
+        let Some(version) = meant.filter(|version| abort_is_meant(&self.status, version, &abort)) else {
+            return false;
+        };
         let message = format!("{} was aborted in {}, {}.", version.version, phase.name(), abort.because());
         self.give_up(&version, Fate::Rejected, "Aborted", &message, vec![]);
         true
@@ -121,36 +113,20 @@ impl Draft<'_> {
 
     /// Whether `spec.rollback` decides what serves; then it has.
     pub(super) fn obey_rollback(&mut self) -> bool {
-        let (Some(wanted), Some(target)) = (&self.rollout.spec.rollback, self.rollback_target()) else {
+        let (Some(wanted), Some(target)) =
+            (&self.rollout.spec.rollback, rollback_target(self.rollout, &self.status))
+        else {
             return false;
         };
         let who = command::writer(self.rollout, &["f:spec", "f:rollback"]);
-        let message =
-            format!("spec.rollback asks for {}, set by {who}: {}", wanted.target_version, wanted.reason);
+        let why = wanted.reason.trim().trim_end_matches('.');
+        let message = format!("spec.rollback asks for {}, set by {who}: {why}.", wanted.target_version);
         match target {
             Ok(target) if self.status.stable.as_ref() == Some(&target) => self.keep_stable(&message),
-            Ok(target) => self.go_back(&target, Fate::Rejected, "RolledBackByHand", &message),
+            Ok(target) => self.go_back(&target, Fate::Left, "RolledBackByHand", &message),
             Err(_) => return false,
         }
         true
-    }
-
-    /// The version that `spec.rollback` names: the stable one, or one that was.
-    fn rollback_target(&self) -> Option<Result<VersionRef, String>> {
-        let wanted = &self.rollout.spec.rollback.as_ref()?.target_version;
-        let status = &self.status;
-        let stable = status.stable.as_ref()?;
-        let starting = status.candidate.iter().filter(|_| status.phase == RolloutPhase::RollingBack);
-        let known =
-            [stable].into_iter().chain(&status.previous).chain(status.history.iter().rev()).chain(starting);
-        let found = known.clone().find(|version| version.version == *wanted).cloned();
-        Some(found.ok_or_else(|| {
-            let known: Vec<&str> = known.map(|version| version.version.as_str()).collect();
-            format!(
-                "spec.rollback.targetVersion is {wanted}, which was not stable here lately; known are {}. Correct or remove it: nothing advances meanwhile.",
-                known.join(", ")
-            )
-        }))
     }
 
     /// Someone wants the stable version and no other one.
@@ -181,6 +157,26 @@ impl Draft<'_> {
         }
     }
 
+    /// A promotion of the version on trial out of a step that the strategy does not have.
+    fn unknown_place(&self) -> Option<String> {
+        let (command, place) = command::promote(self.rollout)?.ok()?;
+        let version = on_trial(&self.status).filter(|version| version.version == command.version)?;
+        let steps = steps::steps(&self.rollout.spec.strategy);
+        let known = match place {
+            Place::Step(weight) => steps.iter().any(|step| step.weight == weight),
+            Place::Shadow | Place::Baking | Place::Full => true,
+        };
+        (!known).then(|| {
+            let weights: Vec<String> = steps.iter().map(|step| format!("@{}", step.weight)).collect();
+            format!(
+                "{} names a step of {} that spec.strategy does not have; it has {}.",
+                names::ANNOTATION_PROMOTE,
+                version.version,
+                weights.join(", ")
+            )
+        })
+    }
+
     /// The promotion that someone asks for from where `version` stands now.
     pub(super) fn promotion(&self, version: &VersionRef) -> Option<(Command, Place)> {
         let (command, place) = command::promote(self.rollout)?.ok()?;
@@ -188,4 +184,44 @@ impl Draft<'_> {
         (command.version == version.version && place.is(status.phase, status.weight))
             .then_some((command, place))
     }
+}
+
+/// Whether an abort is meant for `version` now: one that was there when the version got another try has done its work.
+fn abort_is_meant(status: &ModelRolloutStatus, version: &VersionRef, abort: &Command) -> bool {
+    let spent = status.retry.as_ref().filter(|retry| retry.digest == version.digest);
+    let spent = spent.and_then(|retry| retry.spent_abort.as_ref());
+    version.version == abort.version && spent != Some(&abort.text)
+}
+
+/// The version that `spec.rollback` names: the stable one, or one that was.
+fn rollback_target(
+    rollout: &ModelRollout,
+    status: &ModelRolloutStatus,
+) -> Option<Result<VersionRef, String>> {
+    let wanted = &rollout.spec.rollback.as_ref()?.target_version;
+    let stable = status.stable.as_ref()?;
+    let starting = status.candidate.iter().filter(|_| status.phase == RolloutPhase::RollingBack);
+    let known =
+        [stable].into_iter().chain(&status.previous).chain(status.history.iter().rev()).chain(starting);
+    let found = known.clone().find(|version| version.version == *wanted).cloned();
+    Some(found.ok_or_else(|| {
+        let known: Vec<&str> = known.map(|version| version.version.as_str()).collect();
+        format!(
+            "spec.rollback.targetVersion is {wanted}, which is not among the versions that can be gone back to: {}. Correct or remove it: nothing advances meanwhile.",
+            known.join(", ")
+        )
+    }))
+}
+
+/// Whether people have decided already what becomes of the version on trial, so that no reading could change it.
+pub(super) fn is_decided(rollout: &ModelRollout, status: &ModelRolloutStatus) -> bool {
+    let aborted = || {
+        let abort = command::of_version(rollout, names::ANNOTATION_ABORT)?.ok()?;
+        Some(abort_is_meant(status, on_trial(status)?, &abort))
+    };
+    let gone_back = match rollback_target(rollout, status) {
+        Some(Ok(target)) => status.stable.as_ref() != Some(&target) || status.phase.shares_traffic(),
+        Some(Err(_)) | None => false,
+    };
+    gone_back || aborted().unwrap_or(false)
 }

@@ -166,7 +166,8 @@ impl Draft<'_> {
             if let Some(rejection) = rejection {
                 let text = rejection.retried.clone().unwrap_or_else(|| names::MARK.to_owned());
                 wanted.insert(rejected_key.clone(), text);
-            } else if let Some(mark) = mark_of(version, &rejected_key).filter(|_| !self.granted_retry(digest))
+            } else if let Some(mark) = mark_of(version, &rejected_key)
+                .filter(|_| !self.granted_retry(digest) && !status.stable.as_ref().is_some_and(is))
             {
                 wanted.insert(rejected_key.clone(), mark.clone());
             }

@@ -78,6 +78,11 @@ impl Draft<'_> {
                     format!("spec.candidate.version asks for {}, which was stable here.", target.version);
                 self.go_back(&target, Fate::Withdrawn, "RolledBackByHand", &message);
             }
+            (Choice::Stay(_), Some(target)) if self.status.phase == RolloutPhase::RollingBack => {
+                let message = format!("Nobody asks for {} any more.", target.version);
+                self.status.candidate = None;
+                self.enter(RolloutPhase::Healthy, Weight::ZERO, "RollbackWithdrawn", &message, vec![]);
+            }
             (Choice::Stay(obstacle), Some(current)) => self.withdraw(&current, obstacle),
             (Choice::Stay(obstacle), None) => self.stay(obstacle),
         }

@@ -10,7 +10,7 @@ use anneal_crds::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::steps;
+use super::{by_hand, steps};
 
 /// A question to Prometheus.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +34,10 @@ pub enum Shape {
 
 /// What must be read before [`super::plan`] can judge; nothing while no version is on trial.
 pub fn queries(rollout: &ModelRollout, now: Timestamp) -> Vec<Query> {
-    let Some(status) = &rollout.status else { return vec![] };
+    let Some(status) = rollout.status.as_ref().filter(|status| !by_hand::is_decided(rollout, status)) else {
+        // Nobody waits for a server whose answer changes nothing.
+        return vec![];
+    };
     let Some(version) = steps::on_trial(status) else { return vec![] };
     let elapsed =
         status.traffic_accepted_at.as_ref().map_or(0, |at| now.duration_since(at.0).as_secs()).max(1);

@@ -21,7 +21,10 @@ use super::{
     steps::{self, Terms},
     transition::{Cause, Fate, PROMOTED_BY_HAND},
 };
-use crate::condition::{KState, Truth};
+use crate::{
+    condition::{KState, Truth},
+    plan::Severity,
+};
 
 impl Draft<'_> {
     /// One breach rolls back; time, requests and fresh passes of every trigger go on.
@@ -77,7 +80,10 @@ impl Draft<'_> {
             None if self.accepted_age().is_some_and(|age| age >= terms.duration.get()) => {
                 self.step_passed(version, terms.then, readings);
             }
-            None => self.waiting("Judging", "Every trigger passes; the step goes on."),
+            None => {
+                let pause = self.pause.as_ref().map_or_else(String::new, |why| format!(" {why}"));
+                self.waiting("Judging", &format!("Every trigger passes; the step goes on.{pause}"));
+            }
             Some(why) if self.held_too_long(terms) => {
                 let max_hold = self.rollout.spec.judge.max_hold;
                 let message = format!("{} could not be judged within {max_hold}: {why}.", version.version);
@@ -209,6 +215,9 @@ impl Draft<'_> {
         let settled = self.step_age() > self.rollout.spec.prometheus.stale_after.get();
         let now = Time(self.now);
         let since = self.status.holding_since.clone();
+        if let Some(why) = blind.as_ref().filter(|_| settled && since.is_none()) {
+            self.note(Severity::Warning, "MetricsUnavailable", &format!("Nothing can be judged: {why}."));
+        }
         self.status.holding_since = blind.as_ref().and(since.or(settled.then_some(now)));
         self.note_missing(judged, settled);
         let truth = Truth::from(blind.is_none());

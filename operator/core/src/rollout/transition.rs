@@ -26,6 +26,8 @@ const MAX_HISTORY: usize = 10;
 pub(super) enum Fate {
     /// It failed, and never comes back by itself.
     Rejected,
+    /// A person went back from it: it does not come back by itself, and can be gone back to.
+    Left,
     /// Someone took it back; it may be asked for again.
     Withdrawn,
 }
@@ -190,10 +192,10 @@ impl Draft<'_> {
 
     fn note_fate(&mut self, version: &VersionRef, fate: Fate, reason: &str) {
         match fate {
-            Fate::Rejected => {
+            Fate::Rejected | Fate::Left => {
                 let granted = self.status.retry.as_ref().filter(|retry| retry.digest == version.digest);
                 let retried = granted.map(|retry| retry.text.clone());
-                // What failed is not gone back to.
+                // What failed is not gone back to; what a person left is remembered anew.
                 self.status.history.retain(|known| known.digest != version.digest);
                 let rejected = &mut self.status.rejected;
                 rejected.retain(|known| known.version.digest != version.digest);
@@ -259,7 +261,7 @@ impl Draft<'_> {
                 });
             }
             // Whoever asked for it still does.
-            Fate::Withdrawn => {}
+            Fate::Left | Fate::Withdrawn => {}
         }
         self.wake_at_latest(RECHECK);
         self.kstatus(KState::Stalled, "StableUnavailable", &why);
@@ -312,7 +314,9 @@ impl Draft<'_> {
         if let Some(left) = &left {
             self.note_fate(left, fate, reason);
         }
-        self.remember(left.clone().filter(|_| fate == Fate::Withdrawn));
+        self.remember(left.clone().filter(|_| fate != Fate::Rejected));
+        // What serves is no longer rejected, whoever gave it up before.
+        self.status.rejected.retain(|rejection| rejection.version.digest != target.digest);
         self.status.previous = None;
         self.status.candidate = left;
         self.enter(RolloutPhase::RolledBack, Weight::ZERO, reason, message, readings);

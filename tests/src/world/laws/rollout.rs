@@ -91,6 +91,10 @@ impl Sim {
         let promoted = !stable.is_empty() && old["stable"]["digest"] != new["stable"]["digest"];
         let back = new["decision"]["reason"] == "RolledBackByHand" && was_stable(old, &stable);
         let from_candidate = !back && moving(old) && old["candidate"]["digest"] == new["stable"]["digest"];
+        if promoted && back {
+            // A person went back to it, whatever had become of it.
+            self.laws.banned.entry(name.to_owned()).or_default().remove(&stable);
+        }
         if promoted && !from_candidate && !old["stable"].is_null() && !was_stable(old, &stable) {
             self.broken("only a candidate becomes stable", format!("{name}: {stable}"));
         }
