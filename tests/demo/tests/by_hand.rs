@@ -71,7 +71,9 @@ fn a_person_goes_back_tries_again_and_promotes() {
 
     // Another try, which waits for a person, and then for another one.
     patch(&json!({"rollback": null, "paused": true}));
-    annotate(&format!("anneal.dev/retry={second}: the complaints were about something else"));
+    // A text that was never given before gives another try.
+    let unique = rollout()["metadata"]["resourceVersion"].clone();
+    annotate(&format!("anneal.dev/retry={second}: the complaints were about something else ({unique})"));
     reason_in(HOME, ROLLOUT, "Paused");
     patch(&json!({"paused": false}));
     until("the second version tries again", |status| {
