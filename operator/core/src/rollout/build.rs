@@ -226,6 +226,16 @@ pub(super) fn route(home: Home<'_>, shares: &Shares<'_>) -> Object {
     Object::new(Key::new(Kind::HttpRoute, home.namespace, home.name), body).stamped()
 }
 
+/// Key of a rollout's mark of a kind.
+pub(super) fn mark_key(kind: &str, rollout: &str) -> String {
+    format!("{kind}/{rollout}")
+}
+
+/// The text of a mark on `version`, if it is there.
+pub(super) fn mark_on<'a>(version: &'a ModelVersion, key: &str) -> Option<&'a String> {
+    version.metadata.annotations.as_ref()?.get(key)
+}
+
 /// The annotations of `version` as this rollout's status has them, if they are not so already. Other rollouts' marks
 /// stay: an apply that left them out would remove them.
 pub(super) fn marks(

@@ -9,6 +9,7 @@ use anneal_crds::{
 };
 
 use super::{
+    build,
     command::{self, Command, Place},
     draft::Draft,
     select::Obstacle,
@@ -62,8 +63,9 @@ impl Draft<'_> {
 
     /// The text of the retry that a version had before it was rolled back for good, as its mark has it.
     pub(super) fn retry_marked_on(&self, version: &ModelVersion) -> Option<String> {
-        let key = format!("{}/{}", names::ANNOTATION_ROLLED_BACK_IN, self.rollout.metadata.name.as_deref()?);
-        version.metadata.annotations.as_ref()?.get(&key).filter(|text| *text != names::MARK).cloned()
+        let name = self.rollout.metadata.name.as_deref()?;
+        let key = build::mark_key(names::ANNOTATION_ROLLED_BACK_IN, name);
+        build::mark_on(version, &key).filter(|text| *text != names::MARK).cloned()
     }
 
     /// A version that was rolled back may try again, once for each text.

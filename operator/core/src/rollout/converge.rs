@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use anneal_crds::{ModelVersion, VersionRef, model_rollout::RolloutPhase, names};
+use anneal_crds::{VersionRef, model_rollout::RolloutPhase, names};
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
@@ -147,11 +147,11 @@ impl Draft<'_> {
     }
 
     /// Stable and rejected versions are marked on their records too, where a lost status finds them. The mark of a
-    /// rejected version stays for ever: status forgets the oldest.
+    /// rejected version stays, because status forgets the oldest, until it tries again or someone goes back to it.
     fn mark(&mut self, home: Home<'_>) {
         let (stable_key, rejected_key) = (
-            format!("{}/{}", names::ANNOTATION_STABLE_IN, home.name),
-            format!("{}/{}", names::ANNOTATION_ROLLED_BACK_IN, home.name),
+            build::mark_key(names::ANNOTATION_STABLE_IN, home.name),
+            build::mark_key(names::ANNOTATION_ROLLED_BACK_IN, home.name),
         );
         let mut marks = vec![];
         for version in self.snapshot.versions {
@@ -166,7 +166,7 @@ impl Draft<'_> {
             if let Some(rejection) = rejection {
                 let text = rejection.retried.clone().unwrap_or_else(|| names::MARK.to_owned());
                 wanted.insert(rejected_key.clone(), text);
-            } else if let Some(mark) = mark_of(version, &rejected_key)
+            } else if let Some(mark) = build::mark_on(version, &rejected_key)
                 .filter(|_| !self.granted_retry(digest) && !status.stable.as_ref().is_some_and(is))
             {
                 wanted.insert(rejected_key.clone(), mark.clone());
@@ -207,10 +207,6 @@ impl Draft<'_> {
             None => self.wake_at_latest(RECHECK),
         }
     }
-}
-
-fn mark_of<'a>(version: &'a ModelVersion, key: &str) -> Option<&'a String> {
-    version.metadata.annotations.as_ref()?.get(key)
 }
 
 fn parents(route: &Value) -> &[Value] {

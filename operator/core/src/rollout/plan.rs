@@ -14,6 +14,7 @@ use anneal_crds::{
 use jiff::SignedDuration;
 
 use super::{
+    build,
     draft::{Draft, RECHECK},
     rival,
     select::{self, Choice, Obstacle},
@@ -110,12 +111,10 @@ impl Draft<'_> {
     }
 
     /// Versions with one of this rollout's marks, oldest first.
-    fn marked(&self, prefix: &str) -> Vec<&ModelVersion> {
+    fn marked(&self, kind: &str) -> Vec<&ModelVersion> {
         let Some(name) = &self.rollout.metadata.name else { return vec![] };
-        let key = format!("{prefix}/{name}");
-        let has = |version: &&ModelVersion| {
-            version.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(&key))
-        };
+        let key = build::mark_key(kind, name);
+        let has = |version: &&ModelVersion| build::mark_on(version, &key).is_some();
         let mut found: Vec<&ModelVersion> = self.snapshot.versions.iter().filter(has).collect();
         found.sort_by_key(|version| select::order(&version.spec.version));
         found

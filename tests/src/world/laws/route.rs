@@ -5,7 +5,7 @@ use anneal_operator::ports::ClusterError;
 use jiff::SignedDuration;
 use serde_json::Value;
 
-use super::rollout::{moving, per_mille, workload};
+use super::rollout::{on_the_way, per_mille, workload};
 use crate::world::{
     gateway::Shares,
     sim::{NAMESPACE, Sim, Verdict},
@@ -45,12 +45,8 @@ impl Sim {
         let rollout = super::string(&before["metadata"]["labels"][anneal_crds::names::LABEL_ROLLOUT]);
         let status = self.status_of(&rollout);
         let is = |version: &Value| !version.is_null() && workload(&rollout, version) == key.name;
-        let baking = status["phase"] == "Baking";
-        let on_the_way = moving(&status) || status["phase"] == "RollingBack";
-        if is(&status["stable"])
-            || (on_the_way && is(&status["candidate"]))
-            || (baking && is(&status["previous"]))
-        {
+        let waits = on_the_way(&status) && ["candidate", "previous"].iter().any(|of| is(&status[*of]));
+        if is(&status["stable"]) || waits {
             self.broken(
                 "what serves keeps its pods",
                 format!("{} was deleted in {}", key.name, status["phase"]),
