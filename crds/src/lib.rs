@@ -13,6 +13,7 @@ pub mod model_version;
 pub mod names;
 pub mod prometheus;
 pub mod retrain_job;
+pub mod sequential;
 pub mod span;
 pub mod weight;
 

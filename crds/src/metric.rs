@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::span::Span;
+use crate::{sequential::Sequential, span::Span};
 
 /// A metric's name, with any number of matchers. Nothing may follow them: the operator adds its own, and an expression
 /// could end them early.
@@ -79,11 +79,17 @@ pub struct Histogram {
 }
 
 /// How readings become verdicts.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.sequential) || self.evidence == 'sequential'").message("judge.sequential needs judge.evidence: sequential"))]
 pub struct Judge {
-    /// How sure a verdict must be. `none` compares each reading with its bound as it is, as Argo Rollouts and Flagger do.
+    /// How sure a verdict must be. `sequential` compares every request of the candidate with those of the stable version,
+    /// and rolls back when chance is no explanation any more, however often one looks. `none` compares each reading with
+    /// its bound as it is, as Argo Rollouts and Flagger do.
     pub evidence: JudgeEvidence,
+    /// Terms of `evidence: sequential`. Changed in mid-rollout, they begin the comparison anew. Default: all defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequential: Option<Sequential>,
     /// How long a step may wait for readings that are missing, stale or not finite, or for too few requests, before the
     /// candidate is rolled back. Default 10m.
     #[serde(default = "default_max_hold")]
@@ -168,4 +174,6 @@ fn default_max_hold() -> Span {
 pub enum JudgeEvidence {
     /// Plain thresholds.
     None,
+    /// An always-valid sequential test of both versions' raw counters.
+    Sequential,
 }

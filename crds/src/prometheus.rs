@@ -41,6 +41,11 @@ pub struct Prometheus {
     #[serde(default = "default_version_label")]
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-zA-Z_][a-zA-Z0-9_]*$"))]
     pub version_label: String,
+    /// Label of the series that holds the pod's name, by which `evidence: sequential` tells pods apart; series without it
+    /// are told apart by `instance`. Default `pod`.
+    #[serde(default = "default_pod_label")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-zA-Z_][a-zA-Z0-9_]*$"))]
+    pub pod_label: String,
     /// A newest sample that is older than this is stale, and a stale reading is no reading. Default 30s.
     #[serde(default = "default_stale_after")]
     pub stale_after: Span,
@@ -198,6 +203,9 @@ fn default_ca_key() -> String {
 }
 fn default_model_label() -> String {
     "model".into()
+}
+fn default_pod_label() -> String {
+    "pod".into()
 }
 fn default_version_label() -> String {
     "version".into()

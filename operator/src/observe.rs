@@ -2,8 +2,6 @@
 //!
 //! Called by [`crate::reconcile`] alone. Reads come straight from the API server, so no decision rests on a stale cache.
 
-use std::collections::BTreeMap;
-
 use anneal_core::{
     object::{Key, Kind},
     plan::Plan,
@@ -131,14 +129,10 @@ pub async fn rollout(
 }
 
 /// Asks what the plan will judge by. A server that may not be asked is told like one that does not answer.
-async fn answers(
-    ports: &Ports,
-    rollout: &ModelRollout,
-    now: jiff::Timestamp,
-) -> BTreeMap<String, rollout::Answer> {
+async fn answers(ports: &Ports, rollout: &ModelRollout, now: jiff::Timestamp) -> rollout::Answers {
     let queries = rollout::queries(rollout, now);
     if queries.is_empty() {
-        return BTreeMap::new();
+        return rollout::Answers::new();
     }
     let spec = &rollout.spec.prometheus;
     let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
@@ -148,7 +142,7 @@ async fn answers(
             Ok(server) => ports.prometheus.query(server, &query, now).await,
             Err(why) => no_answer(&spec.server(), &query, why),
         };
-        (query.metric, answer)
+        ((query.metric, query.question), answer)
     });
     join_all(asked).await.into_iter().collect()
 }

@@ -8,7 +8,7 @@ use anneal_core::{
     object::{Key, Kind, Object},
     plan::{Action, Plan},
     rollout,
-    rollout::{Answer, Children, GatewayState, Series},
+    rollout::{Answer, Children, GatewayState, Query, Series},
 };
 use anneal_crds::{ModelRollout, ModelRolloutStatus, ModelVersion, model_rollout::RolloutPhase};
 use jiff::{SignedDuration, Timestamp};
@@ -189,8 +189,14 @@ impl RolloutCase {
 
     /// The plan, with this answer for every trigger.
     pub fn plan_with(&self, answer: &Answer) -> Plan<ModelRolloutStatus> {
-        let triggers = self.rollout.spec.metrics.iter().map(|metric| &metric.name);
-        let answers = triggers.map(|name| (name.clone(), answer.clone())).collect();
+        self.plan_answering(|_| answer.clone())
+    }
+
+    /// The plan, with the answers to what it asks.
+    pub fn plan_answering(&self, answer: impl Fn(&Query) -> Answer) -> Plan<ModelRolloutStatus> {
+        let queries = rollout::queries(&self.rollout, self.now);
+        let answers =
+            queries.iter().map(|query| ((query.metric.clone(), query.question), answer(query))).collect();
         rollout::plan(&rollout::Snapshot {
             rollout: &self.rollout,
             versions: &self.versions,

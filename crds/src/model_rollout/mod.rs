@@ -18,7 +18,9 @@ use crate::{
 mod status;
 mod strategy;
 
-pub use status::{Decision, Missing, ModelRolloutStatus, RecordedReading, Rejection, Retry, RolloutPhase};
+pub use status::{
+    Decision, Missing, ModelRolloutStatus, Observed, RecordedReading, Rejection, Retry, RolloutPhase,
+};
 pub use strategy::{Bake, BlueGreen, Canary, Progression, Shadow, Step, Strategy, Then};
 
 /// Serves a model and takes new versions through shadow and canary to full traffic, or back.
@@ -37,6 +39,7 @@ pub use strategy::{Bake, BlueGreen, Canary, Progression, Shadow, Step, Strategy,
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Step", type_ = "string", json_path = ".status.stepSummary"),
     printcolumn(name = "Weight", type_ = "number", json_path = ".status.weight"),
+    printcolumn(name = "Observed", type_ = "string", json_path = ".status.observed.percent"),
     printcolumn(name = "Verdict", type_ = "string", json_path = ".status.verdict"),
     printcolumn(name = "Stable", type_ = "string", json_path = ".status.stable.version"),
     printcolumn(name = "Candidate", type_ = "string", json_path = ".status.candidate.version"),

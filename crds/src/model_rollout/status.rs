@@ -54,6 +54,15 @@ pub struct ModelRolloutStatus {
     /// The worst of the last verdicts: `Breach`, `Error`, `Stale`, `NoData` or `Pass`; none if nothing was judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<String>,
+    /// With `judge.evidence: sequential`, the share of requests that the candidate really had at the present weight, as
+    /// its own and stable's counters say; renewed about once a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<Observed>,
+    /// With `judge.evidence: sequential`, what the comparison knows so far: a record for the operator itself, which any
+    /// other operator goes on from to the bit. It belongs to the candidate of this moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "common::preserve")]
+    pub judge: Option<serde_json::Value>,
     /// A rollback that is decided and waits until the version that should answer instead has a ready pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_rollback: Option<Decision>,
@@ -86,6 +95,17 @@ pub struct Missing {
     pub class: MissingClass,
     /// Since when some trigger has had no reading for it.
     pub since: Time,
+}
+
+/// What really happened to requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Observed {
+    /// The candidate's share in percent with an interval of two standard errors, such as `19.8 (18.9 to 20.7)`.
+    pub percent: String,
+    /// Requests of both versions that it was counted from.
+    #[schemars(range(min = 0))]
+    pub requests: i64,
 }
 
 /// A version that was rolled back.

@@ -213,7 +213,11 @@ impl Sim {
             Write::Record { key, read, status } => self.store.replace_status(key, read, status.clone()),
         };
         if done == Ok(Written::Changed) {
-            self.callers[caller].walk.writes += 1;
+            if self.only_keeps(write, before.as_deref()) {
+                self.laws.kept += 1;
+            } else {
+                self.callers[caller].walk.writes += 1;
+            }
             self.disturb_others(Some(caller));
             self.say(|sim| format!("operator {caller} {verb}s {}{}", name(key), sim.gist(key)));
             self.check_write(caller, key, before.as_deref());
@@ -231,6 +235,19 @@ impl Sim {
                 Err(ClusterError::Refused { verb, what: name(key), message: why.to_owned() })
             }
         }
+    }
+
+    /// Whether a write records nothing but how far a comparison is.
+    fn only_keeps(&self, write: &Write, before: Option<&Value>) -> bool {
+        let Write::Record { key, .. } = write else { return false };
+        let without = |object: Option<&Value>| {
+            let mut status = object?["status"].clone();
+            let fields = status.as_object_mut()?;
+            fields.remove("judge");
+            fields.remove("observed");
+            Some(status)
+        };
+        without(before) == without(self.store.get(key))
     }
 
     /// One late write is done, or lost.

@@ -40,6 +40,8 @@ pub struct Laws {
     pub touched: BTreeSet<String>,
     /// How far any operator's clock was ever off.
     pub skew: SignedDuration,
+    /// Writes that recorded only how far a comparison was.
+    pub kept: u64,
     /// What worlds came to: name and how often.
     pub reached: BTreeMap<String, usize>,
 }

@@ -27,6 +27,17 @@ pub fn rollout(name: &str, dice: &mut Dice) -> Object {
 /// What becomes of a version that cannot be judged.
 fn judge(dice: &mut Dice) -> Value {
     let mut judge = json!({"evidence": "none", "maxHold": "2m"});
+    if dice.chance(500) {
+        judge["evidence"] = "sequential".into();
+        match dice.below(3) {
+            0 => {}
+            1 => judge["sequential"] = json!({"dispersion": "Assumed", "alpha": 0.01}),
+            _ => {
+                judge["sequential"] =
+                    json!({"advance": "Evidence", "maxDuration": "1m", "onInconclusive": "Advance"});
+            }
+        }
+    }
     for field in ["onNoData", "onStale", "onError"] {
         match dice.weighted(&[80, 10, 10]) {
             0 => {}

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use anneal_core::{
     object::{Key, Kind},
-    rollout::{Answer, Series},
+    rollout::{Answer, RawSeries, Series},
 };
 use anneal_crds::names;
 use jiff::{SignedDuration, Timestamp};
@@ -15,6 +15,7 @@ use super::{
     manifests::MODEL,
     sim::{NAMESPACE, Sim, Told, Truth, Verdict},
 };
+use crate::raw::Raw;
 
 /// Requests each second through each route.
 const REQUESTS: f64 = 50.0;
@@ -129,6 +130,9 @@ impl Sim {
 
     /// Prometheus answers an operator.
     pub fn prometheus_answers(&mut self, caller: usize, expression: &str, at: Timestamp) -> Answer {
+        if let Some(raw) = Raw::read(expression, at) {
+            return self.prometheus_has(caller, &raw, at);
+        }
         let Some(question) = Question::read(expression) else {
             self.broken("queries are understood", format!("no one understands {expression}"));
             return Answer::Vector(vec![]);
@@ -159,6 +163,85 @@ impl Sim {
         answer
     }
 
+    /// Prometheus answers with raw samples.
+    fn prometheus_has(&mut self, caller: usize, raw: &Raw, at: Timestamp) -> Answer {
+        let weather = self.counters.weather;
+        if raw.model != MODEL || raw.namespace != NAMESPACE {
+            self.broken("queries are understood", format!("nobody else's series are asked for: {raw:?}"));
+        }
+        let mut series: Vec<RawSeries> =
+            raw.versions.iter().flat_map(|version| self.raw_series(raw, version)).collect();
+        let now = instant(at);
+        let newest =
+            |version: &String| self.counters.newest(version, now).is_some_and(|at| now - at <= STALE_AFTER);
+        let mut fresh = raw.versions.iter().all(newest);
+        match weather {
+            Weather::Fair | Weather::NoScrapes => {}
+            Weather::Unreachable | Weather::Empty => fresh = false,
+            Weather::NotANumber => {
+                fresh = false;
+                series
+                    .iter_mut()
+                    .flat_map(|series| &mut series.samples)
+                    .for_each(|sample| sample.1 = f64::NAN);
+            }
+            Weather::Partial => {
+                fresh = false;
+                series.truncate(series.len() / 2);
+            }
+        }
+        self.say(|_| {
+            format!(
+                "Prometheus has raw samples for operator {caller}: {} series of {raw:?} ({weather:?})",
+                series.len()
+            )
+        });
+        if raw.point_ms.is_none() {
+            // A lost tick before now is no loss: what cannot be counted now can be told, and holds.
+            let verdict = if fresh { Verdict::Samples } else { Verdict::Nothing };
+            self.callers[caller].walk.told.push(Told { version: raw.versions[0].clone(), verdict });
+        }
+        match weather {
+            Weather::Unreachable => Answer::Unreachable("connection refused".into()),
+            Weather::Empty => Answer::Matrix(vec![]),
+            Weather::Fair | Weather::NoScrapes | Weather::NotANumber | Weather::Partial => {
+                Answer::Matrix(series)
+            }
+        }
+    }
+
+    fn raw_series(&self, raw: &Raw, version: &str) -> Vec<RawSeries> {
+        let Some(truth) = self.truth_of(version) else { return vec![] };
+        let of = |le: Option<&str>, share: f64| {
+            let labels = [("version", Some(version)), ("pod", Some("only")), ("le", le)];
+            let labels =
+                labels.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
+            let samples = self.counters.samples.get(version).into_iter().flatten();
+            let samples = samples.map(|(at, total)| ((at * 1000.0).round() as i64, total * share));
+            let within = |sample: &(i64, f64)| sample.0 > raw.from_ms && sample.0 <= raw.until_ms;
+            RawSeries {
+                labels: labels.collect(),
+                samples: samples.filter(within).collect(),
+                histograms: vec![],
+            }
+        };
+        let fast = if truth.slow { 0.5 } else { 1.0 };
+        let series = match raw.selector.as_str() {
+            "seconds_bucket" => {
+                vec![of(Some("0.1"), fast), of(Some("0.3"), fast), of(Some("1"), 1.0), of(Some("+Inf"), 1.0)]
+            }
+            "requests" => vec![of(None, 1.0)],
+            _ => vec![of(None, truth.error_rate)],
+        };
+        series.into_iter().filter(|series| !series.samples.is_empty()).collect()
+    }
+
+    /// Requests that a version answered in a span of time.
+    pub fn answered(&self, version: &str, since: Timestamp, until: Timestamp) -> f64 {
+        let at = |time| self.counters.at(version, instant(time)).unwrap_or(0.0);
+        at(until) - at(since)
+    }
+
     fn spoiled(&self, question: &Question, at: Timestamp, spoil: impl Fn(&mut Series)) -> Answer {
         let (mut answer, _) = self.honest(question, at);
         if let Answer::Vector(vector) = &mut answer {
@@ -183,6 +266,7 @@ impl Sim {
         if question.histogram {
             let fast = if truth.slow { window * 0.5 } else { window };
             vector.push(series("bucket", Some("0.1"), fast));
+            vector.push(series("bucket", Some("0.3"), fast));
             vector.push(series("bucket", Some("1"), window));
             vector.push(series("bucket", Some("+Inf"), window));
         } else {

@@ -109,6 +109,8 @@ pub enum Verdict {
     Pass(f64),
     /// Fresh, finite, out of bounds.
     Breach,
+    /// Fresh samples, which say nothing by themselves.
+    Samples,
     /// Nothing that one could decide by.
     Nothing,
 }

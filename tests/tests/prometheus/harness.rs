@@ -12,7 +12,7 @@ use std::{
 use anneal_core::{
     object::{Key, Kind, Object},
     plan::Note,
-    rollout::{Answer, Query, Shape},
+    rollout::{Answer, Query, Question, Shape},
 };
 use anneal_operator::{
     ports::{Cluster, ClusterError, Prometheus as _},
@@ -80,7 +80,12 @@ pub fn server(url: &str) -> Server {
 
 /// A question for numbers.
 pub fn query(expression: &str) -> Query {
-    Query { metric: "m".into(), expression: expression.into(), shape: Shape::Vector }
+    Query {
+        metric: "m".into(),
+        question: Question::Reading,
+        expression: expression.into(),
+        shape: Shape::Vector,
+    }
 }
 
 /// Asks a fresh client.

@@ -5,7 +5,7 @@
 
 use anneal_core::judge::{
     ArmCount, Step,
-    samples::{Arm, Counter, Counters, Observations, Pod, Sample, WeightChange},
+    samples::{Arm, Counter, Counters, Observations, Pod, Sample, Seen, WeightChange},
 };
 use rand::Rng;
 
@@ -43,7 +43,7 @@ impl Scraper {
             weights.push(WeightChange { at_ms: at_ms + i64::from(at_ms > 0), weight: stage.weight });
             at_ms += i64::from(stage.ticks) * tick_ms;
         }
-        let metrics = vec![vec![pod(Arm::Candidate), pod(Arm::Stable)]];
+        let metrics = vec![Seen::Pods(vec![pod(Arm::Candidate), pod(Arm::Stable)])];
         let seen = Observations { until_ms: 0, step, weights, metrics };
         let totals = [ArmCount::default(); 2];
         Self { weather: world.weather, tick_ms, now_ms: 0, restarted_ms: 0, totals, seen }
@@ -106,18 +106,23 @@ impl Scraper {
 
     fn sample(&mut self, arm: usize) {
         let (total, at_ms) = (self.totals[arm], self.now_ms);
-        if let Some(Counters::Share { events, all }) =
-            self.seen.metrics[0].get_mut(arm).map(|pod| &mut pod.counters)
-        {
+        if let Some(Counters::Share { events, all }) = self.pods().get_mut(arm).map(|pod| &mut pod.counters) {
             events[0].push(Sample { at_ms, value: total.bad as f64 });
             all[0].push(Sample { at_ms, value: total.requests as f64 });
+        }
+    }
+
+    fn pods(&mut self) -> &mut [Pod] {
+        match self.seen.metrics.first_mut() {
+            Some(Seen::Pods(pods)) => pods,
+            Some(Seen::NotAsked) | None => &mut [],
         }
     }
 
     /// A controller reads two ticks back.
     fn forget(&mut self) {
         let oldest = self.seen.until_ms - 2 * self.tick_ms;
-        for pod in &mut self.seen.metrics[0] {
+        for pod in self.pods() {
             if let Counters::Share { events, all } = &mut pod.counters {
                 events[0].retain(|sample| sample.at_ms >= oldest);
                 all[0].retain(|sample| sample.at_ms >= oldest);

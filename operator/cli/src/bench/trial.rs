@@ -6,7 +6,7 @@
 use std::{num::NonZero, thread};
 
 use anneal_core::judge::{
-    ArmCount, Judge, MetricPolicy, Outcome, PodSpread, Policy, PolicyError, Shares, State, Step, Tick,
+    ArmCount, Arms, Judge, MetricPolicy, Outcome, PodSpread, Policy, PolicyError, Shares, State, Step, Tick,
     Verdict, dispersion,
 };
 
@@ -206,8 +206,15 @@ fn learn(metric: &mut MetricPolicy, world: &World, learned: dispersion::Dispersi
 }
 
 /// No step of a trial ends by its interval.
-const STEP: Step =
-    Step { index: 0, began_ms: 0, min_ms: 0, interval_ms: i64::MAX, max_ms: None, min_requests: 0 };
+const STEP: Step = Step {
+    index: 0,
+    arms: Arms::Both,
+    began_ms: 0,
+    min_ms: 0,
+    interval_ms: i64::MAX,
+    max_ms: None,
+    min_requests: 0,
+};
 
 const fn counted(candidate: ArmCount, stable: ArmCount) -> Outcome {
     let shares = Shares { candidate, stable };

@@ -47,6 +47,6 @@ pub use policy::{
     Advance, Better, Events, Inconclusive, MetricPolicy, PodSpread, Policy, PolicyError, Rule, Source,
 };
 pub use rules::Judge;
-pub use state::{SCHEMA, State};
-pub use tick::{ArmCount, Missing, Outcome, Shares, Step, Tick};
+pub use state::{MetricState, SCHEMA, State};
+pub use tick::{ArmCount, Arms, Missing, Outcome, Shares, Step, Tick};
 pub use verdict::{Hold, Rollback, TestName, Verdict};

@@ -8,9 +8,10 @@
 mod window;
 
 use super::{
+    policy::{Events, Source},
     rules::Judge,
     state::State,
-    tick::{Step, Tick},
+    tick::{ArmCount, Step, Tick},
     verdict::{Hold, Verdict},
 };
 use window::Window;
@@ -81,6 +82,18 @@ pub enum Counters {
     },
 }
 
+impl Counters {
+    /// Every counter.
+    fn all(&self) -> Vec<&Counter> {
+        match self {
+            Self::Share { events: one, all: other }
+            | Self::Mean { sum: one, count: other }
+            | Self::Paired { lost: one, won: other } => one.iter().chain(other).collect(),
+            Self::Histogram(buckets) => buckets.iter().map(|bucket| &bucket.counter).collect(),
+        }
+    }
+}
+
 /// One bucket of a histogram.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bucket {
@@ -108,8 +121,17 @@ pub struct Observations {
     pub step: Step,
     /// Changes of weight, from old to new.
     pub weights: Vec<WeightChange>,
-    /// The pods of each metric, in the order of the policy; empty where nothing could be read.
-    pub metrics: Vec<Vec<Pod>>,
+    /// Each metric, in the order of the policy.
+    pub metrics: Vec<Seen>,
+}
+
+/// What was read about a metric.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Seen {
+    /// Its pods; none where nothing could be read.
+    Pods(Vec<Pod>),
+    /// The step does not judge by it.
+    NotAsked,
 }
 
 impl Judge {
@@ -131,6 +153,22 @@ impl Judge {
         let verdict = self.verdict(&state, &seen.step);
         (state, verdict)
     }
+}
+
+/// Counts of each pod in each tick of `span` (from, until; in milliseconds since the epoch): the history from which
+/// [`super::dispersion`] learns. A pod without usable samples in a tick counts nothing in it.
+pub fn history(
+    source: Source,
+    events: Events,
+    pods: &[Pod],
+    (from_ms, until_ms): (i64, i64),
+    tick_ms: i64,
+) -> Vec<Vec<ArmCount>> {
+    let ticks = until_ms.saturating_sub(from_ms) / tick_ms.max(1);
+    (0..ticks)
+        .map(|tick| Window::of_history(from_ms.saturating_add(tick * tick_ms), tick_ms))
+        .map(|window| window.counts(source, events, pods))
+        .collect()
 }
 
 #[cfg(test)]

@@ -53,6 +53,17 @@ impl Split {
         (matters && ln_value >= -ALPHA.ln()).then_some(share)
     }
 
+    /// Requests of both arms at the present weight.
+    pub const fn requests(&self) -> u64 {
+        self.candidate.saturating_add(self.stable)
+    }
+
+    /// The candidate's share of them, from 0 to 1; none without requests.
+    pub fn share(&self) -> Option<f64> {
+        let requests = self.requests();
+        (requests > 0).then(|| self.candidate as f64 / requests as f64)
+    }
+
     /// The share that was asked for.
     pub(super) const fn weight(&self) -> f64 {
         self.weight

@@ -50,6 +50,8 @@ pub struct State {
 pub struct StepState {
     /// Which step.
     pub index: u32,
+    /// Since when it has had its traffic, in milliseconds since the epoch.
+    pub began_ms: i64,
     /// Ticks that counted: with data for every metric, and traffic.
     pub ticks: u32,
 }
@@ -60,6 +62,8 @@ pub struct StepState {
 pub struct MetricState {
     /// Its name.
     pub name: String,
+    /// Whether the last tick was judged by it.
+    pub asked: bool,
     /// Ticks that were evidence.
     pub started: u32,
     /// Ticks whose numbers were not finite or could not be.
@@ -68,6 +72,8 @@ pub struct MetricState {
     pub blind: u32,
     /// Requests of the candidate since the step began.
     pub step_requests: u64,
+    /// The bad ones of them.
+    pub step_bad: u64,
     /// T1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relative: Option<[Nats; relative::ALTERNATIVES]>,
@@ -109,7 +115,7 @@ impl State {
             schema: SCHEMA,
             began_ms,
             ticks: 0,
-            step: StepState { index: step, ticks: 0 },
+            step: StepState { index: step, began_ms, ticks: 0 },
             idle: 0,
             split: Split::default(),
             metrics: policy.metrics.iter().map(|metric| MetricState::new(metric, policy.advance)).collect(),
@@ -131,10 +137,12 @@ impl MetricState {
         };
         Self {
             name: metric.name.clone(),
+            asked: true,
             started: 0,
             invalid: 0,
             blind: 0,
             step_requests: 0,
+            step_bad: 0,
             relative: relative.map(|_| empty()),
             absolute: absolute.map(|_| empty()),
             advance,

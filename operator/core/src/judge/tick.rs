@@ -7,12 +7,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
+    estimate::Estimate,
     evidence::{self, Nats},
     means::ArmSum,
     paired::Pairs,
     policy::{Better, Rule},
     relative::ln_noninferior,
     rules::{Judge, MetricRules},
+    split::Split,
     state::{AdvanceState, MetricState, State, StepState},
     verdict::{Rollback, TestName},
 };
@@ -82,13 +84,26 @@ pub enum Missing {
     WeightChanged,
     /// All pods of an arm became ready only just now.
     WarmingUp,
+    /// This step does not judge by it.
+    NotAsked,
+}
+
+/// Who answers in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arms {
+    /// The candidate, and the stable version beside it.
+    Both,
+    /// The candidate alone: only what can be said without a comparison is.
+    CandidateAlone,
 }
 
 /// The step that a rollout is in.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
-    /// Which; another one starts another clock.
+    /// Which; another one, or the same one begun anew, starts another clock.
     pub index: u32,
+    /// Who answers in it.
+    pub arms: Arms,
     /// Since when it gets its traffic, in milliseconds since the epoch.
     pub began_ms: i64,
     /// Its shortest duration.
@@ -123,18 +138,21 @@ impl Judge {
             return;
         }
         let in_step = start_ms >= step.began_ms;
-        if in_step && state.step.index != step.index {
-            enter(state, step.index);
+        if in_step && (state.step.index, state.step.began_ms) != (step.index, step.began_ms) {
+            enter(state, step);
         }
-        let (mut counted, mut requests) = (true, None);
+        let (mut counted, mut requests, mut split) = (true, None, tick.weight);
+        if split.is_none() {
+            // Requests went another way meanwhile, and say nothing about the way that they go now.
+            state.split = Split::default();
+        }
         for (index, (metric, rules)) in state.metrics.iter_mut().zip(&self.metrics).enumerate() {
             match tick.outcomes.get(index).copied().unwrap_or(Outcome::Missing(Missing::NoSeries)) {
                 Outcome::Both { shares, strict } => {
                     requests = Some(requests.unwrap_or(0).max(shares.candidate.requests));
                     self.compare(metric, rules, &shares, &strict);
-                    if index == 0
-                        && let Some(weight) = tick.weight
-                    {
+                    // One metric that counts all requests is enough.
+                    if let Some(weight) = split.take() {
                         state.split.add(weight, &shares);
                     }
                 }
@@ -150,11 +168,17 @@ impl Judge {
                     // Pairs that agree are not counted, so a tick without any is not one without traffic.
                     pair(metric, rules, pairs);
                 }
+                Outcome::Missing(Missing::NotAsked) => {
+                    metric.asked = false;
+                    metric.blind = 0;
+                    continue;
+                }
                 Outcome::Missing(why) => {
                     counted = false;
                     miss(metric, why);
                 }
             }
+            metric.asked = true;
         }
         match requests {
             Some(0) => state.idle = state.idle.saturating_add(1),
@@ -170,6 +194,17 @@ impl Judge {
     /// End of the last folded tick, in milliseconds since the epoch.
     pub fn ended(&self, state: &State) -> i64 {
         state.began_ms.saturating_add(self.policy.tick_ms.saturating_mul(i64::from(state.ticks)))
+    }
+
+    /// How many times worse than stable each metric is, as far as it can be told, in the order of the policy.
+    pub fn estimates<'a>(
+        &'a self,
+        state: &'a State,
+    ) -> impl Iterator<Item = (&'a MetricState, Option<Estimate>)> {
+        let estimate = |(metric, rules): (&'a MetricState, &MetricRules)| {
+            (metric, metric.tally.estimate(1.0 / rules.tempering))
+        };
+        state.metrics.iter().zip(&self.metrics).map(estimate)
     }
 
     fn compare(&self, metric: &mut MetricState, rules: &MetricRules, shares: &Shares, strict: &Shares) {
@@ -249,12 +284,14 @@ fn count(metric: &mut MetricState, candidate: ArmCount) {
     metric.started = metric.started.saturating_add(1);
     metric.blind = 0;
     metric.step_requests = metric.step_requests.saturating_add(candidate.requests);
+    metric.step_bad = metric.step_bad.saturating_add(candidate.bad);
 }
 
-fn enter(state: &mut State, index: u32) {
-    state.step = StepState { index, ticks: 0 };
+fn enter(state: &mut State, step: &Step) {
+    state.step = StepState { index: step.index, began_ms: step.began_ms, ticks: 0 };
     for metric in &mut state.metrics {
         metric.step_requests = 0;
+        metric.step_bad = 0;
         if let Some(advance) = &mut metric.advance {
             *advance = AdvanceState::NONE;
         }
@@ -271,7 +308,7 @@ fn miss(metric: &mut MetricState, why: Missing) {
             metric.blind = metric.blind.saturating_add(1);
         }
         // Left out on purpose.
-        Missing::WeightChanged | Missing::WarmingUp => {}
+        Missing::WeightChanged | Missing::WarmingUp | Missing::NotAsked => {}
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     policy::{Advance, Inconclusive},
     rules::Judge,
     state::{MetricState, SCHEMA, State},
-    tick::Step,
+    tick::{Arms, Step},
 };
 
 /// What the controller should do.
@@ -99,11 +99,11 @@ impl Judge {
         if let Some(hold) = self.hold(state) {
             return Verdict::Hold(hold);
         }
-        if state.step.index != step.index {
+        if (state.step.index, state.step.began_ms) != (step.index, step.began_ms) {
             return Verdict::Progressing;
         }
         let age = i64::from(state.step.ticks).saturating_mul(self.policy.tick_ms);
-        let sampled = state.metrics.iter().all(|metric| metric.step_requests >= step.min_requests);
+        let sampled = asked(state).all(|metric| metric.step_requests >= step.min_requests);
         if age >= step.min_ms && sampled && self.may_end(state, step, age) {
             return Verdict::Advance;
         }
@@ -131,7 +131,7 @@ impl Judge {
 
     fn hold(&self, state: &State) -> Option<Hold> {
         let blind = |metric: &&MetricState| metric.blind >= self.policy.blind_after;
-        if let Some(metric) = state.metrics.iter().find(blind) {
+        if let Some(metric) = asked(state).find(blind) {
             return Some(Hold::NoData { metric: metric.name.clone() });
         }
         if state.idle >= self.policy.blind_after {
@@ -142,9 +142,9 @@ impl Judge {
     }
 
     fn may_end(&self, state: &State, step: &Step, age: i64) -> bool {
-        match self.policy.advance {
-            Advance::Interval => age >= step.interval_ms,
-            Advance::Evidence(_) => state.metrics.iter().all(|metric| {
+        match (self.policy.advance, step.arms) {
+            (Advance::Interval, _) | (Advance::Evidence(_), Arms::CandidateAlone) => age >= step.interval_ms,
+            (Advance::Evidence(_), Arms::Both) => asked(state).all(|metric| {
                 // What cannot be compared with stable has its interval.
                 metric.advance.map_or(age >= step.interval_ms, |advance| {
                     advance.best.get() >= -libm::log(self.policy.beta)
@@ -152,6 +152,11 @@ impl Judge {
             }),
         }
     }
+}
+
+/// The metrics that the present step judges by.
+fn asked(state: &State) -> impl Iterator<Item = &MetricState> {
+    state.metrics.iter().filter(|metric| metric.asked)
 }
 
 #[cfg(test)]

@@ -93,13 +93,17 @@ impl Draft<'_> {
     /// again when they are no longer so.
     fn note_accepted_traffic(&mut self) {
         let accepted = self.traffic_accepted();
-        let (reason, message) = if accepted {
-            ("Accepted", "The route has the weights of this step.")
-        } else {
-            ("NotAccepted", "The route does not have the weights of this step yet.")
+        let (verified, reason, message) = match (accepted, self.mismatched) {
+            (false, _) => (false, "NotAccepted", "The route does not have the weights of this step yet."),
+            (true, true) => (
+                false,
+                "TrafficSplitMismatch",
+                "The route has the weights of this step, and the counters show another share, see status.observed. Look at the gateway's data plane, and at whatever sends requests past it.",
+            ),
+            (true, false) => (true, "Accepted", "The route has the weights of this step."),
         };
         if self.status.stable.is_some() {
-            self.condition("TrafficVerified", accepted.into(), reason, message);
+            self.condition("TrafficVerified", verified.into(), reason, message);
         }
         let now = Time(self.now);
         if accepted {

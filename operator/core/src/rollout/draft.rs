@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::{
     build::{self, Home},
     select,
+    sequential::Record,
     snapshot::{GatewayState, Snapshot},
     steps,
 };
@@ -47,6 +48,10 @@ pub(super) struct Draft<'a> {
     wake: Wake,
     /// Why nothing may advance; none if it may.
     pub(super) pause: Option<String>,
+    /// Requests are surely not divided as the weight asks for.
+    pub(super) mismatched: bool,
+    /// What this look at the samples of both versions knows.
+    pub(super) comparison: Option<Record>,
     /// The route that the status asks for, once someone has asked.
     route: OnceCell<Option<Object>>,
 }
@@ -69,6 +74,8 @@ impl<'a> Draft<'a> {
             notes: vec![],
             wake: Wake::OnChange,
             pause: None,
+            mismatched: false,
+            comparison: None,
             route: OnceCell::new(),
         }
     }
@@ -82,7 +89,18 @@ impl<'a> Draft<'a> {
             }
         }
         self.status.step_summary = self.step_summary();
+        self.keep_comparison();
         Plan { status: self.status, actions: self.actions, notes: self.notes, wake: self.wake }
+    }
+
+    /// A tick that changes nothing else is worth no write: it can be read again.
+    fn keep_comparison(&mut self) {
+        let Some(record) = self.comparison.take() else { return };
+        let before = self.rollout.status.as_ref();
+        if before != Some(&self.status) || record.is_due(self.status.judge.as_ref()) {
+            self.status.judge = record.to_value();
+            self.status.observed = record.observed().filter(|_| self.status.phase == RolloutPhase::Canary);
+        }
     }
 
     /// By the strategy as it is now: later steps may have changed since this one began.
@@ -125,6 +143,7 @@ impl<'a> Draft<'a> {
         status.holding_since = None;
         status.missing.clear();
         status.waiting_rollback = None;
+        status.observed = None;
         status.verdict = worst(&readings);
         status.decision =
             Some(Decision { reason: reason.to_owned(), message: message.to_owned(), at: now, readings });

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A new candidate leads from any phase back to Preparing, at weight 0. `select` says which version is to serve,
-//! `by_hand` what people ask for, `query` and `reading` what the metrics say about it, `steps` which share it gets and
+//! `by_hand` what people ask for, `query`, `reading` and `sequential` what the metrics say about it, `steps` which share it gets and
 //! for how long, `transition` what is written down, `build` which objects follow.
 
 mod build;
@@ -24,6 +24,7 @@ mod reading;
 mod rival;
 mod samples;
 mod select;
+mod sequential;
 mod snapshot;
 mod step;
 mod steps;
@@ -31,9 +32,9 @@ mod transition;
 
 pub use build::{workload_name, workload_names};
 pub use plan::plan;
-pub use query::{Query, Shape, queries};
+pub use query::{Query, Question, Shape, queries};
 pub use reading::{Answer, Reading, Series, Verdict, judge, read};
 pub use rival::rivals;
 pub use samples::{Boundary, NativeBucket, NativeHistogram, RawSeries};
-pub use snapshot::{Children, GatewayState, Snapshot};
+pub use snapshot::{Answers, Children, GatewayState, Snapshot};
 pub use steps::on_trial;

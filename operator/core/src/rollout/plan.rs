@@ -264,7 +264,7 @@ impl Draft<'_> {
 }
 
 /// How often a metric is read.
-fn tick(metric: &Metric) -> SignedDuration {
+pub(super) fn tick(metric: &Metric) -> SignedDuration {
     let (shortest, longest) = (SignedDuration::from_secs(1), SignedDuration::from_secs(60));
     metric.interval.map_or_else(
         || (metric.window.get() / 10).clamp(shortest, longest),

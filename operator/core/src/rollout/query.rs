@@ -1,26 +1,44 @@
 //! Queries: what is asked of Prometheus about the version on trial.
 //!
-//! One query a metric brings everything that a verdict needs, so that its parts are of the same moment: the counters
-//! over the window, how many requests the step has seen, and how old the newest sample is.
+//! With `evidence: none` one query a metric brings everything that a verdict needs, so that its parts are of the same
+//! moment: the counters over the window, how many requests the step has seen, and how old the newest sample is. With
+//! `evidence: sequential` `sequential` asks for raw samples of both versions.
 
 use anneal_crds::{
-    ModelRollout,
-    metric::{Metric, Source},
+    ModelRollout, ModelRolloutStatus, VersionRef,
+    metric::{JudgeEvidence, Metric, Source},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{by_hand, steps};
+use super::{by_hand, sequential, steps};
 
 /// A question to Prometheus.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Query {
     /// Name of the metric that it belongs to.
     pub metric: String,
+    /// What is asked about that metric.
+    pub question: Question,
     /// The expression, to be evaluated at one moment.
     pub expression: String,
     /// What its answer must be.
     pub shape: Shape,
+}
+
+/// What is asked about a metric. Metric and question name an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Question {
+    /// Its value over the window, its requests in this step, and how fresh they are.
+    Reading,
+    /// Raw samples of the counter of bad events, or of a histogram's buckets.
+    Events,
+    /// Raw samples of the counter of all events.
+    All,
+    /// What the stable version's counter of bad events, or buckets, were before the candidate came.
+    PastEvents,
+    /// What the stable version's counter of all events was before the candidate came.
+    PastAll,
 }
 
 /// What the answer to an expression is made of.
@@ -39,15 +57,21 @@ pub fn queries(rollout: &ModelRollout, now: Timestamp) -> Vec<Query> {
         return vec![];
     };
     let Some(version) = steps::on_trial(status) else { return vec![] };
+    match rollout.spec.judge.evidence {
+        JudgeEvidence::None => readings(rollout, status, version, now),
+        JudgeEvidence::Sequential => sequential::queries(rollout, status, now),
+    }
+}
+
+fn readings(
+    rollout: &ModelRollout,
+    status: &ModelRolloutStatus,
+    version: &VersionRef,
+    now: Timestamp,
+) -> Vec<Query> {
     let elapsed =
         status.traffic_accepted_at.as_ref().map_or(0, |at| now.duration_since(at.0).as_secs()).max(1);
-    let scope = Scope {
-        model_label: &rollout.spec.prometheus.model_label,
-        model: &rollout.spec.model,
-        version_label: &rollout.spec.prometheus.version_label,
-        version: &version.version,
-        namespace: rollout.metadata.namespace.as_deref().unwrap_or_default(),
-    };
+    let scope = Scope::of(rollout, &[version]);
     let triggers = steps::triggers(&rollout.spec, status);
     let is_trigger = |metric: &&Metric| triggers.contains(&metric.name);
     rollout
@@ -57,30 +81,42 @@ pub fn queries(rollout: &ModelRollout, now: Timestamp) -> Vec<Query> {
         .filter(is_trigger)
         .map(|metric| Query {
             metric: metric.name.clone(),
-            expression: expression(metric, scope, elapsed),
+            question: Question::Reading,
+            expression: expression(metric, &scope, elapsed),
             shape: Shape::Vector,
         })
         .collect()
 }
 
-/// Whose series are read.
-#[derive(Clone, Copy, Debug)]
-struct Scope<'a> {
-    model_label: &'a str,
-    model: &'a str,
-    version_label: &'a str,
-    version: &'a str,
-    namespace: &'a str,
-}
+/// Whose series are read: the matchers of a rollout's model and versions.
+#[derive(Clone, Debug)]
+pub(super) struct Scope(String);
 
-impl Scope<'_> {
-    /// `selector` with the candidate's matchers added.
-    fn apply(self, selector: &str) -> String {
-        // Versions are numbered for each model, so a version alone may be another model's.
-        let matchers = format!(
-            "{}=\"{}\",{}=\"{}\",namespace=\"{}\"",
-            self.model_label, self.model, self.version_label, self.version, self.namespace
-        );
+impl Scope {
+    /// Versions are numbered for each model, so a version alone may be another model's.
+    pub(super) fn of(rollout: &ModelRollout, versions: &[&VersionRef]) -> Self {
+        let prometheus = &rollout.spec.prometheus;
+        let versions = match versions {
+            [version] => format!("=\"{}\"", version.version),
+            // Nothing in a version but its dot means anything in a regular expression.
+            versions => {
+                let any: Vec<_> =
+                    versions.iter().map(|version| version.version.replace('.', r"\\.")).collect();
+                format!("=~\"{}\"", any.join("|"))
+            }
+        };
+        Self(format!(
+            "{}=\"{}\",{}{versions},namespace=\"{}\"",
+            prometheus.model_label,
+            rollout.spec.model,
+            prometheus.version_label,
+            rollout.metadata.namespace.as_deref().unwrap_or_default()
+        ))
+    }
+
+    /// `selector` with the matchers added.
+    pub(super) fn apply(&self, selector: &str) -> String {
+        let matchers = &self.0;
         match selector.trim_end().strip_suffix('}') {
             None => format!("{selector}{{{matchers}}}"),
             Some(open) => {
@@ -95,7 +131,7 @@ impl Scope<'_> {
 /// Label that tells the parts of an answer apart.
 pub(super) const PART: &str = "anneal_part";
 
-fn expression(metric: &Metric, scope: Scope<'_>, elapsed_seconds: i64) -> String {
+fn expression(metric: &Metric, scope: &Scope, elapsed_seconds: i64) -> String {
     let window = metric.window.as_millis();
     let part =
         |name: &str, vector: String| format!("label_replace({vector}, \"{PART}\", \"{name}\", \"\", \"\")");
@@ -132,14 +168,8 @@ mod tests {
 
     #[test]
     fn matchers_are_added_to_any_form_of_selector() {
-        let scope = Scope {
-            model_label: "model",
-            model: "ads",
-            version_label: "version",
-            version: "v20261121.1",
-            namespace: "team-a",
-        };
         let added = "model=\"ads\",version=\"v20261121.1\",namespace=\"team-a\"";
+        let scope = Scope(added.to_owned());
         assert_eq!(scope.apply("requests"), format!("requests{{{added}}}"));
         assert_eq!(scope.apply("requests{}"), format!("requests{{{added}}}"));
         assert_eq!(scope.apply("requests{code=~\"5..\"}"), format!("requests{{code=~\"5..\",{added}}}"));

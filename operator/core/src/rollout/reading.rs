@@ -74,7 +74,7 @@ pub enum Verdict {
 }
 
 /// Most of a query that is recorded and told, in bytes: a status must stay small, however long selectors are.
-const MAX_QUERY: usize = 300;
+pub(super) const MAX_QUERY: usize = 300;
 /// Seconds by which a sample may be newer than the question: clocks are read and rounded in two places.
 const CLOCK_TOLERANCE: f64 = 1.0;
 
@@ -209,19 +209,23 @@ pub fn judge(metric: &Metric, reading: &Reading, server: &str, query: &str) -> (
             )
         }
     };
-    let name = match &verdict {
-        Verdict::Pass { .. } => "Pass",
-        Verdict::Breach => "Breach",
-        Verdict::Hold(class, _) => class.name(),
-    };
     let record = RecordedReading {
         metric: metric.name.clone(),
-        verdict: name.to_owned(),
+        verdict: name(&verdict).to_owned(),
         value: shown,
         bound,
         query: query.into_owned(),
     };
     (verdict, record)
+}
+
+/// As status writes it.
+pub(super) const fn name(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass { .. } => "Pass",
+        Verdict::Breach => "Breach",
+        Verdict::Hold(class, _) => class.name(),
+    }
 }
 
 /// The verdict on a trigger that no metric defines.
@@ -245,7 +249,8 @@ fn within(source: &Source, value: f64) -> bool {
     }
 }
 
-fn bound(source: &Source) -> String {
+/// What a value is compared with, such as `<= 0.01`.
+pub(super) fn bound(source: &Source) -> String {
     match source {
         Source::Ratio(Ratio { min: Some(min), max: Some(max), .. }) => format!(">= {min} and <= {max}"),
         Source::Ratio(Ratio { min: Some(min), max: None, .. }) => format!(">= {min}"),

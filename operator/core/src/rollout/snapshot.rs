@@ -9,7 +9,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
-use super::reading::Answer;
+use super::{query::Question, reading::Answer};
+
+/// What was answered, by metric and question.
+pub type Answers = BTreeMap<(String, Question), Answer>;
 
 /// Everything that a decision about a ModelRollout may look at.
 #[derive(Clone, Debug)]
@@ -24,8 +27,8 @@ pub struct Snapshot<'a> {
     pub children: &'a Children,
     /// The gateway that the spec names.
     pub gateway: GatewayState,
-    /// Answers to [`super::queries`], by metric; a missing one is no data.
-    pub answers: &'a BTreeMap<String, Answer>,
+    /// Answers to [`super::queries`]; a missing one is no data.
+    pub answers: &'a Answers,
     /// The time.
     pub now: Timestamp,
 }

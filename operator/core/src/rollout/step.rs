@@ -7,6 +7,7 @@
 
 use anneal_crds::{
     VersionRef,
+    metric::JudgeEvidence,
     model_rollout::{RecordedReading, RolloutPhase, Then},
     names,
 };
@@ -16,7 +17,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{
     command::{Command, Place},
     draft::{self, Draft, METRICS_AVAILABLE},
-    query,
+    query::{self, Question},
     reading::{self, Answer, Verdict},
     steps::{self, Terms},
     transition::{Cause, Fate, PROMOTED_BY_HAND},
@@ -25,6 +26,30 @@ use crate::{
     condition::{KState, Truth},
     plan::Severity,
 };
+
+/// What all readings say.
+pub(super) struct Judged {
+    /// About each trigger.
+    pub(super) verdicts: Vec<(Verdict, RecordedReading)>,
+    /// About the step, besides.
+    pub(super) step: StepSays,
+}
+
+/// What is known about a step, beyond that of its triggers.
+pub(super) enum StepSays {
+    /// It ends by time and requests.
+    ByClock,
+    /// It may end.
+    Ends,
+    /// It takes its time.
+    GoesOn,
+    /// It waits, and why.
+    Waits(String),
+    /// It waits, because requests are not divided as the weight asks for.
+    Mismatched,
+    /// The version on trial goes: a reason, and the same in words.
+    RollsBack((&'static str, String)),
+}
 
 impl Draft<'_> {
     /// One breach rolls back; time, requests and fresh passes of every trigger go on.
@@ -38,7 +63,13 @@ impl Draft<'_> {
                 waiting.readings,
             );
         }
-        let judged = self.judge();
+        // The strategy may have changed since.
+        let terms = steps::terms(&self.rollout.spec.strategy, &self.status);
+        let Judged { verdicts: judged, step } = match self.rollout.spec.judge.evidence {
+            JudgeEvidence::None => Judged { verdicts: self.judge(), step: StepSays::ByClock },
+            JudgeEvidence::Sequential => self.compare(version, terms.as_ref()),
+        };
+        self.mismatched = matches!(step, StepSays::Mismatched);
         let readings: Vec<RecordedReading> = judged.iter().map(|(_, record)| record.clone()).collect();
         if let Some((_, breach)) = judged.iter().find(|(verdict, _)| *verdict == Verdict::Breach) {
             let message = format!(
@@ -47,8 +78,11 @@ impl Draft<'_> {
             );
             return self.give_up(version, Fate::Rejected, "ThresholdBreached", &message, readings);
         }
-        // The strategy may have changed since.
-        let Some(terms) = steps::terms(&self.rollout.spec.strategy, &self.status) else {
+        if let StepSays::RollsBack((reason, why)) = &step {
+            let message = format!("{} is given up: {why}.", version.version);
+            return self.give_up(version, Fate::Rejected, reason, &message, readings);
+        }
+        let Some(terms) = terms else {
             return self.leave_unknown_step(version);
         };
         if self.status.phase != RolloutPhase::Shadow && self.unavailable(version) {
@@ -59,13 +93,13 @@ impl Draft<'_> {
             return self.give_up(version, Fate::Rejected, "CandidateUnavailable", &message, readings);
         }
         self.status.verdict = draft::worst(&readings);
-        let hold = self.hold(version, &judged, &terms);
+        let hold = self.hold(version, &judged, &step, &terms);
         if let Some((reason, message)) = self.missing_too_long(version, &judged) {
             return self.give_up(version, Fate::Rejected, reason, &message, readings);
         }
         match self.promotion(version).filter(|_| self.pause.is_none()) {
             Some((command, place)) => self.promoted_by_hand(version, &command, place, readings),
-            None => self.judged(version, &terms, hold, readings),
+            None => self.judged(version, &terms, &step, hold, readings),
         }
     }
 
@@ -73,18 +107,19 @@ impl Draft<'_> {
         &mut self,
         version: &VersionRef,
         terms: &Terms,
+        step: &StepSays,
         hold: Option<String>,
         readings: Vec<RecordedReading>,
     ) {
         match hold {
-            None if self.accepted_age().is_some_and(|age| age >= terms.duration.get()) => {
+            None if self.may_end(terms, step) => {
                 self.step_passed(version, terms.then, readings);
             }
             None => {
                 let pause = self.pause.as_ref().map_or_else(String::new, |why| format!(" {why}"));
                 self.waiting("Judging", &format!("Every trigger passes; the step goes on.{pause}"));
             }
-            Some(why) if self.held_too_long(terms) => {
+            Some(why) if self.held_too_long(terms, step) => {
                 let max_hold = self.rollout.spec.judge.max_hold;
                 let message = format!("{} could not be judged within {max_hold}: {why}.", version.version);
                 self.cannot_be_judged(version, &message, readings);
@@ -93,12 +128,28 @@ impl Draft<'_> {
         }
     }
 
-    fn held_too_long(&self, terms: &Terms) -> bool {
+    fn may_end(&self, terms: &Terms, step: &StepSays) -> bool {
+        match step {
+            StepSays::ByClock => self.accepted_age().is_some_and(|age| age >= terms.duration.get()),
+            StepSays::Ends => true,
+            StepSays::GoesOn | StepSays::Waits(_) | StepSays::Mismatched | StepSays::RollsBack(_) => false,
+        }
+    }
+
+    fn held_too_long(&self, terms: &Terms, step: &StepSays) -> bool {
         let max_hold = self.rollout.spec.judge.max_hold.get();
         let since = self.status.holding_since.as_ref();
         let blind_for = since.map_or(SignedDuration::ZERO, |since| self.now.duration_since(since.0));
         let overdue = self.step_age() > terms.duration.get().saturating_add(max_hold);
-        blind_for > max_hold || (overdue && self.pause.is_none())
+        match step {
+            StepSays::ByClock => blind_for > max_hold || (overdue && self.pause.is_none()),
+            // A comparison's clock stands still without requests: a quiet night is nobody's fault.
+            StepSays::Ends
+            | StepSays::GoesOn
+            | StepSays::Waits(_)
+            | StepSays::Mismatched
+            | StepSays::RollsBack(_) => blind_for > max_hold,
+        }
     }
 
     /// A canary that nobody can see goes back; a version that has passed every step stays, and someone must look.
@@ -190,7 +241,8 @@ impl Draft<'_> {
             let Some(metric) = spec.metrics.iter().find(|metric| metric.name == *trigger) else {
                 return reading::undefined(trigger);
             };
-            let answer = self.snapshot.answers.get(trigger).unwrap_or(&missing);
+            let key = (trigger.clone(), Question::Reading);
+            let answer = self.snapshot.answers.get(&key).unwrap_or(&missing);
             let query =
                 queries.iter().find(|query| query.metric == *trigger).map_or("", |query| &query.expression);
             let reading = reading::read(metric, answer, spec.prometheus.stale_after, now);
@@ -204,6 +256,7 @@ impl Draft<'_> {
         &mut self,
         version: &VersionRef,
         judged: &[(Verdict, RecordedReading)],
+        step: &StepSays,
         terms: &Terms,
     ) -> Option<String> {
         let none = judged.is_empty().then(|| "there are no triggers".to_owned());
@@ -233,6 +286,24 @@ impl Draft<'_> {
         if !self.ready(version) {
             return Some(format!("not all pods of {} are ready", version.version));
         }
+        match step {
+            StepSays::ByClock => self.too_few(version, judged, terms),
+            StepSays::Waits(why) => Some(why.clone()),
+            StepSays::Mismatched => Some(format!(
+                "{} gets another share of the requests than {} %, see status.observed",
+                version.version, self.status.weight
+            )),
+            StepSays::Ends | StepSays::GoesOn | StepSays::RollsBack(_) => None,
+        }
+    }
+
+    /// By plain thresholds a step needs its fewest requests when its time is over.
+    fn too_few(
+        &self,
+        version: &VersionRef,
+        judged: &[(Verdict, RecordedReading)],
+        terms: &Terms,
+    ) -> Option<String> {
         let answered = judged.iter().filter_map(|(verdict, _)| match verdict {
             Verdict::Pass { step_requests } => Some(*step_requests),
             Verdict::Breach | Verdict::Hold(..) => None,

@@ -57,6 +57,7 @@ impl Draft<'_> {
     /// A version begins, at weight 0.
     pub(super) fn prepare(&mut self, candidate: VersionRef, reason: &str, message: &str) {
         self.status.candidate = Some(candidate);
+        self.status.judge = None;
         self.enter(RolloutPhase::Preparing, Weight::ZERO, reason, message, vec![]);
     }
 

@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::judge::{
-    Advance, ArmCount, ArmSum, Events, Inconclusive, MetricPolicy, Missing, Outcome, Policy, Rule, Source,
+    Advance, ArmCount, ArmSum, Arms, Events, Inconclusive, MetricPolicy, Missing, Outcome, Policy, Rule,
+    Source,
 };
 
 const TICK: i64 = 60_000;
@@ -35,7 +36,15 @@ fn policy() -> Policy {
 }
 
 fn step() -> Step {
-    Step { index: 0, began_ms: 0, min_ms: 0, interval_ms: 3 * TICK, max_ms: None, min_requests: 1 }
+    Step {
+        index: 0,
+        arms: Arms::Both,
+        began_ms: 0,
+        min_ms: 0,
+        interval_ms: 3 * TICK,
+        max_ms: None,
+        min_requests: 1,
+    }
 }
 
 /// A counter scraped every 15 s from time 0 that shows these values.
@@ -50,15 +59,19 @@ fn pod(arm: Arm, events: Counter, all: Counter) -> Pod {
 
 fn seen(until_ms: i64, pods: Vec<Pod>) -> Observations {
     let weights = vec![WeightChange { at_ms: 0, weight: 0.5 }];
-    Observations { until_ms, step: step(), weights, metrics: vec![pods] }
+    Observations { until_ms, step: step(), weights, metrics: vec![Seen::Pods(pods)] }
 }
 
 fn judge() -> Judge {
     Judge::new(policy()).unwrap()
 }
 
+fn arms(pods: &[Pod]) -> Arms {
+    if pods.iter().any(|pod| pod.arm == Arm::Stable) { Arms::Both } else { Arms::CandidateAlone }
+}
+
 fn outcome_at(pods: &[Pod], start: i64) -> Outcome {
-    Window::new(&policy(), start).outcome(&policy().metrics[0], pods)
+    Window::new(&policy(), start).outcome(&policy().metrics[0], arms(pods), pods)
 }
 
 fn steady(arm: Arm, scrapes: usize, bad: f64, all: f64) -> Pod {
@@ -105,7 +118,7 @@ proptest! {
         let end = (values.len() as i64 - 1) * SCRAPE;
         let (mut start, mut sum) = (0, (0, 0));
         while start < end {
-            let outcome = Window::new(&policy, start).outcome(&policy.metrics[0], std::slice::from_ref(&series));
+            let outcome = Window::new(&policy, start).outcome(&policy.metrics[0], Arms::CandidateAlone, std::slice::from_ref(&series));
             match outcome {
                 Outcome::Alone(arm) => sum = (sum.0 + arm.requests, sum.1 + arm.bad),
                 Outcome::Missing(Missing::Gap) => prop_assert!(policy.tick_ms < SCRAPE),
@@ -240,7 +253,7 @@ fn what_is_left_out_is_told_apart() {
     let warm = MetricPolicy { ..metric(Source::Counters) };
     let policy = Policy { warmup_ms: 2 * TICK, metrics: vec![warm], ..policy() };
     let young = Pod { ready_ms: Some(0), ..candidate.clone() };
-    let at = |start, pods: &[Pod]| Window::new(&policy, start).outcome(&policy.metrics[0], pods);
+    let at = |start, pods: &[Pod]| Window::new(&policy, start).outcome(&policy.metrics[0], arms(pods), pods);
     assert_eq!(at(TICK, &[young.clone(), stable.clone()]), Outcome::Missing(Missing::WarmingUp));
     assert_eq!(counts(at(2 * TICK, &[young, stable])), (40, 0));
     let more_bad =
@@ -274,7 +287,7 @@ fn slow_requests_are_counted_at_the_bucket_above_and_for_advancing_below() {
     };
     let at = |threshold| {
         let pods = [histogram(Arm::Candidate), histogram(Arm::Stable)];
-        match Window::new(&policy(), 0).outcome(&metric(Source::Histogram(threshold)), &pods) {
+        match Window::new(&policy(), 0).outcome(&metric(Source::Histogram(threshold)), Arms::Both, &pods) {
             Outcome::Both { shares, strict } => Ok((shares.candidate, strict.candidate)),
             Outcome::Missing(missing) => Err(missing),
             Outcome::Alone(_) | Outcome::Means { .. } | Outcome::Pairs(_) => unreachable!(),
@@ -337,13 +350,16 @@ fn values_may_be_negative_and_restart_with_their_count() {
         mean(Arm::Stable, &[9.0, 5.0, 3.0, 1.0, 2.0], &[10.0, 20.0, 5.0, 15.0, 25.0]),
     ];
     assert_eq!(
-        Window::new(&policy(), 0).outcome(&metric, &pods),
+        Window::new(&policy(), 0).outcome(&metric, Arms::Both, &pods),
         Outcome::Means {
             candidate: ArmSum { count: 40, sum: -6.0 },
             stable: ArmSum { count: 35, sum: -4.0 + 2.0 },
         }
     );
-    assert_eq!(Window::new(&policy(), 0).outcome(&metric, &pods[..1]), Outcome::Missing(Missing::NoSeries));
+    assert_eq!(
+        Window::new(&policy(), 0).outcome(&metric, Arms::Both, &pods[..1]),
+        Outcome::Missing(Missing::NoSeries)
+    );
 }
 
 /// Ticks through counters, for rules that are not shares.
@@ -405,4 +421,60 @@ fn a_plain_threshold_rolls_back_at_one_bad_tick() {
     let plain = |max| judged(Rule::Plain { max }, Advance::Interval, &pods, 1).1;
     assert!(matches!(plain(0.01), Verdict::Rollback(_)));
     assert_eq!(plain(0.02), Verdict::Progressing);
+}
+
+#[test]
+fn what_a_step_does_not_judge_by_neither_holds_nor_ends_it() {
+    let named = |name: &str| MetricPolicy { name: name.into(), ..metric(Source::Counters) };
+    let policy = Policy { metrics: vec![named("error_rate"), named("other")], ..policy() };
+    let judge = Judge::new(policy.clone()).unwrap();
+    let pods = vec![steady(Arm::Candidate, 80, 0.0, 10.0), steady(Arm::Stable, 80, 0.0, 10.0)];
+    let mut input = seen(5 * TICK, pods.clone());
+    input.metrics.push(Seen::NotAsked);
+    assert_eq!(judge.fold(State::new(&policy, 0, 0), &input).1, Verdict::Advance);
+    input.metrics[1] = Seen::Pods(vec![]);
+    let blind = Verdict::Hold(Hold::NoData { metric: "other".into() });
+    assert_eq!(judge.fold(State::new(&policy, 0, 0), &input).1, blind);
+    // The split is watched by the first metric that is asked.
+    input.metrics = vec![Seen::NotAsked, Seen::Pods(pods)];
+    assert!(judge.fold(State::new(&policy, 0, 0), &input).0.split.requests() > 0);
+}
+
+#[test]
+fn a_stable_arm_that_is_gone_is_missing_and_not_left_out() {
+    let lost = vec![steady(Arm::Candidate, 80, 0.0, 10.0)];
+    let blind = Verdict::Hold(Hold::NoData { metric: "error_rate".into() });
+    assert_eq!(judge().fold(State::new(&policy(), 0, 0), &seen(5 * TICK, lost.clone())).1, blind);
+    let mut alone = seen(5 * TICK, lost);
+    alone.step.arms = Arms::CandidateAlone;
+    assert_eq!(judge().fold(State::new(&policy(), 0, 0), &alone).1, Verdict::Advance);
+}
+
+#[test]
+fn a_weight_that_changed_between_two_rare_scrapes_is_left_out_too() {
+    // Ticks of 15 s and scrapes of 60 s: the sample at 120 s counts from 60 s on, and the weight changed at 90 s.
+    let rare = |arm, per_scrape: f64| {
+        let line = |slope: f64| {
+            (0..5).map(|i| Sample { at_ms: i * 60_000, value: i as f64 * slope }).collect::<Counter>()
+        };
+        pod(arm, line(0.0), line(per_scrape))
+    };
+    let policy = Policy { tick_ms: 15_000, lookback_ms: 120_000, ..policy() };
+    let pods = vec![rare(Arm::Candidate, 60.0), rare(Arm::Stable, 60.0)];
+    let mut input = seen(240_000, pods);
+    input.weights.push(WeightChange { at_ms: 90_000, weight: 0.9 });
+    let judge = Judge::new(policy.clone()).unwrap();
+    let (state, _) = judge.fold(State::new(&policy, 0, 0), &input);
+    assert_eq!(state.split.requests(), 240, "two scrapes after the change count, of both arms");
+}
+
+#[test]
+fn a_step_that_begins_anew_counts_anew() {
+    let pods = vec![steady(Arm::Candidate, 80, 0.0, 10.0), steady(Arm::Stable, 80, 0.0, 10.0)];
+    let (state, verdict) = judge().fold(State::new(&policy(), 0, 0), &seen(2 * TICK, pods.clone()));
+    assert_eq!((verdict, state.step.ticks), (Verdict::Progressing, 2));
+    let mut again = seen(4 * TICK, pods);
+    again.step.began_ms = 2 * TICK;
+    let (state, verdict) = judge().fold(state, &again);
+    assert_eq!((verdict, state.step.ticks), (Verdict::Progressing, 2));
 }

@@ -3,13 +3,13 @@
 //! Called by [`Judge::fold`](crate::judge::Judge::fold). Restarts, series that begin, gaps and numbers that cannot be are
 //! handled here, without a look at what they would mean for a verdict.
 
-use super::{Arm, Bucket, Counter, Counters, Observations, Pod, Sample, WeightChange};
+use super::{Arm, Bucket, Counter, Counters, Observations, Pod, Sample, Seen};
 use crate::judge::{
     latency::Bounds,
     means::ArmSum,
     paired::Pairs,
     policy::{Events, MetricPolicy, Policy, Rule, Source},
-    tick::{ArmCount, Missing, Outcome, Shares},
+    tick::{ArmCount, Arms, Missing, Outcome, Shares},
 };
 
 /// Above this a counter no longer counts ones.
@@ -38,25 +38,68 @@ impl Window {
         }
     }
 
+    /// A tick of the past, of which two points may be missing.
+    pub(super) const fn of_history(start: i64, tick_ms: i64) -> Self {
+        let oldest = start.saturating_sub(tick_ms.saturating_mul(2));
+        Self { oldest, start, end: start.saturating_add(tick_ms), warmup: 0 }
+    }
+
+    /// The counts of each pod.
+    pub(super) fn counts(&self, source: Source, events: Events, pods: &[Pod]) -> Vec<ArmCount> {
+        let bounds = match source {
+            Source::Counters => None,
+            Source::Histogram(threshold) => match common_bounds(pods, threshold) {
+                Some(bounds) => Some(bounds),
+                None => return vec![],
+            },
+        };
+        let good = events == Events::Good && source == Source::Counters;
+        let one = |pod: &Pod| {
+            let increments = self.pod(pod, &Series::of(&pod.counters, bounds)?).ok()??;
+            increments.counts(good).ok().map(|counts| counts.above)
+        };
+        pods.iter().map(|pod| one(pod).unwrap_or_default()).collect()
+    }
+
     /// The weight in this tick, and what each metric of the policy has.
     pub(super) fn outcomes(&self, policy: &Policy, seen: &Observations) -> (Option<f64>, Vec<Outcome>) {
-        let within = |change: &&WeightChange| change.at_ms > self.start && change.at_ms <= self.end;
-        if seen.weights.iter().any(|change| within(&change)) {
-            return (None, vec![Outcome::Missing(Missing::WeightChanged); policy.metrics.len()]);
-        }
-        let before = seen.weights.iter().rev().find(|change| change.at_ms <= self.start);
-        let no_pods = Vec::new();
+        // Between two scrapes lies more than a tick if those are rarer than ticks.
+        let counted_from = seen.metrics.iter().map(|metric| self.counted_from(metric)).min();
+        let from = counted_from.unwrap_or(self.start);
+        let changed = seen.weights.iter().any(|change| change.at_ms > from && change.at_ms <= self.end);
+        let before = seen.weights.iter().rev().find(|change| change.at_ms <= self.start && !changed);
         let outcomes = policy
             .metrics
             .iter()
             .enumerate()
-            .map(|(index, metric)| self.outcome(metric, seen.metrics.get(index).unwrap_or(&no_pods)))
+            .map(|(index, metric)| match seen.metrics.get(index) {
+                Some(Seen::NotAsked) => Outcome::Missing(Missing::NotAsked),
+                Some(Seen::Pods(_)) if changed => Outcome::Missing(Missing::WeightChanged),
+                Some(Seen::Pods(pods)) => self.outcome(metric, seen.step.arms, pods),
+                None => Outcome::Missing(Missing::NoSeries),
+            })
             .collect();
         (before.map(|change| change.weight), outcomes)
     }
 
+    /// From when on the increments of this tick count.
+    fn counted_from(&self, metric: &Seen) -> i64 {
+        let pods = match metric {
+            Seen::Pods(pods) => pods.as_slice(),
+            Seen::NotAsked => &[],
+        };
+        let counters = pods.iter().flat_map(|pod| pod.counters.all());
+        let from = counters.filter_map(|counter| {
+            let seen = self.slice(counter, self.oldest);
+            let inside = seen.partition_point(|sample| sample.at_ms <= self.start);
+            seen.get(inside)?;
+            Some(seen.get(inside.checked_sub(1)?)?.at_ms)
+        });
+        from.min().unwrap_or(self.start)
+    }
+
     /// What one metric has.
-    pub(super) fn outcome(&self, metric: &MetricPolicy, pods: &[Pod]) -> Outcome {
+    pub(super) fn outcome(&self, metric: &MetricPolicy, arms: Arms, pods: &[Pod]) -> Outcome {
         let bounds = match metric.source {
             Source::Counters => None,
             Source::Histogram(threshold) => match common_bounds(pods, threshold) {
@@ -65,32 +108,34 @@ impl Window {
                 None => return Outcome::Missing(Missing::NoBucket),
             },
         };
-        self.counted(metric, bounds, pods).unwrap_or_else(Outcome::Missing)
+        self.counted(metric, arms, bounds, pods).unwrap_or_else(Outcome::Missing)
     }
 
     fn counted(
         &self,
         metric: &MetricPolicy,
+        arms: Arms,
         bounds: Option<Bounds>,
         pods: &[Pod],
     ) -> Result<Outcome, Missing> {
         let candidate = self.arm(bounds, pods, Arm::Candidate)?;
-        let has_stable = pods.iter().any(|pod| pod.arm == Arm::Stable);
         match metric.rule {
             Rule::Paired => candidate.pairs().map(Outcome::Pairs),
             Rule::Mean { .. } => {
                 let stable = self.arm(bounds, pods, Arm::Stable)?;
                 Ok(Outcome::Means { candidate: candidate.values()?, stable: stable.values()? })
             }
-            Rule::Share { .. } | Rule::Plain { .. } if has_stable => {
-                let stable = self.arm(bounds, pods, Arm::Stable)?.counts(metric)?;
-                let candidate = candidate.counts(metric)?;
+            Rule::Share { .. } | Rule::Plain { .. } if arms == Arms::Both => {
+                let stable = self.arm(bounds, pods, Arm::Stable)?.counts(counts_good(metric))?;
+                let candidate = candidate.counts(counts_good(metric))?;
                 Ok(Outcome::Both {
                     shares: Shares { candidate: candidate.above, stable: stable.above },
                     strict: Shares { candidate: candidate.below, stable: stable.below },
                 })
             }
-            Rule::Share { .. } | Rule::Plain { .. } => Ok(Outcome::Alone(candidate.counts(metric)?.above)),
+            Rule::Share { .. } | Rule::Plain { .. } => {
+                Ok(Outcome::Alone(candidate.counts(counts_good(metric))?.above))
+            }
         }
     }
 
@@ -298,14 +343,8 @@ impl Increments {
         self.below += other.below;
     }
 
-    fn counts(self, metric: &MetricPolicy) -> Result<ArmCounts, Missing> {
-        let good = match metric.rule {
-            Rule::Share { events: Events::Good, .. } => metric.source == Source::Counters,
-            Rule::Share { events: Events::Bad, .. }
-            | Rule::Plain { .. }
-            | Rule::Mean { .. }
-            | Rule::Paired => false,
-        };
+    /// With `good`, the events are the good ones.
+    fn counts(self, good: bool) -> Result<ArmCounts, Missing> {
         let count = |events: f64| {
             let (requests, events) = (self.all.round(), events.round());
             if !(requests < MAX_COUNT && events >= 0.0 && events <= requests) {
@@ -323,6 +362,16 @@ impl Increments {
 
     fn pairs(self) -> Result<Pairs, Missing> {
         Ok(Pairs { lost: whole(self.above)?, won: whole(self.all)? })
+    }
+}
+
+/// Whether a metric's events are the good ones. Buckets count what is fast, which is seen to where they are read.
+fn counts_good(metric: &MetricPolicy) -> bool {
+    match metric.rule {
+        Rule::Share { events: Events::Good, .. } => metric.source == Source::Counters,
+        Rule::Share { events: Events::Bad, .. } | Rule::Plain { .. } | Rule::Mean { .. } | Rule::Paired => {
+            false
+        }
     }
 }
 

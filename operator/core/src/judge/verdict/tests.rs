@@ -23,8 +23,15 @@ fn policy(relative: Option<f64>, absolute: Option<f64>) -> Policy {
     }
 }
 
-const STEP: Step =
-    Step { index: 0, began_ms: 0, min_ms: 120_000, interval_ms: 300_000, max_ms: None, min_requests: 1_000 };
+const STEP: Step = Step {
+    index: 0,
+    arms: Arms::Both,
+    began_ms: 0,
+    min_ms: 120_000,
+    interval_ms: 300_000,
+    max_ms: None,
+    min_requests: 1_000,
+};
 
 fn both(n_c: u64, x_c: u64, n_s: u64, x_s: u64) -> Outcome {
     let shares = Shares {

@@ -1,0 +1,198 @@
+//! `evidence: sequential`: the judge in a rollout.
+//!
+//! Called by `step` on every tick of a judged phase. It begins a comparison when the data plane has taken the first
+//! weights, folds what was scraped since, and says what that means; [`Record`] is what a status keeps. Missing, stale or
+//! spoiled samples are told for each metric as with plain thresholds, and fold no tick.
+//!
+//! ```text
+//! queries -> answers -> pods -> judge::fold -> told: one verdict for each trigger, and one for the step
+//! ```
+
+mod past;
+mod pods;
+mod policy;
+mod queries;
+mod record;
+mod told;
+
+use anneal_crds::{VersionRef, model_rollout::RolloutPhase};
+
+use self::{
+    pods::Labels,
+    policy::{Frozen, Judged},
+    queries::control,
+    record::{Range, Stored},
+};
+pub(super) use self::{queries::queries, record::Record};
+use super::{
+    draft::Draft,
+    query::Question,
+    reading::Answer,
+    samples::RawSeries,
+    step::{self, StepSays},
+    steps::Terms,
+};
+use crate::judge::{
+    Arms, Judge, State, Step,
+    samples::{Observations, Seen, WeightChange},
+};
+
+/// A sample that was not answered this long after its time will not come, in milliseconds. Until then a tick waits for
+/// the slowest pod.
+const SETTLE_MS: i64 = 5_000;
+/// Index of a bake for the judge; a canary's steps have their weight in per mille, and shadow has none.
+const BAKE: u32 = 1001;
+
+/// One comparison, as far as this look can tell.
+struct Comparison {
+    judge: Judge,
+    record: Record,
+    verdict: crate::judge::Verdict,
+    range: Range,
+}
+
+impl Draft<'_> {
+    /// What raw samples of both versions say about the version on trial.
+    pub(super) fn compare(&mut self, trial: &VersionRef, terms: Option<&Terms>) -> step::Judged {
+        let stored = Stored::of(&self.rollout.spec, &self.status, trial);
+        let range = Range::of(&self.rollout.spec, &self.status, &stored, self.snapshot.now);
+        let comparison = match self.comparison(trial, stored, range, terms) {
+            Ok(comparison) => comparison,
+            Err(why) => {
+                return step::Judged { verdicts: self.tell(trial, range, None), step: StepSays::Waits(why) };
+            }
+        };
+        let verdicts = self.tell(trial, range, Some(&comparison));
+        let step = self.step_says(&comparison);
+        self.comparison = Some(comparison.record);
+        step::Judged { verdicts, step }
+    }
+
+    /// Why there is none, if there is none.
+    fn comparison(
+        &self,
+        trial: &VersionRef,
+        stored: Stored,
+        range: Range,
+        terms: Option<&Terms>,
+    ) -> Result<Comparison, String> {
+        let record = match stored {
+            Stored::Known(record) => *record,
+            Stored::Foreign => {
+                return Err("status.judge was written by another version of Anneal. Run that version until the rollout has ended, or abort it".to_owned());
+            }
+            Stored::Nothing => self.begin(trial)?,
+        };
+        let judge = Judge::new(policy::policy(&self.rollout.spec, &record.frozen))
+            .map_err(|error| error.to_string())?;
+        let seen = self.observations(trial, range, terms, judge.policy().metrics.len());
+        let (state, verdict) = judge.fold(record.state, &seen);
+        Ok(Comparison { judge, record: Record { state, ..record }, verdict, range })
+    }
+
+    /// The first look after the data plane has taken the weights.
+    fn begin(&self, trial: &VersionRef) -> Result<Record, String> {
+        if self.status.traffic_accepted_at.is_none() || !self.traffic_accepted() {
+            return Err("the data plane has not taken the weights yet".to_owned());
+        }
+        let spec = &self.rollout.spec;
+        let tick_ms = policy::tick_ms(spec);
+        let frozen = Frozen {
+            terms: policy::fingerprint(spec),
+            tick_ms,
+            horizon_ticks: policy::horizon_ticks(spec, tick_ms),
+            learned: self.learn()?,
+        };
+        let began_ms = Range::first_ms(&self.status, self.snapshot.now.as_millisecond());
+        let state = State::new(&policy::policy(spec, &frozen), began_ms, self.step_index());
+        Ok(Record::begin(trial, frozen, state))
+    }
+
+    fn observations(
+        &self,
+        trial: &VersionRef,
+        range: Range,
+        terms: Option<&Terms>,
+        metrics: usize,
+    ) -> Observations {
+        let spec = &self.rollout.spec;
+        let labels =
+            Labels { prometheus: &spec.prometheus, candidate: trial, pods: &self.snapshot.children.pods };
+        let triggers = terms.map_or(&spec.strategy.rollback_triggers, |terms| &terms.triggers);
+        let judged = policy::judged(spec);
+        let seen = |judged: &Judged<'_>| {
+            let name = &judged.metric.name;
+            if !triggers.contains(name) {
+                return Seen::NotAsked;
+            }
+            let (events, all) = (self.series(name, Question::Events), self.series(name, Question::All));
+            Seen::Pods(labels.pods(judged.source, events, all))
+        };
+        let asked = judged.iter().filter(|judged| triggers.contains(&judged.metric.name));
+        let series = asked.flat_map(|judged| {
+            let name = &judged.metric.name;
+            self.series(name, Question::Events).iter().chain(self.series(name, Question::All))
+        });
+        let slowest = pods::scraped_until(series).unwrap_or(i64::MIN);
+        Observations {
+            until_ms: slowest.max(range.until_ms.saturating_sub(SETTLE_MS)).min(range.until_ms),
+            step: self.judged_step(terms),
+            weights: self.weights(),
+            metrics: judged.iter().map(seen).take(metrics).collect(),
+        }
+    }
+
+    /// Raw samples that were answered; nothing where there was no such answer, which `told` explains.
+    fn series(&self, metric: &str, question: Question) -> &[RawSeries] {
+        match self.snapshot.answers.get(&(metric.to_owned(), question)) {
+            Some(Answer::Matrix(series)) => series,
+            Some(Answer::Vector(_) | Answer::Unreachable(_)) | None => &[],
+        }
+    }
+
+    fn judged_step(&self, terms: Option<&Terms>) -> Step {
+        let sequential = policy::terms(&self.rollout.spec);
+        let accepted = self.status.traffic_accepted_at.as_ref().filter(|_| self.traffic_accepted());
+        let duration = terms.map_or(i64::MAX, |terms| terms.duration.as_millis());
+        Step {
+            index: self.step_index(),
+            arms: if control(&self.status).is_some() { Arms::Both } else { Arms::CandidateAlone },
+            began_ms: accepted.map_or(i64::MAX, |at| at.0.as_millisecond()),
+            min_ms: duration,
+            interval_ms: duration,
+            max_ms: sequential.max_duration.map(|max| max.as_millis().max(duration)),
+            min_requests: terms.map_or(0, |terms| terms.min_requests.into()),
+        }
+    }
+
+    fn step_index(&self) -> u32 {
+        match self.status.phase {
+            RolloutPhase::Canary => self.status.weight.per_mille().into(),
+            RolloutPhase::Baking => BAKE,
+            RolloutPhase::Pending
+            | RolloutPhase::Preparing
+            | RolloutPhase::Shadow
+            | RolloutPhase::RollingBack
+            | RolloutPhase::Healthy
+            | RolloutPhase::RolledBack => 0,
+        }
+    }
+
+    /// Since when the candidate has had which share. Between the decision and the data plane's word for it nobody knows.
+    fn weights(&self) -> Vec<WeightChange> {
+        let weight = match self.status.phase {
+            RolloutPhase::Canary => f64::from(self.status.weight.per_mille()) / 1000.0,
+            RolloutPhase::Pending
+            | RolloutPhase::Preparing
+            | RolloutPhase::Shadow
+            | RolloutPhase::Baking
+            | RolloutPhase::RollingBack
+            | RolloutPhase::Healthy
+            | RolloutPhase::RolledBack => 0.0,
+        };
+        let decided = self.status.step_started_at.as_ref().map(|at| (at.0.as_millisecond(), 0.0));
+        let accepted = self.status.traffic_accepted_at.as_ref().map(|at| (at.0.as_millisecond(), weight));
+        let changes = decided.into_iter().chain(accepted);
+        changes.map(|(at_ms, weight)| WeightChange { at_ms, weight }).collect()
+    }
+}

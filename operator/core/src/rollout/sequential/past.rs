@@ -1,0 +1,66 @@
+//! What stable's own past shows: by how much its pods, and its minutes, differ without any change.
+
+use super::{
+    super::{draft::Draft, query::Question, reading::Answer, samples::RawSeries},
+    pods::Labels,
+    policy::{self, Judged, Learned, Spread},
+    queries::{PAST_POINTS, control, learns},
+    record::Stored,
+};
+use crate::judge::{dispersion, samples};
+
+impl Draft<'_> {
+    /// For each metric of the policy; none where there was nothing to learn from.
+    ///
+    /// # Errors
+    ///
+    /// If the past could not be read: a comparison must not begin without what its spec asks for.
+    pub(super) fn learn(&self) -> Result<Vec<Option<Learned>>, String> {
+        let judged = policy::judged(&self.rollout.spec);
+        match learns(self.rollout, &self.status, &Stored::Nothing).zip(control(&self.status)) {
+            None => Ok(vec![None; judged.len()]),
+            Some((point_ms, stable)) => {
+                let labels = Labels {
+                    prometheus: &self.rollout.spec.prometheus,
+                    candidate: stable,
+                    pods: &self.snapshot.children.pods,
+                };
+                judged.iter().map(|judged| self.learn_one(judged, labels, point_ms)).collect()
+            }
+        }
+    }
+
+    fn learn_one(
+        &self,
+        judged: &Judged<'_>,
+        labels: Labels<'_>,
+        point_ms: i64,
+    ) -> Result<Option<Learned>, String> {
+        let name = &judged.metric.name;
+        let events = self.past(name, Question::PastEvents)?;
+        let all = match judged.source {
+            crate::judge::Source::Counters => self.past(name, Question::PastAll)?,
+            crate::judge::Source::Histogram(_) => &[],
+        };
+        let pods = labels.pods(judged.source, events, all);
+        let until_ms = self.status.trial_started_at.as_ref().map_or(0, |at| at.0.as_millisecond());
+        let from_ms = until_ms.saturating_sub(point_ms * PAST_POINTS);
+        let history = samples::history(judged.source, judged.events, &pods, (from_ms, until_ms), point_ms);
+        Ok(dispersion::estimate(&history).map(|found| Learned {
+            design_effect: found.design_effect,
+            pods: Some(Spread { sd: found.pod_sd, pods: found.pods }),
+        }))
+    }
+
+    fn past(&self, metric: &str, question: Question) -> Result<&[RawSeries], String> {
+        match self.snapshot.answers.get(&(metric.to_owned(), question)) {
+            Some(Answer::Matrix(series)) => Ok(series),
+            Some(Answer::Unreachable(why)) => {
+                Err(format!("the stable version's past could not be read: {why}"))
+            }
+            Some(Answer::Vector(_)) | None => {
+                Err(format!("the stable version's past of {metric} has not been read yet"))
+            }
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! From a rollout's spec to the judge's policy.
+//!
+//! What depends on the moment at which a rollout began is frozen in [`Frozen`], because a policy must not change after its
+//! first tick.
+
+use anneal_crds::{
+    ModelRolloutSpec,
+    metric::{Metric, Ratio, Source},
+    model_rollout::Progression,
+    sequential::{Advance, OnInconclusive, Sequential},
+};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::super::steps;
+use crate::judge::{self, Events, Inconclusive, MetricPolicy, PodSpread, Policy, Rule};
+
+/// Ticks without data or traffic after which a step's clock stops.
+const BLIND_AFTER: u32 = 3;
+
+/// What was so when the first tick began, and counts until the last one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Frozen {
+    /// [`fingerprint`] of the spec.
+    pub(super) terms: String,
+    /// Length of a tick in milliseconds.
+    pub(super) tick_ms: i64,
+    /// Ticks that the rollout is planned to last.
+    pub(super) horizon_ticks: u32,
+    /// What stable's history showed, in the order of the policy's metrics; none where there was nothing to learn.
+    pub(super) learned: Vec<Option<Learned>>,
+}
+
+/// How one metric varied among stable's own pods.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Learned {
+    /// By how much counts varied more than independent requests would, at least 1.
+    pub(super) design_effect: f64,
+    /// How much pods differed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) pods: Option<Spread>,
+}
+
+/// How much pods differed for as long as they lived.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Spread {
+    /// Standard deviation of the logarithm of a pod's rate of bad events.
+    pub(super) sd: f64,
+    /// Pods that were compared.
+    pub(super) pods: u32,
+}
+
+/// One metric of the spec as the judge takes it: a share that has both a lower and an upper bound is two.
+#[derive(Clone, Debug)]
+pub(super) struct Judged<'a> {
+    pub(super) metric: &'a Metric,
+    pub(super) source: judge::Source,
+    pub(super) events: Events,
+    /// Largest share of bad events, from 0 to 1.
+    pub(super) most: f64,
+}
+
+/// Everything that any phase of the strategy may judge by, in the order of `spec.metrics`.
+pub(super) fn judged(spec: &ModelRolloutSpec) -> Vec<Judged<'_>> {
+    let strategy = &spec.strategy;
+    let own = match &strategy.progression {
+        Progression::Steps(steps) => {
+            steps.iter().filter_map(|step| step.rollback_triggers.as_ref()).collect()
+        }
+        Progression::Canary(_) | Progression::BlueGreen(_) => vec![],
+    };
+    let lists = own.into_iter().chain([&strategy.rollback_triggers]);
+    let lists: Vec<_> = lists.chain(strategy.bake.as_ref().map(|bake| &bake.rollback_triggers)).collect();
+    let counts = |metric: &&Metric| lists.iter().any(|list| list.contains(&metric.name));
+    spec.metrics.iter().filter(counts).flat_map(bounds).collect()
+}
+
+fn bounds(metric: &Metric) -> Vec<Judged<'_>> {
+    let one = |source, events, most| Judged { metric, source, events, most };
+    match &metric.source {
+        Source::Ratio(Ratio { min, max, .. }) => {
+            let upper = max.map(|max| one(judge::Source::Counters, Events::Bad, max));
+            // Above a lower bound is good.
+            let lower = min.map(|min| one(judge::Source::Counters, Events::Good, 1.0 - min));
+            upper.into_iter().chain(lower).collect()
+        }
+        Source::Histogram(histogram) => {
+            let threshold = judge::Source::Histogram(histogram.max.as_secs_f64());
+            vec![one(threshold, Events::Bad, 1.0 - histogram.quantile)]
+        }
+    }
+}
+
+/// The terms of `evidence: sequential`, with every default.
+pub(super) fn terms(spec: &ModelRolloutSpec) -> Sequential {
+    spec.judge.sequential.clone().unwrap_or_default()
+}
+
+/// What the policy is made of, in short: another one is another comparison.
+pub(super) fn fingerprint(spec: &ModelRolloutSpec) -> String {
+    let metrics: Vec<&Metric> = judged(spec).iter().map(|judged| judged.metric).collect();
+    // Neither has anything that JSON cannot say.
+    let text = serde_json::to_string(&(metrics, terms(spec))).unwrap_or_default();
+    Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Length of a tick in milliseconds: the shortest interval at which a metric is read.
+pub(super) fn tick_ms(spec: &ModelRolloutSpec) -> i64 {
+    let shortest = judged(spec).iter().map(|judged| super::super::plan::tick(judged.metric)).min();
+    shortest.map_or(60_000, |tick| i64::try_from(tick.as_millis()).unwrap_or(i64::MAX)).max(1)
+}
+
+/// Ticks that all steps are planned to take.
+pub(super) fn horizon_ticks(spec: &ModelRolloutSpec, tick_ms: i64) -> u32 {
+    let strategy = &spec.strategy;
+    let canary = steps::steps(strategy).into_iter().map(|step| step.duration);
+    let others = [
+        strategy.shadow.as_ref().map(|shadow| shadow.duration),
+        strategy.bake.as_ref().map(|bake| bake.duration),
+    ];
+    let planned = canary
+        .chain(others.into_iter().flatten())
+        .fold(0_i64, |sum, span| sum.saturating_add(span.as_millis()));
+    u32::try_from(planned / tick_ms).unwrap_or(u32::MAX).max(1)
+}
+
+/// The policy of a rollout that began as `frozen` says.
+pub(super) fn policy(spec: &ModelRolloutSpec, frozen: &Frozen) -> Policy {
+    let terms = terms(spec);
+    let stale_after = spec.prometheus.stale_after.as_millis();
+    let pods = u32::try_from(spec.serving.replicas).unwrap_or(1).max(1);
+    let metric = |(index, judged): (usize, Judged<'_>)| {
+        let learned = frozen.learned.get(index).copied().flatten();
+        let spread = learned.and_then(|learned| learned.pods).map(|spread| PodSpread {
+            sd: spread.sd,
+            degrees: spread.pods.saturating_sub(1).max(1),
+            candidate_pods: pods,
+            stable_pods: pods,
+        });
+        MetricPolicy {
+            name: judged.metric.name.clone(),
+            source: judged.source,
+            rule: Rule::Share {
+                events: judged.events,
+                relative: Some(terms.tolerance),
+                absolute: Some(judged.most),
+            },
+            design_effect: learned.map_or(1.0, |learned| learned.design_effect),
+            pods: spread,
+        }
+    };
+    Policy {
+        alpha: terms.alpha,
+        beta: terms.beta,
+        tick_ms: frozen.tick_ms,
+        horizon_ticks: frozen.horizon_ticks,
+        warmup_ms: terms.warmup.map_or(2 * frozen.tick_ms, |warmup| warmup.as_millis()),
+        lookback_ms: frozen.tick_ms.max(stale_after),
+        blind_after: BLIND_AFTER,
+        split_design_effect: terms.split_design_effect,
+        advance: match terms.advance {
+            Advance::Interval => judge::Advance::Interval,
+            Advance::Evidence => judge::Advance::Evidence(terms.non_inferiority),
+        },
+        inconclusive: match terms.on_inconclusive {
+            OnInconclusive::Hold => Inconclusive::Hold,
+            OnInconclusive::Advance => Inconclusive::Advance,
+            OnInconclusive::Rollback => Inconclusive::Rollback,
+        },
+        metrics: self::judged(spec).into_iter().enumerate().map(metric).collect(),
+    }
+}

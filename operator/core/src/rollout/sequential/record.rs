@@ -1,0 +1,150 @@
+//! The record: what `status.judge` keeps of a comparison, and how it is read back.
+//!
+//! It is written with every other change of the status, and once a minute beside. Ticks that were folded since are folded
+//! again from what Prometheus still has, with the same result: no memory is needed, and no tick costs a write.
+
+use anneal_crds::{ModelRolloutSpec, ModelRolloutStatus, VersionRef, model_rollout::Observed};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::policy::{self, Frozen};
+use crate::judge::{SCHEMA, State};
+
+/// How much may have to be folded again.
+const KEEP_EVERY_MS: i64 = 60_000;
+/// The most that one look reads, in milliseconds: an operator that was away for longer catches up in several.
+const MAX_READ_MS: i64 = 900_000;
+
+/// What a comparison knows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::rollout) struct Record {
+    /// The version on trial.
+    pub(super) version: String,
+    #[serde(flatten)]
+    pub(super) frozen: Frozen,
+    pub(super) state: State,
+}
+
+/// What a status has of a comparison.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Stored {
+    /// None of this version by these terms.
+    Nothing,
+    /// It goes on.
+    Known(Box<Record>),
+    /// It was written by another version of Anneal, which must go on with it.
+    Foreign,
+}
+
+impl Stored {
+    pub(super) fn of(spec: &ModelRolloutSpec, status: &ModelRolloutStatus, trial: &VersionRef) -> Self {
+        let Some(value) = &status.judge else { return Self::Nothing };
+        if value["state"]["schema"] != SCHEMA {
+            return Self::Foreign;
+        }
+        match serde_json::from_value::<Record>(value.clone()) {
+            Err(_) => Self::Foreign,
+            Ok(record)
+                if record.version == trial.version && record.frozen.terms == policy::fingerprint(spec) =>
+            {
+                Self::Known(Box::new(record))
+            }
+            Ok(_) => Self::Nothing,
+        }
+    }
+}
+
+impl Record {
+    /// Nothing known yet; the first tick starts when the data plane had taken the weights, or as long ago as can be read.
+    pub(super) fn begin(trial: &VersionRef, frozen: Frozen, state: State) -> Self {
+        Self { version: trial.version.clone(), frozen, state }
+    }
+
+    /// End of the last folded tick, in milliseconds since the epoch.
+    pub(super) fn ended_ms(&self) -> i64 {
+        let ticks = self.frozen.tick_ms.saturating_mul(i64::from(self.state.ticks));
+        self.state.began_ms.saturating_add(ticks)
+    }
+
+    /// The share that requests really had, once there were some at the present weight.
+    pub(in crate::rollout) fn observed(&self) -> Option<Observed> {
+        let (share, requests) = (self.state.split.share()?, self.state.split.requests());
+        let error = 2.0 * (share * (1.0 - share) / requests as f64).sqrt();
+        let percent = |share: f64| format!("{:.1}", 100.0 * share.clamp(0.0, 1.0));
+        Some(Observed {
+            percent: format!("{} ({} to {})", percent(share), percent(share - error), percent(share + error)),
+            requests: i64::try_from(requests).unwrap_or(i64::MAX),
+        })
+    }
+
+    /// As a status keeps it.
+    pub(in crate::rollout) fn to_value(&self) -> Option<Value> {
+        serde_json::to_value(self).ok()
+    }
+
+    /// Whether so much was folded since `before` was written that it is worth a write of its own.
+    pub(in crate::rollout) fn is_due(&self, before: Option<&Value>) -> bool {
+        let ended = |value: &Value| {
+            let state = &value["state"];
+            let ticks = value["tickMs"].as_i64()?.saturating_mul(state["ticks"].as_i64()?);
+            Some(state["beganMs"].as_i64()?.saturating_add(ticks))
+        };
+        before.and_then(ended).is_none_or(|ended| self.ended_ms().saturating_sub(ended) >= KEEP_EVERY_MS)
+    }
+}
+
+/// What is read: raw samples after `from_ms`, up to `until_ms`, in milliseconds since the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Range {
+    pub(super) from_ms: i64,
+    pub(super) until_ms: i64,
+    now_ms: i64,
+}
+
+impl Range {
+    /// One lookback before the end of the last folded tick, or before the moment at which the first may start.
+    pub(super) fn of(
+        spec: &ModelRolloutSpec,
+        status: &ModelRolloutStatus,
+        stored: &Stored,
+        now: Timestamp,
+    ) -> Self {
+        let now_ms = now.as_millisecond();
+        let (tick_ms, from_ms) = match stored {
+            Stored::Known(record) => (record.frozen.tick_ms, record.ended_ms()),
+            Stored::Nothing | Stored::Foreign => (policy::tick_ms(spec), Self::first_ms(status, now_ms)),
+        };
+        let lookback = tick_ms.max(spec.prometheus.stale_after.as_millis());
+        let from_ms = from_ms.min(now_ms).saturating_sub(lookback);
+        Self {
+            from_ms,
+            until_ms: now_ms.min(from_ms.saturating_add(lookback + tick_ms + MAX_READ_MS)),
+            now_ms,
+        }
+    }
+
+    /// Where a comparison's first tick starts.
+    pub(super) fn first_ms(status: &ModelRolloutStatus, now_ms: i64) -> i64 {
+        let accepted = status.traffic_accepted_at.as_ref().map_or(now_ms, |at| at.0.as_millisecond());
+        accepted.clamp(now_ms.saturating_sub(MAX_READ_MS), now_ms)
+    }
+
+    /// Whether there is more to read after this.
+    pub(super) const fn is_behind(&self) -> bool {
+        self.until_ms < self.now_ms
+    }
+
+    /// `selector` over the range. What was a while ago is asked for by its time.
+    pub(super) fn apply(&self, selector: &str) -> String {
+        let length = self.until_ms.saturating_sub(self.from_ms).max(1);
+        let at = if self.is_behind() { format!(" @ {}", seconds(self.until_ms)) } else { String::new() };
+        format!("{selector}[{length}ms]{at}")
+    }
+}
+
+/// Milliseconds since the epoch as PromQL writes a time.
+pub(super) fn seconds(millis: i64) -> String {
+    format!("{}.{:03}", millis.div_euclid(1000), millis.rem_euclid(1000))
+}

@@ -1,0 +1,227 @@
+//! What a comparison says, for people and for the step: one verdict for each trigger, and one for all.
+
+use anneal_crds::{
+    VersionRef,
+    common::shorten,
+    metric::{Metric, MissingClass},
+    model_rollout::RecordedReading,
+};
+
+use super::{
+    super::{
+        draft::Draft,
+        query::Question,
+        reading::{self, Answer, MAX_QUERY, Verdict},
+        samples::RawSeries,
+        step::StepSays,
+        steps,
+    },
+    Comparison, pods, policy,
+    queries::{self, control},
+    record::Range,
+};
+use crate::judge::{self, Estimate, Hold, MetricState, TestName};
+
+impl Draft<'_> {
+    /// The verdict of every trigger of the step.
+    pub(super) fn tell(
+        &self,
+        trial: &VersionRef,
+        range: Range,
+        comparison: Option<&Comparison>,
+    ) -> Vec<(Verdict, RecordedReading)> {
+        let spec = &self.rollout.spec;
+        let queries = queries::queries(self.rollout, &self.status, self.snapshot.now);
+        let one = |trigger: &String| {
+            let Some(metric) = spec.metrics.iter().find(|metric| metric.name == *trigger) else {
+                return reading::undefined(trigger);
+            };
+            let first = queries.iter().find(|query| query.metric == *trigger);
+            let query = first.map_or("", |query| query.expression.as_str());
+            let readable = self.readable(metric, trial, range, comparison);
+            let verdict = match (readable, comparison) {
+                // What was shown before samples went missing is shown.
+                (_, Some(comparison)) if comparison.breaches(trigger) => Verdict::Breach,
+                (Err((class, why)), _) => Verdict::Hold(
+                    class,
+                    format!("{why} ({}: {})", spec.prometheus.server(), shorten(query, MAX_QUERY)),
+                ),
+                (Ok(()), None) => Verdict::Pass { step_requests: 0.0 },
+                (Ok(()), Some(comparison)) => {
+                    Verdict::Pass { step_requests: comparison.requests_of(trigger) as f64 }
+                }
+            };
+            let value = match (&verdict, comparison) {
+                (Verdict::Hold(class, _), _) => class.name().to_owned(),
+                (Verdict::Pass { .. } | Verdict::Breach, Some(comparison)) => comparison.value_of(trigger),
+                (Verdict::Pass { .. } | Verdict::Breach, None) => "not compared yet".to_owned(),
+            };
+            let record = RecordedReading {
+                metric: trigger.clone(),
+                verdict: reading::name(&verdict).to_owned(),
+                value,
+                bound: self.bound(metric),
+                query: shorten(query, MAX_QUERY).into_owned(),
+            };
+            (verdict, record)
+        };
+        steps::triggers(spec, &self.status).iter().map(one).collect()
+    }
+
+    fn bound(&self, metric: &Metric) -> String {
+        let own = reading::bound(&metric.source);
+        match control(&self.status) {
+            Some(_) => format!("{own}, {} x stable", policy::terms(&self.rollout.spec).tolerance),
+            None => own,
+        }
+    }
+
+    /// Whether there are fresh samples of everything that the metric needs; else why not.
+    fn readable(
+        &self,
+        metric: &Metric,
+        trial: &VersionRef,
+        range: Range,
+        comparison: Option<&Comparison>,
+    ) -> Result<(), (MissingClass, String)> {
+        let counted = comparison.is_some_and(|comparison| comparison.has_counted(&metric.name));
+        let questions = match &metric.source {
+            anneal_crds::metric::Source::Ratio(_) => vec![Question::Events, Question::All],
+            anneal_crds::metric::Source::Histogram(_) => vec![Question::Events],
+        };
+        for question in questions {
+            let series = match self.snapshot.answers.get(&(metric.name.clone(), question)) {
+                Some(Answer::Matrix(series)) => series.as_slice(),
+                Some(Answer::Vector(_)) => {
+                    return Err((MissingClass::Error, "numbers instead of raw samples".to_owned()));
+                }
+                Some(Answer::Unreachable(why)) => {
+                    return Err((MissingClass::Error, format!("Prometheus did not answer: {why}")));
+                }
+                None => &[],
+            };
+            for (version, whose) in [
+                (Some(trial), "this version"),
+                (control(&self.status), "the stable version, to compare with"),
+            ] {
+                if let Some(version) = version {
+                    self.is_fresh(series, version, whose, range, counted)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_fresh(
+        &self,
+        series: &[RawSeries],
+        version: &VersionRef,
+        whose: &str,
+        range: Range,
+        counted: bool,
+    ) -> Result<(), (MissingClass, String)> {
+        let prometheus = &self.rollout.spec.prometheus;
+        let of_version = series
+            .iter()
+            .filter(|series| series.labels.get(&prometheus.version_label) == Some(&version.version));
+        match pods::newest(of_version) {
+            // No more is read than is needed, so a sample that is too old may not even be there.
+            None if counted => Err((MissingClass::Stale, format!("the samples of {whose} have ended"))),
+            None => Err((MissingClass::NoData, format!("no data for {whose}"))),
+            Some(at) if range.until_ms.saturating_sub(at) > prometheus.stale_after.as_millis() => {
+                Err((MissingClass::Stale, format!("the newest sample of {whose} is too old")))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// What follows for the step.
+    pub(super) fn step_says(&self, comparison: &Comparison) -> StepSays {
+        let waits = |why: &str| StepSays::Waits(why.to_owned());
+        match &comparison.verdict {
+            // What is known is not of this moment yet.
+            judge::Verdict::Advance if comparison.range.is_behind() => {
+                waits("the operator reads what it missed")
+            }
+            judge::Verdict::Advance => StepSays::Ends,
+            judge::Verdict::Progressing => StepSays::GoesOn,
+            judge::Verdict::Rollback(rollback) => StepSays::RollsBack(match rollback.test {
+                TestName::Duration => (
+                    "Inconclusive",
+                    "nothing was shown either way within judge.sequential.maxDuration".to_owned(),
+                ),
+                TestName::Relative
+                | TestName::Absolute
+                | TestName::Mean
+                | TestName::Paired
+                | TestName::Plain => (
+                    "ThresholdBreached",
+                    format!("its {} was shown to be worse than tolerated", rollback.metric),
+                ),
+            }),
+            judge::Verdict::Hold(hold) => match hold {
+                Hold::NoTraffic => waits("the candidate gets no requests, so the step's clock stands still"),
+                Hold::NoData { metric } => StepSays::Waits(format!(
+                    "the samples of {metric} cannot be counted: too few pods were scraped, or no bucket lies at or above the threshold"
+                )),
+                Hold::TrafficSplitMismatch { .. } => StepSays::Mismatched,
+                Hold::Inconclusive => waits(
+                    "nothing is shown either way after judge.sequential.maxDuration. Promote or abort the candidate",
+                ),
+                Hold::UnknownSchema(_) | Hold::AnotherPolicy => {
+                    waits("status.judge was written by another version of Anneal")
+                }
+            },
+        }
+    }
+}
+
+impl Comparison {
+    fn breaches(&self, trigger: &str) -> bool {
+        match &self.verdict {
+            judge::Verdict::Rollback(rollback) => rollback.metric == trigger,
+            judge::Verdict::Advance | judge::Verdict::Hold(_) | judge::Verdict::Progressing => false,
+        }
+    }
+
+    fn has_counted(&self, trigger: &str) -> bool {
+        self.of(trigger).any(|(metric, _)| metric.started > 0)
+    }
+
+    fn requests_of(&self, trigger: &str) -> u64 {
+        self.of(trigger).map(|(metric, _)| metric.step_requests).min().unwrap_or(0)
+    }
+
+    fn of<'a>(&'a self, trigger: &'a str) -> impl Iterator<Item = (&'a MetricState, Option<Estimate>)> {
+        self.judge.estimates(&self.record.state).filter(move |(metric, _)| metric.name == trigger)
+    }
+
+    /// What people read: the share in this step, and how many times stable's it is.
+    fn value_of(&self, trigger: &str) -> String {
+        let Some((metric, estimate)) = self.of(trigger).next() else { return "not compared".to_owned() };
+        let share = match metric.step_requests {
+            0 => "no requests".to_owned(),
+            all => format!("{} bad of {all}", metric.step_bad),
+        };
+        match estimate {
+            Some(Estimate { ratio, low, high }) => {
+                format!("{share}, {} x stable ({} to {})", digits(ratio), digits(low), digits(high))
+            }
+            None => share,
+        }
+    }
+}
+
+/// Two significant digits.
+fn digits(ratio: f64) -> String {
+    let decimals = if ratio < 0.1 {
+        3
+    } else if ratio < 1.0 {
+        2
+    } else if ratio < 10.0 {
+        1
+    } else {
+        0
+    };
+    format!("{ratio:.decimals$}")
+}

@@ -1,0 +1,250 @@
+//! `evidence: sequential` in a rollout's plan: whole steps on raw samples, with restarts of the operator at every tick.
+
+#![expect(clippy::unwrap_used, reason = "this is a test")]
+
+use std::collections::BTreeMap;
+
+use anneal_core::{
+    plan::Plan,
+    rollout::{Answer, Query, RawSeries, queries},
+};
+use anneal_crds::{ModelRolloutStatus, Weight, model_rollout::RolloutPhase as P};
+use anneal_tests::{
+    cases::{self, RolloutCase},
+    raw::Raw,
+};
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+/// Requests of each version, scraped each second since long ago.
+#[derive(Clone, Debug)]
+struct World {
+    case: RolloutCase,
+    began_ms: i64,
+    /// From which second on versions 1 and 2 had how many requests a second, and one in how many was bad.
+    traffic: Vec<(i64, [(i64, i64); 2])>,
+    /// Nothing is scraped any more after this.
+    scraped_until_ms: i64,
+}
+
+impl World {
+    /// A canary of 20 % that began this moment, with steps of 20 s and ticks of 1 s.
+    fn new(arms: [(i64, i64); 2], sequential: Value) -> Self {
+        let mut status = cases::moving("Canary", 20);
+        status["stepStartedAt"] = cases::ago(0).into();
+        status["trafficAcceptedAt"] = cases::ago(0).into();
+        status["trialStartedAt"] = cases::ago(0).into();
+        let mut case = RolloutCase::new(status).unwrap();
+        let spec = &mut case.rollout.spec;
+        spec.judge = serde_json::from_value(
+            json!({"evidence": "sequential", "maxHold": "2m", "sequential": sequential}),
+        )
+        .unwrap();
+        spec.metrics[0].interval = Some("1s".parse().unwrap());
+        spec.prometheus.stale_after = "10s".parse().unwrap();
+        let began_ms = case.now.as_millisecond();
+        let traffic = vec![(began_ms / 1000 - 10_000, arms)];
+        Self { case, began_ms, traffic, scraped_until_ms: i64::MAX }
+    }
+
+    /// From now on.
+    fn turn(&mut self, arms: [(i64, i64); 2]) {
+        self.traffic.push((self.case.now.as_second(), arms));
+    }
+
+    /// All requests and bad ones of a version until a second.
+    fn counted(&self, version: usize, second: i64) -> (i64, i64) {
+        let ends = self.traffic.iter().skip(1).map(|(from, _)| *from).chain([i64::MAX]);
+        self.traffic.iter().zip(ends).fold((0, 0), |(all, bad), ((from, arms), end)| {
+            let (rps, one_in) = arms[version];
+            let requests = rps * (second.min(end) - from).max(0);
+            (all + requests, bad + requests / one_in)
+        })
+    }
+
+    fn answer(&self, query: &Query) -> Answer {
+        let raw = Raw::read(&query.expression, self.case.now).unwrap();
+        let series = raw.versions.iter().map(|version| {
+            let samples = (raw.from_ms.div_euclid(1000) + 1
+                ..=raw.until_ms.min(self.scraped_until_ms).div_euclid(1000))
+                .map(|second| {
+                    let (all, bad) = self.counted(usize::from(version.ends_with('2')), second);
+                    let count = if raw.selector == "bad" { bad } else { all };
+                    (second * 1000, count as f64)
+                })
+                .collect();
+            let labels = [("version", version.as_str()), ("pod", "p")];
+            let labels: BTreeMap<_, _> =
+                labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            RawSeries { labels, samples, histograms: vec![] }
+        });
+        Answer::Matrix(series.collect())
+    }
+
+    fn plan(&self) -> Plan<ModelRolloutStatus> {
+        self.case.plan_answering(|query| self.answer(query))
+    }
+
+    /// A second passes, and the operator looks.
+    fn tick(&mut self) -> ModelRolloutStatus {
+        self.case.now += SignedDuration::from_secs(1);
+        let plan = self.plan();
+        self.case.perform(&plan.actions);
+        self.case.rollout.status = Some(plan.status.clone());
+        plan.status
+    }
+
+    fn until(
+        &mut self,
+        ticks: usize,
+        there: impl Fn(&ModelRolloutStatus) -> bool,
+    ) -> (usize, ModelRolloutStatus) {
+        let mut status = self.tick();
+        for tick in 1..ticks {
+            if there(&status) {
+                return (tick, status);
+            }
+            status = self.tick();
+        }
+        (ticks, status)
+    }
+}
+
+fn reason(status: &ModelRolloutStatus) -> &str {
+    &status.decision.as_ref().unwrap().reason
+}
+
+#[test]
+fn a_healthy_candidate_ends_its_steps_and_a_faulty_one_does_not() {
+    let mut healthy = World::new([(80, 200), (20, 200)], json!({}));
+    let (ticks, status) = healthy.until(60, |status| status.weight == Weight::FULL);
+    assert!(status.weight == Weight::FULL && ticks >= 20, "{ticks}: {status:?}");
+    assert_eq!(status.decision.as_ref().unwrap().readings[0].verdict, "Pass");
+    let mut faulty = World::new([(80, 200), (20, 4)], json!({}));
+    let (ticks, status) = faulty.until(60, |status| status.phase == P::RolledBack);
+    assert_eq!((status.phase, reason(&status)), (P::RolledBack, "ThresholdBreached"));
+    assert!(ticks < 10, "{ticks}");
+    assert!(status.decision.unwrap().message.contains("x stable"), "it says how much worse");
+}
+
+#[test]
+fn an_incident_that_both_versions_share_blames_nobody() {
+    let mut both = World::new([(80, 4), (20, 4)], json!({}));
+    let (_, status) = both.until(60, |status| status.weight == Weight::FULL);
+    assert_eq!(status.weight, Weight::FULL);
+}
+
+#[test]
+fn a_tick_that_changes_nothing_writes_nothing_and_a_lost_minute_changes_no_decision() {
+    let mut kept = World::new([(80, 200), (20, 50)], json!({"tolerance": 1.0}));
+    kept.case.rollout.spec.strategy = serde_json::from_value(json!({"rollbackTriggers": ["error_rate"],
+            "steps": [{"weight": 20, "duration": "1h", "minRequests": 20}]}))
+    .unwrap();
+    let (mut writes, mut moments) = (0, vec![]);
+    for _ in 0..3600 {
+        moments.push(kept.clone());
+        let before = kept.case.rollout.status.clone().unwrap();
+        let status = kept.tick();
+        writes += usize::from(status != before);
+        if status.phase == P::RolledBack {
+            break;
+        }
+    }
+    let decided = kept.case.rollout.status.clone().unwrap();
+    assert_eq!(decided.phase, P::RolledBack);
+    assert!(writes < 5 + moments.len() / 50, "{writes} writes in {} ticks", moments.len());
+    // Another operator, with the status of any moment, decides the same at the same time.
+    for mut other in moments.into_iter().skip(1).step_by(7) {
+        other.case.now = kept.case.now;
+        let status = other.plan().status;
+        assert_eq!((status.phase, status.judge), (P::RolledBack, decided.judge.clone()));
+    }
+}
+
+#[test]
+fn without_requests_the_clock_stands_still_and_without_samples_the_step_holds() {
+    let mut quiet = World::new([(0, 1), (0, 1)], json!({}));
+    let (_, status) = quiet.until(300, |status| status.weight == Weight::FULL);
+    assert_eq!((status.phase, status.weight), (P::Canary, Weight::from_percent(20)));
+    let stands = |status: &ModelRolloutStatus| {
+        let mut all = status.conditions.iter();
+        all.find(|condition| condition.type_ == "Reconciling").unwrap().message.clone()
+    };
+    assert!(stands(&status).contains("no requests"), "{}", stands(&status));
+    quiet.turn([(80, 200), (20, 200)]);
+    let (ticks, status) = quiet.until(60, |status| status.weight == Weight::FULL);
+    assert!(status.weight == Weight::FULL && ticks >= 18, "{ticks}");
+    let mut gone = World::new([(80, 200), (20, 200)], json!({}));
+    gone.scraped_until_ms = gone.began_ms + 5_000;
+    let (_, status) = gone.until(40, |status| status.weight == Weight::FULL);
+    assert_eq!((status.weight, status.verdict.as_deref()), (Weight::from_percent(20), Some("Stale")));
+    let (_, status) = gone.until(200, |status| status.phase == P::RolledBack);
+    assert_eq!(reason(&status), "HeldTooLong");
+}
+
+#[test]
+fn a_gateway_that_ignores_the_weight_holds_the_step_and_is_told() {
+    let mut ignored = World::new([(90, 200), (10, 200)], json!({}));
+    let (_, status) = ignored.until(60, |status| status.weight == Weight::FULL);
+    assert_eq!(status.weight, Weight::from_percent(20));
+    let verified = status.conditions.iter().find(|condition| condition.type_ == "TrafficVerified").unwrap();
+    assert_eq!((verified.status.as_str(), verified.reason.as_str()), ("False", "TrafficSplitMismatch"));
+    let observed = status.observed.unwrap();
+    assert!(observed.percent.starts_with("10") && observed.requests > 500, "{observed:?}");
+}
+
+#[test]
+fn a_state_of_another_version_of_anneal_holds_and_is_kept() {
+    let mut other = World::new([(80, 200), (20, 200)], json!({}));
+    other.until(3, |_| false);
+    other.turn([(80, 200), (20, 2)]);
+    let mut judge = other.case.rollout.status.clone().unwrap().judge.unwrap();
+    judge["state"]["schema"] = 99.into();
+    judge["news"] = true.into();
+    other.case.rollout.status.as_mut().unwrap().judge = Some(judge.clone());
+    let (_, status) = other.until(60, |status| status.phase == P::RolledBack);
+    assert_eq!((status.phase, status.judge), (P::Canary, Some(judge)));
+    let stalled = status.conditions.iter().find(|condition| condition.type_ == "Reconciling").unwrap();
+    assert!(stalled.message.contains("another version"), "{}", stalled.message);
+}
+
+#[test]
+fn evidence_lets_a_step_end_only_when_it_is_there() {
+    let mut sure = World::new([(80, 20), (20, 20)], json!({"advance": "Evidence"}));
+    assert_eq!(sure.until(60, |status| status.weight == Weight::FULL).1.weight, Weight::FULL);
+    let terms = json!({"advance": "Evidence", "nonInferiority": 1.01, "maxDuration": "40s", "onInconclusive": "Rollback"});
+    let mut unsure = World::new([(80, 20), (20, 20)], terms);
+    let (ticks, status) = unsure.until(90, |status| status.phase == P::RolledBack);
+    assert_eq!(reason(&status), "Inconclusive");
+    assert!((40..50).contains(&ticks), "{ticks}");
+}
+
+#[test]
+fn other_terms_begin_anew_and_an_operator_that_was_away_catches_up() {
+    let mut away = World::new([(80, 200), (20, 200)], json!({}));
+    away.case.rollout.spec.strategy = serde_json::from_value(json!({"rollbackTriggers": ["error_rate"],
+            "steps": [{"weight": 20, "duration": "3h", "minRequests": 20}]}))
+    .unwrap();
+    away.until(120, |_| false);
+    let ticks =
+        |status: &ModelRolloutStatus| status.judge.as_ref().unwrap()["state"]["ticks"].as_i64().unwrap();
+    away.case.now += SignedDuration::from_hours(2);
+    assert!(queries(&away.case.rollout, away.case.now)[0].expression.contains(" @ "));
+    let (looks, status) = away.until(30, |status| ticks(status) >= 7_300);
+    assert!(ticks(&status) >= 7_300 && looks < 12, "{looks}: {}", ticks(&status));
+    away.case.rollout.spec.judge.sequential.as_mut().unwrap().tolerance = 1.5;
+    let (_, status) = away.until(65, |status| ticks(status) < 7_000);
+    assert!(ticks(&status) < 1_000, "{}", ticks(&status));
+}
+
+#[test]
+fn stables_pods_that_differ_for_good_are_learned_before_the_first_tick() {
+    let mut world = World::new([(80, 200), (20, 200)], json!({}));
+    let first = queries(&world.case.rollout, world.case.now);
+    assert_eq!(first.iter().filter(|query| query.expression.contains(":60000ms]")).count(), 2, "{first:?}");
+    world.tick();
+    world.tick();
+    assert_eq!(queries(&world.case.rollout, world.case.now).len(), 2, "the past is read once");
+    let learned = world.case.rollout.status.unwrap().judge.unwrap()["learned"].clone();
+    assert_eq!(learned, json!([null]), "one pod has nothing to be compared with");
+}
