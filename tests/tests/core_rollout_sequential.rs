@@ -248,3 +248,29 @@ fn stables_pods_that_differ_for_good_are_learned_before_the_first_tick() {
     let learned = world.case.rollout.status.unwrap().judge.unwrap()["learned"].clone();
     assert_eq!(learned, json!([null]), "one pod has nothing to be compared with");
 }
+
+#[test]
+fn a_step_that_cannot_see_its_bound_says_so_and_what_it_would_take() {
+    let told = |arms| {
+        let mut world = World::new(arms, json!({"tolerance": 1.0}));
+        world.case.rollout.spec.strategy = serde_json::from_value(json!({"rollbackTriggers": ["error_rate"],
+            "steps": [{"weight": 20, "duration": "10m", "minRequests": 20}]}))
+        .unwrap();
+        let (_, status) = world.until(130, |_| false);
+        let mut all = status.conditions.into_iter();
+        all.find(|condition| condition.type_ == "Detectability").unwrap()
+    };
+    let (few, many) = (told([(4, 250), (1, 250)]), told([(800, 250), (200, 250)]));
+    assert_eq!((few.status.as_str(), few.reason.as_str()), ("False", "TooLittleTraffic"));
+    for part in [
+        "error_rate",
+        "5.0 requests a second",
+        "20 % of them",
+        "within 10m",
+        "the bound is 1.0 %",
+        "it would take",
+    ] {
+        assert!(few.message.contains(part), "{part}: {}", few.message);
+    }
+    assert_eq!((many.status.as_str(), many.reason.as_str()), ("True", "Sufficient"));
+}

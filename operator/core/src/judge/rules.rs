@@ -64,6 +64,11 @@ impl Judge {
         &self.policy
     }
 
+    /// Tests that share alpha.
+    pub fn tests(&self) -> usize {
+        self.policy.metrics.iter().map(tests).sum()
+    }
+
     /// How many times stable's odds of a bad event each metric may have, with the luck of pods allowed for.
     pub fn tolerances(&self) -> impl Iterator<Item = Option<f64>> {
         self.metrics.iter().map(|metric| metric.relative.as_ref().map(Relative::tolerance))

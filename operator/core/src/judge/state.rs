@@ -74,6 +74,10 @@ pub struct MetricState {
     pub step_requests: u64,
     /// The bad ones of them.
     pub step_bad: u64,
+    /// Stable's requests since the step began.
+    pub stable_requests: u64,
+    /// The bad ones of them.
+    pub stable_bad: u64,
     /// T1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relative: Option<[Nats; relative::ALTERNATIVES]>,
@@ -143,6 +147,8 @@ impl MetricState {
             blind: 0,
             step_requests: 0,
             step_bad: 0,
+            stable_requests: 0,
+            stable_bad: 0,
             relative: relative.map(|_| empty()),
             absolute: absolute.map(|_| empty()),
             advance,

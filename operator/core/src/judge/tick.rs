@@ -223,6 +223,8 @@ impl Judge {
             evidence::step(weights, start, &test.ln_own(shares).map(tempered));
         }
         metric.tally.add(shares);
+        metric.stable_requests = metric.stable_requests.saturating_add(shares.stable.requests);
+        metric.stable_bad = metric.stable_bad.saturating_add(shares.stable.bad);
         count(metric, shares.candidate);
     }
 
@@ -292,6 +294,8 @@ fn enter(state: &mut State, step: &Step) {
     for metric in &mut state.metrics {
         metric.step_requests = 0;
         metric.step_bad = 0;
+        metric.stable_requests = 0;
+        metric.stable_bad = 0;
         if let Some(advance) = &mut metric.advance {
             *advance = AdvanceState::NONE;
         }

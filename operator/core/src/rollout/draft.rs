@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::{
     build::{self, Home},
     select,
-    sequential::Record,
+    sequential::{Comparison, DETECTABILITY},
     snapshot::{GatewayState, Snapshot},
     steps,
 };
@@ -51,7 +51,7 @@ pub(super) struct Draft<'a> {
     /// Requests are surely not divided as the weight asks for.
     pub(super) mismatched: bool,
     /// What this look at the samples of both versions knows.
-    pub(super) comparison: Option<Record>,
+    pub(super) comparison: Option<Comparison>,
     /// The route that the status asks for, once someone has asked.
     route: OnceCell<Option<Object>>,
 }
@@ -95,11 +95,16 @@ impl<'a> Draft<'a> {
 
     /// A tick that changes nothing else is worth no write: it can be read again.
     fn keep_comparison(&mut self) {
-        let Some(record) = self.comparison.take() else { return };
-        let before = self.rollout.status.as_ref();
-        if before != Some(&self.status) || record.is_due(self.status.judge.as_ref()) {
-            self.status.judge = record.to_value();
-            self.status.observed = record.observed().filter(|_| self.status.phase == RolloutPhase::Canary);
+        let Some(comparison) = self.comparison.take() else { return };
+        let (before, record) = (self.rollout.status.as_ref(), &comparison.record);
+        if before == Some(&self.status) && !record.is_due(self.status.judge.as_ref()) {
+            return;
+        }
+        self.status.judge = record.to_value();
+        self.status.observed = record.observed().filter(|_| self.status.phase == RolloutPhase::Canary);
+        self.tell_what_can_be_seen(&comparison);
+        if let Some(before) = before {
+            keep_times(&before.conditions, &mut self.status.conditions);
         }
     }
 
@@ -152,7 +157,8 @@ impl<'a> Draft<'a> {
         self.note(severity, reason, message);
         if !phase.is_judged() {
             // Nothing is read now, so nothing is known.
-            self.status.conditions.retain(|condition| condition.type_ != METRICS_AVAILABLE);
+            let gone = [METRICS_AVAILABLE, DETECTABILITY];
+            self.status.conditions.retain(|condition| !gone.contains(&condition.type_.as_str()));
         }
         let progressing = phase.is_moving() || phase == RolloutPhase::Baking;
         self.condition("Progressing", progressing.into(), reason, message);

@@ -8,6 +8,7 @@
 //! queries -> answers -> pods -> judge::fold -> told: one verdict for each trigger, and one for the step
 //! ```
 
+mod detectability;
 mod past;
 mod pods;
 mod policy;
@@ -17,13 +18,13 @@ mod told;
 
 use anneal_crds::{VersionRef, model_rollout::RolloutPhase};
 
+pub(super) use self::{detectability::DETECTABILITY, queries::queries};
 use self::{
     pods::Labels,
     policy::{Frozen, Judged},
     queries::control,
-    record::{Range, Stored},
+    record::{Range, Record, Stored},
 };
-pub(super) use self::{queries::queries, record::Record};
 use super::{
     draft::Draft,
     query::Question,
@@ -44,9 +45,9 @@ const SETTLE_MS: i64 = 5_000;
 const BAKE: u32 = 1001;
 
 /// One comparison, as far as this look can tell.
-struct Comparison {
+pub(super) struct Comparison {
     judge: Judge,
-    record: Record,
+    pub(super) record: Record,
     verdict: crate::judge::Verdict,
     range: Range,
 }
@@ -64,7 +65,7 @@ impl Draft<'_> {
         };
         let verdicts = self.tell(trial, range, Some(&comparison));
         let step = self.step_says(&comparison);
-        self.comparison = Some(comparison.record);
+        self.comparison = Some(comparison);
         step::Judged { verdicts, step }
     }
 

@@ -1,0 +1,125 @@
+//! What a step can see at the traffic that there is: said in a condition, before anyone trusts it.
+//!
+//! Called when a comparison is recorded, about once a minute. The numbers are those of [`crate::judge::power`].
+
+use anneal_crds::metric::Metric;
+use jiff::SignedDuration;
+
+use super::{
+    super::{draft::Draft, steps},
+    Comparison,
+    policy::{self, Judged},
+};
+use crate::{
+    condition::Truth,
+    judge::{MetricState, power},
+};
+
+/// Whether the step can see what its metrics' bounds ask for.
+pub(in crate::rollout) const DETECTABILITY: &str = "Detectability";
+/// Requests of stable from which on its own share of bad events is known well enough to plan by.
+const ENOUGH: u64 = 200;
+
+impl Draft<'_> {
+    /// Sets the condition while both versions answer.
+    pub(in crate::rollout) fn tell_what_can_be_seen(&mut self, comparison: &Comparison) {
+        let Some(terms) = steps::terms(&self.rollout.spec.strategy, &self.status) else { return };
+        let judged = policy::judged(&self.rollout.spec);
+        let seconds = terms.duration.as_secs_f64();
+        let known: Vec<Result<(), String>> = comparison
+            .record
+            .state
+            .metrics
+            .iter()
+            .zip(&judged)
+            .zip(comparison.judge.tolerances())
+            .filter(|((state, _), _)| state.asked && state.stable_requests >= ENOUGH)
+            .map(|((state, judged), tolerance)| {
+                let plan = comparison.plan(state, tolerance.unwrap_or(1.0));
+                can_see(judged, &plan, seconds)
+            })
+            .collect();
+        if known.is_empty() {
+            return;
+        }
+        let blind: Vec<String> = known.into_iter().filter_map(Result::err).collect();
+        if blind.is_empty() {
+            let message = "At this traffic the step sees whatever breaks a metric's bound.";
+            return self.condition(DETECTABILITY, Truth::True, "Sufficient", message);
+        }
+        self.condition(DETECTABILITY, Truth::False, "TooLittleTraffic", &blind.join(" "));
+    }
+}
+
+impl Comparison {
+    /// The step as it has been so far.
+    fn plan(&self, state: &MetricState, tolerance: f64) -> power::Plan {
+        let policy = self.judge.policy();
+        let requests = (state.step_requests + state.stable_requests) as f64;
+        let elapsed = f64::from(self.record.state.step.ticks.max(1)) * policy.tick_ms as f64 / 1000.0;
+        // Half an event where there was none: rarer than what was seen, and not nothing.
+        let rate = (state.stable_bad as f64).max(0.5) / state.stable_requests as f64;
+        let metric = policy.metrics.iter().find(|metric| metric.name == state.name);
+        power::Plan {
+            rps: requests / elapsed,
+            rate,
+            weight: state.step_requests as f64 / requests,
+            tolerance,
+            alpha: policy.alpha,
+            horizon_ticks: policy.horizon_ticks,
+            tests: u32::try_from(self.judge.tests()).unwrap_or(u32::MAX),
+            design_effect: metric.map_or(1.0, |metric| metric.design_effect),
+        }
+    }
+}
+
+/// Whether a candidate at the metric's bound is found within the step; else what is, and what it would take.
+fn can_see(judged: &Judged<'_>, plan: &power::Plan, seconds: f64) -> Result<(), String> {
+    let promised = judged.most / plan.rate;
+    let needed = plan.seconds_to_detect(promised);
+    if promised <= 1.0 || needed.is_some_and(|needed| needed <= seconds) {
+        return Ok(());
+    }
+    let Metric { name, .. } = judged.metric;
+    let least = plan.detectable_ratio(seconds).map_or_else(
+        || "nothing at all can be seen".to_owned(),
+        |ratio| format!("the least that can be seen is {} % bad", percent(ratio * plan.rate)),
+    );
+    let time = needed.map(|needed| format!("{} at this weight", span(needed)));
+    let weight =
+        plan.weight_to_detect(promised, seconds).map(|weight| format!("a weight of {} %", percent(weight)));
+    let way_out: Vec<String> = time.into_iter().chain(weight).collect();
+    let way_out = if way_out.is_empty() {
+        "no duration and no weight would do".to_owned()
+    } else {
+        format!("it would take {}", way_out.join(", or "))
+    };
+    Err(format!(
+        "{name}: with {} requests a second and {} % of them, {least} within {}, and the bound is {} %; {way_out}.",
+        digits(plan.rps),
+        percent(plan.weight),
+        span(seconds),
+        percent(judged.most),
+    ))
+}
+
+fn percent(share: f64) -> String {
+    digits(100.0 * share)
+}
+
+/// Two significant digits: they change rarely.
+fn digits(value: f64) -> String {
+    let decimals = (1.0 - value.abs().max(1e-6).log10().floor()).clamp(0.0, 7.0) as usize;
+    format!("{value:.decimals$}")
+}
+
+/// A length of time in its largest unit.
+fn span(seconds: f64) -> String {
+    let round = SignedDuration::try_from_secs_f64(seconds).unwrap_or(SignedDuration::MAX).as_secs();
+    match round {
+        ..120 => format!("{round}s"),
+        120..7_200 => format!("{}m", round / 60),
+        7_200..172_800 => format!("{}h", round / 3_600),
+        _ => format!("{}d", round / 86_400),
+    }
+}
