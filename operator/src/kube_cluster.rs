@@ -27,7 +27,7 @@ use serde_json::Value;
 use crate::{
     clock::SystemClock,
     observe::describe,
-    ports::{Clock as _, Cluster, ClusterError},
+    ports::{Clock as _, Cluster, ClusterError, Reader},
 };
 
 /// Field manager of everything that the operator applies.
@@ -114,7 +114,7 @@ fn is_name(text: &str) -> bool {
 }
 
 #[async_trait]
-impl Cluster for KubeCluster {
+impl Reader for KubeCluster {
     async fn get(&self, key: &Key) -> Result<Option<Value>, ClusterError> {
         if !is_name(&key.namespace) || !is_name(&key.name) {
             return Ok(None);
@@ -148,7 +148,10 @@ impl Cluster for KubeCluster {
         });
         Ok(found.await?.into_iter().map(|object| to_value(with_type(object, kind))).collect())
     }
+}
 
+#[async_trait]
+impl Cluster for KubeCluster {
     async fn create(&self, object: &Object) -> Result<(), ClusterError> {
         let key = &object.key;
         let body = from_value("create", key, object.body.clone())?;

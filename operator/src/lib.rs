@@ -6,7 +6,7 @@
 //!
 //! `run` watches and calls [`reconcile`], which is the whole walk on one screen: [`observe`] reads the cluster through
 //! the ports and calls the core's plan, `reconcile` records its status, [`perform`] does what follows, and `refusal` tells
-//! what the API server says no to. [`resolve`] finds the credentials of a metrics [`server`]. [`ports`] are the only ways
+//! what the API server says no to. [`looks`] keeps what was seen last, for ticks in which nothing happens. [`resolve`] finds the credentials of a metrics [`server`]. [`ports`] are the only ways
 //! out, [`alerts`] is the one way in beside the watches, and [`metered`] looks at what passes the first of them;
 //! `kube_cluster`, `prometheus_api` and `clock` are the real ones, the simulation has others.
 
@@ -15,6 +15,7 @@ pub mod clock;
 pub mod http;
 pub mod kube_cluster;
 mod lease;
+pub mod looks;
 pub mod metered;
 pub mod metrics;
 pub mod notify;
@@ -27,3 +28,4 @@ mod refusal;
 pub mod resolve;
 pub mod run;
 pub mod server;
+mod watched;

@@ -16,7 +16,7 @@ use crate::{
     clock::SystemClock,
     metrics::Metrics,
     notify::{Notification, Outbox},
-    ports::{Clock as _, Cluster, ClusterError},
+    ports::{Clock as _, Cluster, ClusterError, Reader},
 };
 
 /// A cluster whose rollouts and runs are told to metrics and to a webhook.
@@ -56,7 +56,7 @@ impl Metered {
 }
 
 #[async_trait]
-impl Cluster for Metered {
+impl Reader for Metered {
     async fn get(&self, key: &Key) -> Result<Option<Value>, ClusterError> {
         let found = self.cluster.get(key).await?;
         if key.kind == Kind::ModelRollout {
@@ -76,7 +76,10 @@ impl Cluster for Metered {
     ) -> Result<Vec<Value>, ClusterError> {
         self.cluster.list(kind, namespace, label).await
     }
+}
 
+#[async_trait]
+impl Cluster for Metered {
     async fn create(&self, object: &Object) -> Result<(), ClusterError> {
         self.cluster.create(object).await
     }
@@ -119,13 +122,17 @@ mod tests {
     }
 
     #[async_trait]
-    impl Cluster for One {
+    impl Reader for One {
         async fn get(&self, _: &Key) -> Result<Option<Value>, ClusterError> {
             Ok(self.object.lock().unwrap().clone())
         }
         async fn list(&self, _: Kind, _: &str, _: (&str, &str)) -> Result<Vec<Value>, ClusterError> {
             Ok(vec![])
         }
+    }
+
+    #[async_trait]
+    impl Cluster for One {
         async fn create(&self, _: &Object) -> Result<(), ClusterError> {
             Ok(())
         }

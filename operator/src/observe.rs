@@ -1,6 +1,7 @@
 //! Observe: reads everything that a plan may look at, and calls it.
 //!
-//! Called by [`crate::reconcile`] alone. Reads come straight from the API server, so no decision rests on a stale cache.
+//! Called by [`crate::reconcile`] alone. Reads come straight from the API server, so no decision rests on a stale cache. What
+//! a look at a rollout saw is data, so that [`crate::looks`] can keep it for the next tick.
 
 use anneal_core::{
     object::{Key, Kind},
@@ -11,10 +12,9 @@ use anneal_crds::{ModelRollout, ModelRolloutStatus, ModelVersion, RetrainJob, Re
 use futures::future::join_all;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::sync::SemaphorePermit;
 
 use crate::{
-    ports::{Cluster, ClusterError, no_answer},
+    ports::{ClusterError, Reader, no_answer},
     reconcile::Ports,
     resolve::resolve,
 };
@@ -32,23 +32,31 @@ pub(crate) fn describe(key: &Key) -> String {
     format!("{} {}/{}", key.kind.resource().2, key.namespace, key.name)
 }
 
-async fn find<T: DeserializeOwned>(cluster: &dyn Cluster, key: Key) -> Result<Option<T>, ClusterError> {
+async fn find<T: DeserializeOwned>(cluster: &dyn Reader, key: Key) -> Result<Option<T>, ClusterError> {
     cluster.get(&key).await?.map(|object| parse(&key, object)).transpose()
 }
 
 async fn find_all<T: DeserializeOwned>(
-    cluster: &dyn Cluster,
+    cluster: &dyn Reader,
     kind: Kind,
     namespace: &str,
     label: (&str, &str),
 ) -> Result<Vec<T>, ClusterError> {
     let key = Key::new(kind, namespace, "*");
-    cluster.list(kind, namespace, label).await?.into_iter().map(|object| parse(&key, object)).collect()
+    cluster.list(kind, namespace, label).await?.into_iter().map(|object| parse(&key, lean(object))).collect()
+}
+
+/// Without who wrote what, which is half of an object. Plans ask that of nothing but the rollout itself.
+fn lean(mut object: Value) -> Value {
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        metadata.remove("managedFields");
+    }
+    object
 }
 
 /// Observes a RetrainJob's world and decides.
 pub async fn retrain(ports: &Ports, job: &RetrainJob) -> Result<Plan<RetrainJobStatus>, ClusterError> {
-    let cluster = ports.cluster.as_ref();
+    let cluster: &dyn Reader = ports.cluster.as_ref();
     let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
     let name = job.metadata.name.as_deref().unwrap_or_default();
     let key = |kind, name: &str| Key::new(kind, namespace, name);
@@ -85,13 +93,21 @@ pub async fn retrain(ports: &Ports, job: &RetrainJob) -> Result<Plan<RetrainJobS
     }))
 }
 
-/// Observes a ModelRollout's world and decides. Its `turn` ends when only the metrics are still missing.
-pub async fn rollout(
-    ports: &Ports,
-    rollout: &ModelRollout,
-    turn: Option<SemaphorePermit<'_>>,
-) -> Result<Plan<ModelRolloutStatus>, ClusterError> {
-    let cluster = ports.cluster.as_ref();
+/// What one look at a rollout's world saw: everything but what the metrics say.
+#[derive(Debug)]
+pub struct Look {
+    rollout: ModelRollout,
+    versions: Vec<ModelVersion>,
+    rivals: Vec<ModelRollout>,
+    children: rollout::Children,
+    gateway: rollout::GatewayState,
+    /// When.
+    pub(crate) at: jiff::Timestamp,
+}
+
+/// Observes a ModelRollout's world.
+pub async fn rollout(ports: &Ports, rollout: ModelRollout) -> Result<Look, ClusterError> {
+    let cluster: &dyn Reader = ports.cluster.as_ref();
     let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
     let name = rollout.metadata.name.as_deref().unwrap_or_default();
     let label = (names::LABEL_ROLLOUT, name);
@@ -99,13 +115,13 @@ pub async fn rollout(
     let versions: Vec<ModelVersion> =
         find_all(cluster, Kind::ModelVersion, namespace, (names::LABEL_MODEL, &rollout.spec.model)).await?;
     let mut rivals: Vec<ModelRollout> = vec![];
-    for name in rollout::rivals(rollout, &versions) {
+    for name in rollout::rivals(&rollout, &versions) {
         rivals.extend(find(cluster, Key::new(Kind::ModelRollout, namespace, &name)).await?);
     }
     let children = rollout::Children {
-        deployments: workloads(cluster, Kind::Deployment, rollout).await?,
-        services: workloads(cluster, Kind::Service, rollout).await?,
-        route: cluster.get(&Key::new(Kind::HttpRoute, namespace, name)).await?,
+        deployments: workloads(cluster, Kind::Deployment, &rollout).await?,
+        services: workloads(cluster, Kind::Service, &rollout).await?,
+        route: cluster.get(&Key::new(Kind::HttpRoute, namespace, name)).await?.map(lean),
         // They only explain; a decision does not wait for them.
         pods: find_all(cluster, Kind::Pod, namespace, label).await.unwrap_or_default(),
     };
@@ -113,19 +129,34 @@ pub async fn rollout(
     let gateway_key =
         Key::new(Kind::Gateway, gateway.namespace.as_deref().unwrap_or(namespace), &gateway.name);
     let gateway = gateway_state(cluster.get(&gateway_key).await);
-    // The rest takes as long as the metrics server does, and others need not wait for that.
-    drop(turn);
-    let now = ports.clock.now();
-    let answers = answers(ports, rollout, now).await;
-    Ok(rollout::plan(&rollout::Snapshot {
-        rollout,
-        versions: &versions,
-        rivals: &rivals,
-        children: &children,
-        gateway,
-        answers: &answers,
-        now,
-    }))
+    Ok(Look { rollout, versions, rivals, children, gateway, at: ports.clock.now() })
+}
+
+impl Look {
+    /// Decides, once the metrics have said what they say now.
+    pub async fn decide(&self, ports: &Ports) -> Plan<ModelRolloutStatus> {
+        let now = ports.clock.now();
+        let answers = answers(ports, &self.rollout, now).await;
+        rollout::plan(&rollout::Snapshot {
+            rollout: &self.rollout,
+            versions: &self.versions,
+            rivals: &self.rivals,
+            children: &self.children,
+            gateway: self.gateway.clone(),
+            answers: &answers,
+            now,
+        })
+    }
+
+    /// The status as it was seen.
+    pub fn status(&self) -> Option<&ModelRolloutStatus> {
+        self.rollout.status.as_ref()
+    }
+
+    /// The version of the rollout that was seen.
+    pub(crate) fn resource_version(&self) -> Option<&str> {
+        self.rollout.metadata.resource_version.as_deref()
+    }
 }
 
 /// Asks what the plan will judge by. A server that may not be asked is told like one that does not answer.
@@ -149,7 +180,7 @@ async fn answers(ports: &Ports, rollout: &ModelRollout, now: jiff::Timestamp) ->
 
 /// The rollout's children of a kind by label, and those by name that lack it: their names may be someone else's.
 async fn workloads(
-    cluster: &dyn Cluster,
+    cluster: &dyn Reader,
     kind: Kind,
     rollout: &ModelRollout,
 ) -> Result<Vec<Value>, ClusterError> {
@@ -161,7 +192,7 @@ async fn workloads(
             found.extend(cluster.get(&Key::new(kind, namespace, &name)).await?);
         }
     }
-    Ok(found)
+    Ok(found.into_iter().map(lean).collect())
 }
 
 /// A Gateway that cannot be read stops no rollback.

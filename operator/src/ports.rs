@@ -64,9 +64,9 @@ impl ClusterError {
     }
 }
 
-/// The API server. Every call has a timeout.
+/// What can be read of the API server. Every call has a timeout.
 #[async_trait]
-pub trait Cluster: Send + Sync {
+pub trait Reader: Send + Sync {
     /// The object, straight from the API server; none if it or its kind does not exist, or nothing can have such a name.
     async fn get(&self, key: &Key) -> Result<Option<Value>, ClusterError>;
     /// All objects of a kind with a label; none if the kind does not exist.
@@ -76,6 +76,11 @@ pub trait Cluster: Send + Sync {
         namespace: &str,
         label: (&str, &str),
     ) -> Result<Vec<Value>, ClusterError>;
+}
+
+/// The API server. Every call has a timeout.
+#[async_trait]
+pub trait Cluster: Reader {
     /// Creates an object; one that exists already stays as it is and is no error.
     async fn create(&self, object: &Object) -> Result<(), ClusterError>;
     /// Makes the object's fields so, and creates it if it is absent.

@@ -1,6 +1,7 @@
 //! Reconcile: the whole walk from an object to the cluster, on one screen.
 //!
-//! Called by `run` for every change and every wake, and by the simulation. It keeps nothing between calls.
+//! Called by `run` for every change and every wake, and by the simulation. Nothing that is kept between calls decides: a tick
+//! glances at what was seen last, and where that asks for anything, everything is read anew first.
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
+    looks::Looks,
     observe, perform,
     ports::{Clock, Cluster, ClusterError, Prometheus},
     refusal,
@@ -31,6 +33,8 @@ pub struct Ports {
     pub clock: Arc<dyn Clock>,
     /// How many reconciles read the cluster at once. Who waits for a metrics server has given its turn back.
     pub turns: Arc<Semaphore>,
+    /// What was seen last.
+    pub looks: Arc<Looks>,
 }
 
 /// The kinds that are reconciled.
@@ -63,6 +67,9 @@ pub async fn reconcile(
     name: &str,
 ) -> Result<Wake, ClusterError> {
     let key = Key::new(machine.kind(), namespace, name);
+    if let Some(wake) = glance(ports, &key).await {
+        return Ok(wake);
+    }
     let mut conflicts = 0;
     loop {
         // Nobody closes the semaphore.
@@ -77,6 +84,13 @@ pub async fn reconcile(
             Ok(wake) => return Ok(wake),
         }
     }
+}
+
+/// The steady case: by what was seen last, and by what the metrics say now, there is nothing to do.
+async fn glance(ports: &Ports, key: &Key) -> Option<Wake> {
+    let look = ports.looks.recall(key, ports.clock.now())?;
+    let plan = look.decide(ports).await;
+    plan.is_idle(look.status()).then_some(plan.wake)
 }
 
 /// From the object as it was read to the cluster.
@@ -98,8 +112,17 @@ async fn walk(
         }
         Machine::ModelRollout => {
             let rollout: ModelRollout = observe::parse(key, object.clone())?;
-            let plan = observe::rollout(ports, &rollout, turn).await?;
-            follow(ports, key, object, rollout.status.as_ref(), plan).await
+            let begin = ports.looks.begin(key);
+            let look = observe::rollout(ports, rollout).await?;
+            // The rest takes as long as the metrics server does, and others need not wait for that.
+            drop(turn);
+            let plan = look.decide(ports).await;
+            let is_idle = plan.is_idle(look.status());
+            let wake = follow(ports, key, object, look.status(), plan).await?;
+            if is_idle {
+                ports.looks.keep(key, begin, look);
+            }
+            Ok(wake)
         }
     }
 }

@@ -19,7 +19,7 @@ use reqwest::{
 use serde_json::Value;
 
 use crate::{
-    ports::{Cluster, ClusterError},
+    ports::{ClusterError, Reader},
     server::{Credential, Sensitive, Server, Tls},
 };
 
@@ -68,7 +68,7 @@ pub enum Unusable {
 }
 
 /// The server of `spec` for a rollout in `namespace`.
-pub async fn resolve(cluster: &dyn Cluster, namespace: &str, spec: &Prometheus) -> Result<Server, Unusable> {
+pub async fn resolve(cluster: &dyn Reader, namespace: &str, spec: &Prometheus) -> Result<Server, Unusable> {
     let url = Url::parse(&spec.url).map_err(|_| Unusable::Url)?;
     let is_web = matches!(url.scheme(), "http" | "https") && url.has_host();
     if !is_web || !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
@@ -102,7 +102,7 @@ pub async fn resolve(cluster: &dyn Cluster, namespace: &str, spec: &Prometheus) 
 
 /// The namespace's Secrets and ConfigMaps, as far as they are for one server.
 struct Keys<'a> {
-    cluster: &'a dyn Cluster,
+    cluster: &'a dyn Reader,
     namespace: &'a str,
     origin: String,
 }

@@ -5,13 +5,16 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use anneal_core::{lease, object::Kind, plan::Wake};
+use anneal_core::{
+    lease,
+    object::{Key, Kind},
+    plan::Wake,
+};
 use anneal_crds::names;
 use futures::StreamExt;
 use kube::{
-    Api, Client,
+    Api, Client, Resource as _,
     api::DynamicObject,
-    core::PartialObjectMeta,
     runtime::{
         Controller,
         controller::{self, Action, Config},
@@ -39,6 +42,7 @@ use crate::{
     ports::{Clock, ClusterError},
     prometheus_api::HttpPrometheus,
     reconcile::{Machine, Ports, reconcile},
+    watched::Watched,
 };
 
 /// What an operator process is told at start.
@@ -89,8 +93,6 @@ const CONCURRENCY: u16 = 512;
 /// How long reconciles may take to end at shutdown.
 const DRAIN: Duration = Duration::from_secs(10);
 
-type Meta = PartialObjectMeta<DynamicObject>;
-
 /// Runs until `stop`, or until the lease is lost.
 pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error> {
     let mut config = kube::Config::infer().await.map_err(|error| Error::Configuration(error.into()))?;
@@ -105,6 +107,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         prometheus: Arc::new(HttpPrometheus::default()),
         clock: Arc::new(SystemClock),
         turns: Arc::new(Semaphore::new(TURNS)),
+        looks: Arc::default(),
     };
     let server_stop = CancellationToken::new();
     let listener = TcpListener::bind(options.listen).await;
@@ -235,36 +238,31 @@ async fn controllers(
     let scope = Scope { client, namespace: options.watch_namespace };
     let rollouts = scope.controller(Machine::ModelRollout);
     let store = rollouts.store();
-    let rollouts = [Kind::Deployment, Kind::Service, Kind::HttpRoute]
-        .into_iter()
-        .fold(rollouts, |controller, kind| scope.owns(controller, kind))
-        .watches_with(
-            scope.api(Kind::Pod),
-            api_resource(Kind::Pod),
-            managed(),
-            by_label(names::LABEL_ROLLOUT, Kind::ModelRollout),
-        )
-        // Any version may be the next candidate of any rollout beside it.
-        .watches_with(
-            scope.api(Kind::ModelVersion),
-            api_resource(Kind::ModelVersion),
-            watcher::Config::default(),
-            move |version: Meta| {
-                let namespace = version.metadata.namespace;
-                store
-                    .state()
-                    .into_iter()
-                    .filter(move |rollout| rollout.metadata.namespace == namespace)
-                    .map(|rollout| reference(Kind::ModelRollout, &rollout))
-                    .collect::<Vec<_>>()
-            },
-        );
-    let retrains = scope.owns(scope.controller(Machine::RetrainJob), Kind::Job).watches_with(
-        scope.api(Kind::Pod),
-        api_resource(Kind::Pod),
-        managed(),
-        by_label(names::LABEL_JOB, Kind::RetrainJob),
-    );
+    let children = [Kind::Deployment, Kind::Service, Kind::HttpRoute, Kind::Pod];
+    let rollouts = children.into_iter().fold(rollouts, |controller, kind| {
+        let looks = ports.looks.clone();
+        scope.watches(controller, kind, managed(), move |child| {
+            let parent = child.parent(Kind::ModelRollout, names::LABEL_ROLLOUT);
+            parent.inspect(|rollout| looks.moved(&key(rollout)))
+        })
+    });
+    // Any version may be the next candidate of any rollout of its model beside it.
+    let looks = ports.looks.clone();
+    let everything = watcher::Config::default();
+    let rollouts = scope.watches(rollouts, Kind::ModelVersion, everything, move |version| {
+        let concerns = |rollout: &Arc<Watched>| {
+            rollout.meta().namespace == version.meta().namespace && rollout.model == version.model
+        };
+        let rollouts = store.state().into_iter().filter(concerns);
+        let concerned: Vec<_> = rollouts.map(|rollout| rollout.reference(Kind::ModelRollout)).collect();
+        concerned.iter().for_each(|rollout| looks.moved(&key(rollout)));
+        concerned
+    });
+    let retrains =
+        [Kind::Job, Kind::Pod].into_iter().fold(scope.controller(Machine::RetrainJob), |controller, kind| {
+            let parent = |child: Watched| child.parent(Kind::RetrainJob, names::LABEL_JOB);
+            scope.watches(controller, kind, managed(), parent)
+        });
     let drained = async {
         tokio::join!(
             drive(rollouts, Machine::ModelRollout, &ports, &metrics, &stop),
@@ -284,7 +282,7 @@ struct Scope {
 }
 
 impl Scope {
-    fn api(&self, kind: Kind) -> Api<Meta> {
+    fn api(&self, kind: Kind) -> Api<Watched> {
         let resource = api_resource(kind);
         match &self.namespace {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
@@ -292,40 +290,39 @@ impl Scope {
         }
     }
 
-    fn controller(&self, machine: Machine) -> Controller<Meta> {
+    fn controller(&self, machine: Machine) -> Controller<Watched> {
         let kind = machine.kind();
         Controller::new_with(self.api(kind), watcher::Config::default(), api_resource(kind))
             .with_config(Config::default().concurrency(CONCURRENCY))
     }
 
-    fn owns(&self, controller: Controller<Meta>, kind: Kind) -> Controller<Meta> {
-        controller.owns_with(self.api(kind), api_resource(kind), managed())
+    /// Another kind, whose objects wake those that `whom` names.
+    fn watches<I>(
+        &self,
+        controller: Controller<Watched>,
+        kind: Kind,
+        config: watcher::Config,
+        whom: impl Fn(Watched) -> I + Send + Sync + 'static,
+    ) -> Controller<Watched>
+    where
+        I: IntoIterator<Item = ObjectRef<Watched>, IntoIter: Send> + 'static,
+    {
+        controller.watches_with(self.api(kind), api_resource(kind), config, whom)
     }
 }
 
-/// Only what the operator made is watched, and only its metadata.
+/// Of children, only what the operator made is watched.
 fn managed() -> watcher::Config {
     watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY, names::MANAGER))
 }
 
-fn by_label(
-    label: &'static str,
-    kind: Kind,
-) -> impl Fn(Meta) -> Option<ObjectRef<Meta>> + Sync + Send + 'static {
-    move |object| {
-        let name = object.metadata.labels.as_ref()?.get(label)?;
-        let namespace = object.metadata.namespace.as_deref()?;
-        Some(ObjectRef::new_with(name, api_resource(kind)).within(namespace))
-    }
-}
-
-fn reference(kind: Kind, object: &Meta) -> ObjectRef<Meta> {
-    ObjectRef::from_obj_with(object, api_resource(kind))
+fn key(rollout: &ObjectRef<Watched>) -> Key {
+    Key::new(Kind::ModelRollout, rollout.namespace.as_deref().unwrap_or_default(), &rollout.name)
 }
 
 /// Runs one controller until `stop`.
 async fn drive(
-    controller: Controller<Meta>,
+    controller: Controller<Watched>,
     machine: Machine,
     ports: &Ports,
     metrics: &Metrics,
@@ -345,7 +342,7 @@ async fn drive(
                     // Reconciles tell of their failures themselves.
                     controller::Error::ReconcilerFailed(..) => {}
                     // The end of every object: it is gone from the watch before its turn comes.
-                    controller::Error::ObjectNotFound(gone) => gone_for_good(machine, &gone, metrics),
+                    controller::Error::ObjectNotFound(gone) => gone_for_good(machine, &gone, ports, metrics),
                     error @ (controller::Error::QueueError(_) | controller::Error::RunnerError(_)) => {
                         tracing::warn!(%error, "a watch failed; it is started anew");
                     }
@@ -355,24 +352,27 @@ async fn drive(
         .await;
 }
 
-fn gone_for_good(machine: Machine, object: &ObjectRef<DynamicObject>, metrics: &Metrics) {
+fn gone_for_good(machine: Machine, object: &ObjectRef<DynamicObject>, ports: &Ports, metrics: &Metrics) {
     // Nothing was kept of a run.
     if machine == Machine::ModelRollout {
-        metrics.rollouts.forget(object.namespace.as_deref().unwrap_or_default(), &object.name);
+        let namespace = object.namespace.as_deref().unwrap_or_default();
+        metrics.rollouts.forget(namespace, &object.name);
+        ports.looks.gone(&Key::new(Kind::ModelRollout, namespace, &object.name));
     }
 }
 
 async fn one(
     machine: Machine,
-    object: Arc<Meta>,
+    object: Arc<Watched>,
     context: Arc<(Ports, Metrics)>,
 ) -> Result<Action, ClusterError> {
     let (ports, metrics) = context.as_ref();
-    let (Some(namespace), Some(name)) =
-        (object.metadata.namespace.as_deref(), object.metadata.name.as_deref())
+    let (Some(namespace), Some(name)) = (object.meta().namespace.as_deref(), object.meta().name.as_deref())
     else {
         return Ok(Action::await_change());
     };
+    let key = Key::new(machine.kind(), namespace, name);
+    ports.looks.is_at(&key, object.meta().resource_version.as_deref());
     let timer = metrics.reconcile_seconds.start_timer();
     let result = reconcile(ports, machine, namespace, name).await;
     timer.observe_duration();

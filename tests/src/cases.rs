@@ -126,7 +126,8 @@ pub enum Read {
 pub const BLIND: [Read; 4] = [Read::Old(31), Read::NotANumber, Read::Nothing, Read::Silence];
 
 impl Read {
-    fn answer(self) -> Answer {
+    /// As Prometheus says it.
+    pub fn answer(self) -> Answer {
         let series = |part: &str, value: f64| Series {
             labels: BTreeMap::from([("anneal_part".to_owned(), part.to_owned())]),
             value,

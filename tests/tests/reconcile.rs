@@ -13,7 +13,7 @@ use anneal_core::{
     rollout::{Answer, Query},
 };
 use anneal_operator::{
-    ports::{Clock, Cluster, ClusterError, Prometheus},
+    ports::{Clock, Cluster, ClusterError, Prometheus, Reader},
     reconcile::{Machine, Ports, reconcile},
     server::Server,
 };
@@ -44,7 +44,7 @@ impl Overtaken {
 }
 
 #[async_trait]
-impl Cluster for Overtaken {
+impl Reader for Overtaken {
     async fn get(&self, key: &Key) -> Result<Option<Value>, ClusterError> {
         Ok(match key.kind {
             Kind::ModelRollout => serde_json::to_value(&self.case.rollout).ok(),
@@ -64,7 +64,10 @@ impl Cluster for Overtaken {
             _ => vec![],
         })
     }
+}
 
+#[async_trait]
+impl Cluster for Overtaken {
     async fn create(&self, object: &Object) -> Result<(), ClusterError> {
         self.write("create", &object.key)
     }
@@ -125,7 +128,13 @@ fn a_secret_that_may_not_be_read_keeps_the_step_waiting_and_says_what_to_set() {
 /// One reconcile may read at once.
 fn ports(world: &Arc<Overtaken>) -> Ports {
     let turns = Arc::new(Semaphore::new(1));
-    Ports { cluster: world.clone(), prometheus: world.clone(), clock: world.clone(), turns }
+    Ports {
+        cluster: world.clone(),
+        prometheus: world.clone(),
+        clock: world.clone(),
+        turns,
+        looks: Arc::default(),
+    }
 }
 
 #[test]

@@ -122,6 +122,8 @@ fn every_law_holds_in_every_world_and_every_world_comes_to_rest() {
         "decision RollingBack",
         "decision RolledBackByHand",
         "rollback that waits",
+        "glance",
+        "glance at what is old",
     ] {
         assert!(reached.contains_key(end), "no world came to {end}");
     }

@@ -18,6 +18,13 @@ pub struct Plan<S> {
     pub wake: Wake,
 }
 
+impl<S: PartialEq> Plan<S> {
+    /// Whether nothing is to be written and nobody to be told, where the status is as `seen`.
+    pub fn is_idle(&self, seen: Option<&S>) -> bool {
+        seen == Some(&self.status) && self.actions.is_empty() && self.notes.is_empty()
+    }
+}
+
 /// One write to the cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Action {

@@ -1,6 +1,5 @@
 //! Whom a Secret is shown to.
 
-use anneal_core::{object::Object, plan::Note};
 use async_trait::async_trait;
 use serde_json::json;
 
@@ -21,7 +20,7 @@ struct Namespace {
 }
 
 #[async_trait]
-impl Cluster for Namespace {
+impl Reader for Namespace {
     async fn get(&self, key: &Key) -> Result<Option<Value>, ClusterError> {
         let (verb, what, message) = ("get", String::new(), "hunter2".to_owned());
         match self.rights {
@@ -46,19 +45,6 @@ impl Cluster for Namespace {
     async fn list(&self, _: Kind, _: &str, _: (&str, &str)) -> Result<Vec<Value>, ClusterError> {
         Ok(vec![])
     }
-    async fn create(&self, _: &Object) -> Result<(), ClusterError> {
-        Ok(())
-    }
-    async fn apply(&self, _: &Object) -> Result<(), ClusterError> {
-        Ok(())
-    }
-    async fn delete(&self, _: &Key, _: &str) -> Result<(), ClusterError> {
-        Ok(())
-    }
-    async fn record_status(&self, _: &Key, _: &Value, _: Value) -> Result<(), ClusterError> {
-        Ok(())
-    }
-    async fn publish(&self, _: &Value, _: &Note) {}
 }
 
 fn granted(annotation: &'static str) -> Namespace {

@@ -62,6 +62,18 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Starts only etcd and the API server, with the kinds of the Gateway API: for measurements in which the caller plays
+    /// controllers and node. What is left of an older one goes first.
+    pub fn up_api_only(name: &str, cache: &Cache, progress: &Progress) -> Result<Self> {
+        let cluster = Self::named(name)?;
+        let _lock = cluster.lock()?;
+        if down::leftovers(&cluster.plan) {
+            cluster.remove(progress)?;
+        }
+        up::up_api_only(&cluster, cache, progress)?;
+        Ok(cluster)
+    }
+
     /// A cluster that is up.
     pub fn attach(name: &str) -> Result<Self> {
         let cluster = Self::named(name)?;

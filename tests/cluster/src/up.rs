@@ -45,6 +45,23 @@ pub(crate) fn up(cluster: &Cluster, cache: &Cache, progress: &Progress) -> Resul
     write_file(&cluster.plan.path(COMPLETE), "")
 }
 
+/// The API server and what it stores in. It never counts as a cluster that is up.
+pub(crate) fn up_api_only(cluster: &Cluster, cache: &Cache, progress: &Progress) -> Result<()> {
+    let tools = Tools::prepare(cache, progress)?;
+    let step = progress.step("Start the API server");
+    prepare(cluster, &tools)?;
+    daemons::start(&cluster.plan, &tools, "etcd")?;
+    daemons::start(&cluster.plan, &tools, "kube-apiserver")?;
+    ready(cluster)?;
+    let kinds = tools.gateway.join("chart/charts/crds/crds/gatewayapi-crds.yaml");
+    let kinds = fs::read_to_string(&kinds).with_context(|| {
+        format!("cannot read {}; delete it from the cache and try again", kinds.display())
+    })?;
+    cluster.apply(&kinds)?;
+    step.done();
+    Ok(())
+}
+
 /// Whether `up` came to its end.
 pub(crate) fn is_complete(plan: &Plan) -> bool {
     plan.path(COMPLETE).exists()
@@ -79,13 +96,17 @@ fn prepare(cluster: &Cluster, tools: &Tools) -> Result<()> {
 
 fn start(cluster: &Cluster, tools: &Tools) -> Result<()> {
     let plan = &cluster.plan;
-    eventually(cluster, "the API server", 600, || {
-        cluster.kubectl(["get", "--raw", "/readyz"]).is_ok_and(|answer| answer == "ok")
-    })?;
+    ready(cluster)?;
     for name in ["kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet"] {
         daemons::start(plan, tools, name)?;
     }
     Ok(())
+}
+
+fn ready(cluster: &Cluster) -> Result<()> {
+    eventually(cluster, "the API server", 600, || {
+        cluster.kubectl(["get", "--raw", "/readyz"]).is_ok_and(|answer| answer == "ok")
+    })
 }
 
 fn load(cluster: &Cluster, archives: &[PathBuf]) -> Result<()> {

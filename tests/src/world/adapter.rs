@@ -14,7 +14,7 @@ use anneal_core::{
     rollout::{Answer, Query},
 };
 use anneal_operator::{
-    ports::{Clock, Cluster, ClusterError, Prometheus},
+    ports::{Clock, Cluster, ClusterError, Prometheus, Reader},
     reconcile::Ports,
     server::Server,
 };
@@ -49,6 +49,7 @@ impl Shared {
             clock: operator,
             // The scheduler says how many work at once.
             turns: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            looks: Arc::default(),
         }
     }
 }
@@ -72,7 +73,7 @@ impl Future for Turn {
 }
 
 #[async_trait]
-impl Cluster for Operator {
+impl Reader for Operator {
     async fn get(&self, key: &Key) -> Result<Option<Value>, ClusterError> {
         Turn::default().await;
         self.world.lock().operator_gets(self.caller, key)
@@ -87,7 +88,10 @@ impl Cluster for Operator {
         Turn::default().await;
         self.world.lock().operator_lists(self.caller, kind, namespace, label)
     }
+}
 
+#[async_trait]
+impl Cluster for Operator {
     async fn create(&self, object: &Object) -> Result<(), ClusterError> {
         Turn::default().await;
         self.world.lock().operator_writes(self.caller, Write::Create(object.clone()))

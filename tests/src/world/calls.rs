@@ -172,6 +172,9 @@ impl Sim {
     /// An operator writes.
     pub fn operator_writes(&mut self, caller: usize, write: Write) -> Result<(), ClusterError> {
         let (verb, key) = (write.verb(), write.key().clone());
+        if !self.callers[caller].walk.has_read() {
+            self.broken("what is written rests on what was read for it", format!("{verb} {}", name(&key)));
+        }
         if self.faults.forbidden.contains(&(verb, key.kind)) {
             self.callers[caller].walk.disturbed = true;
             self.say(|_| format!("operator {caller} may not {verb} {}", name(&key)));

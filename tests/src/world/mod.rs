@@ -26,6 +26,7 @@ pub mod sim;
 pub mod store;
 pub mod training;
 pub mod users;
+pub mod watches;
 
 use sim::Violation;
 

@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -27,6 +28,7 @@ use super::{
     sim::{Caller, NAMESPACE, Sim, Walk},
     store::Store,
     training::Runs,
+    watches::News,
 };
 
 /// How one reconcile ends.
@@ -58,6 +60,7 @@ impl World {
             skew: SignedDuration::from_secs(skew),
             lagging,
             walk: Walk::default(),
+            watched: 0,
         };
         let skew = if two && dice.chance(300) { -i64::try_from(dice.below(90)).unwrap_or(0) } else { 0 };
         let sim = Sim {
@@ -183,7 +186,7 @@ impl World {
         };
         if self.tasks[who].is_none() {
             let Some(key) = chosen else { return };
-            self.begin(who, &key);
+            self.begin(who, &key, News::Some);
         }
         // A crash leaves a reconcile between two calls; whatever it had done stays done.
         let polls = if dies { polls.min(1 + self.shared.lock().dice.below(25)) } else { polls };
@@ -194,11 +197,13 @@ impl World {
         }
         if dies && self.tasks[who].take().is_some() {
             self.shared.lock().say(|_| format!("operator {who} crashes"));
+            self.ports[who].looks = Arc::default();
         }
     }
 
-    fn begin(&mut self, who: usize, key: &Key) {
+    fn begin(&mut self, who: usize, key: &Key, news: News) {
         let mut sim = self.shared.lock();
+        sim.watches_tell(who, &self.ports[who].looks, news, key);
         sim.callers[who].walk = Walk { key: Some(key.clone()), floor: u64::MAX, ..Walk::default() };
         sim.say(|_| format!("operator {who} begins with {}", name(key)));
         let machine = if key.kind == Kind::RetrainJob { Machine::RetrainJob } else { Machine::ModelRollout };
@@ -216,13 +221,14 @@ impl World {
         self.reconciles += 1;
         let mut sim = self.shared.lock();
         sim.say(|_| format!("operator {who} ends: {ended:?}"));
+        sim.note_glance(who);
         sim.check_walk(who, ended.as_ref().map(|_| ()));
         Some(ended)
     }
 
     /// A whole reconcile without any disturbance.
     pub(super) fn reconcile_calmly(&mut self, key: &Key) -> Ended {
-        self.begin(0, key);
+        self.begin(0, key, News::All);
         for _ in 0..MAX_POLLS {
             if let Some(ended) = self.poll(0) {
                 return ended;
@@ -235,6 +241,12 @@ impl World {
     /// Processes end, with whatever they were at.
     pub(super) fn drop_tasks(&mut self) {
         self.tasks = [None, None];
+        self.forget_looks();
+    }
+
+    /// What operators saw is lost.
+    pub(super) fn forget_looks(&mut self) {
+        self.ports.iter_mut().for_each(|ports| ports.looks = Arc::default());
     }
 
     pub(super) fn report(&self, seed: u64) -> Report {

@@ -11,7 +11,7 @@ use anneal_core::{
 };
 use anneal_crds::names;
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     calls::Faults,
@@ -144,6 +144,8 @@ impl World {
     fn check_rest(&mut self) {
         let keys = self.shared.lock().reconciled();
         for key in &keys {
+            // Not what was seen last: everything.
+            self.forget_looks();
             let before = self.shared.lock().moves();
             let ended = self.reconcile_calmly(key);
             let mut sim = self.shared.lock();
@@ -298,21 +300,8 @@ impl Sim {
     }
 
     fn touched_since(&self, key: &Key, at: u64) -> bool {
-        let uid = self.store.get(key).map(|object| object["metadata"]["uid"].clone());
-        let concerns = |other: &Key, object: &Value| {
-            let owned =
-                object["metadata"]["ownerReferences"][0]["uid"] == *uid.as_ref().unwrap_or(&Value::Null);
-            let labels = &object["metadata"]["labels"];
-            match (key.kind, other.kind) {
-                _ if other == key => true,
-                (Kind::ModelRollout, Kind::Deployment | Kind::Service | Kind::HttpRoute) => owned,
-                (Kind::ModelRollout, Kind::ModelVersion) => true,
-                (Kind::ModelRollout, Kind::Pod) => labels[names::LABEL_ROLLOUT] == key.name.as_str(),
-                (Kind::RetrainJob, Kind::Job) => owned,
-                (Kind::RetrainJob, Kind::Pod) => labels[names::LABEL_JOB] == key.name.as_str(),
-                _ => false,
-            }
-        };
-        self.store.changed_since(at).any(|(other, object)| concerns(other, object))
+        self.store
+            .changed_since(at)
+            .any(|(_, other, object)| other == key || self.concerns(key, other, object))
     }
 }

@@ -72,6 +72,8 @@ pub struct Caller {
     pub lagging: bool,
     /// What it is at.
     pub walk: Walk,
+    /// The version of the world up to which its watches have told it everything.
+    pub watched: u64,
 }
 
 /// One reconcile, from the read of its object on.
@@ -91,6 +93,13 @@ pub struct Walk {
     pub disturbed: bool,
     /// Writes that changed something, since the reconcile began.
     pub writes: u32,
+}
+
+impl Walk {
+    /// Whether the object was read from the API server.
+    pub fn has_read(&self) -> bool {
+        self.floor < u64::MAX
+    }
 }
 
 /// What Prometheus told about one metric, judged by what is true.

@@ -107,13 +107,13 @@ impl Store {
         of_kind.map(|(key, entry)| (key, entry.body.as_ref()))
     }
 
-    /// What changed after `version`: each object as it was left, or as it was before it went.
-    pub fn changed_since(&self, version: u64) -> impl Iterator<Item = (&Key, &Value)> {
+    /// What changed after `version`, and when: each object as it was left, or as it was before it went.
+    pub fn changed_since(&self, version: u64) -> impl Iterator<Item = (u64, &Key, &Value)> {
         let first = self.log.partition_point(|(at, _)| *at <= version);
-        self.log[first..].iter().filter_map(|(_, key)| {
+        self.log[first..].iter().filter_map(|(at, key)| {
             let past = self.history.get(key)?;
             let last = past.iter().rev().find_map(|(_, body)| body.as_deref())?;
-            Some((key, last))
+            Some((*at, key, last))
         })
     }
 

@@ -10,12 +10,11 @@ use std::{
 };
 
 use anneal_core::{
-    object::{Key, Kind, Object},
-    plan::Note,
+    object::{Key, Kind},
     rollout::{Answer, Query, Question, Shape},
 };
 use anneal_operator::{
-    ports::{Cluster, ClusterError, Prometheus as _},
+    ports::{ClusterError, Prometheus as _, Reader},
     prometheus_api::HttpPrometheus,
     resolve::{Unusable, resolve},
     server::{Server, Tls},
@@ -116,7 +115,7 @@ impl Secrets {
 }
 
 #[async_trait]
-impl Cluster for Secrets {
+impl Reader for Secrets {
     async fn get(&self, key: &Key) -> Result<Option<Value>, ClusterError> {
         assert_eq!((key.kind, key.namespace.as_str()), (Kind::Secret, "team-a"));
         Ok(self.0.lock().unwrap().get(&key.name).cloned())
@@ -124,17 +123,4 @@ impl Cluster for Secrets {
     async fn list(&self, _: Kind, _: &str, _: (&str, &str)) -> Result<Vec<Value>, ClusterError> {
         Ok(vec![])
     }
-    async fn create(&self, _: &Object) -> Result<(), ClusterError> {
-        Ok(())
-    }
-    async fn apply(&self, _: &Object) -> Result<(), ClusterError> {
-        Ok(())
-    }
-    async fn delete(&self, _: &Key, _: &str) -> Result<(), ClusterError> {
-        Ok(())
-    }
-    async fn record_status(&self, _: &Key, _: &Value, _: Value) -> Result<(), ClusterError> {
-        Ok(())
-    }
-    async fn publish(&self, _: &Value, _: &Note) {}
 }

@@ -44,6 +44,7 @@ enum Command {
     /// Measures and prints a table and one JSON line
     Bench {
         /// What to measure
+        #[command(subcommand)]
         which: bench::Which,
     },
     /// Writes the chart's custom resource definitions from the Rust types
@@ -92,7 +93,7 @@ fn run(args: &Args) -> Result<()> {
     let context = Context { checkout: Checkout::find()?, cache: Cache::open()?, progress: Progress::new() };
     match &args.command {
         Command::Demo(options) => demo::run(&context, options),
-        Command::Bench { which } => bench::run(&context, *which),
+        Command::Bench { which } => bench::run(&context, which),
         Command::Crds => crds::run(&context, crds::Mode::Write),
         Command::Data => print(&data::prepare(&context)?.display().to_string()),
         Command::Test(selection) => test::run(&context, *selection),

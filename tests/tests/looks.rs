@@ -1,0 +1,218 @@
+//! What a tick costs: a steady one asks Prometheus and nobody else, and whatever is decided is read anew first.
+
+#![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "this is a test")]
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use anneal_core::{
+    object::{Key, Kind, Object},
+    plan::{Action, Note},
+    rollout::{Answer, GatewayState, Query},
+};
+use anneal_operator::{
+    looks::Looks,
+    ports::{Clock, Cluster, ClusterError, Prometheus, Reader},
+    reconcile::{Machine, Ports, reconcile},
+    server::Server,
+};
+use anneal_tests::cases::{self, Read, RolloutCase};
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+/// A canary in which nothing happens by itself, and who asks about it.
+struct Calm {
+    case: Mutex<RolloutCase>,
+    looks: Arc<Looks>,
+    reads: AtomicUsize,
+    questions: AtomicUsize,
+    /// Whether something moves while Prometheus is asked.
+    restless: AtomicBool,
+}
+
+fn key() -> Key {
+    Key::new(Kind::ModelRollout, cases::NAMESPACE, cases::NAME)
+}
+
+impl Calm {
+    /// A canary whose step has nothing left to record.
+    async fn new(change: impl FnOnce(&mut RolloutCase)) -> Arc<Self> {
+        let mut case = RolloutCase::new(cases::moving("Canary", 20)).unwrap();
+        case.rollout.spec.paused = true;
+        change(&mut case);
+        let calm = Arc::new(Self {
+            case: Mutex::new(case),
+            looks: Arc::default(),
+            reads: AtomicUsize::new(0),
+            questions: AtomicUsize::new(0),
+            restless: AtomicBool::new(false),
+        });
+        for _ in 0..3 {
+            calm.tick().await;
+        }
+        calm
+    }
+
+    /// Reads of the API server and questions to Prometheus of one tick.
+    async fn tick(self: &Arc<Self>) -> (usize, usize) {
+        let ports = Ports {
+            cluster: self.clone(),
+            prometheus: self.clone(),
+            clock: self.clone(),
+            turns: Arc::new(Semaphore::new(1)),
+            looks: self.looks.clone(),
+        };
+        self.reads.store(0, Ordering::SeqCst);
+        self.questions.store(0, Ordering::SeqCst);
+        reconcile(&ports, Machine::ModelRollout, cases::NAMESPACE, cases::NAME).await.unwrap();
+        (self.reads.load(Ordering::SeqCst), self.questions.load(Ordering::SeqCst))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut RolloutCase)) {
+        change(&mut self.case.lock().unwrap());
+    }
+}
+
+#[async_trait]
+impl Reader for Calm {
+    async fn get(&self, key: &Key) -> Result<Option<Value>, ClusterError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        let case = self.case.lock().unwrap();
+        Ok(match key.kind {
+            Kind::ModelRollout => serde_json::to_value(&case.rollout).ok(),
+            Kind::HttpRoute => case.children.route.clone(),
+            Kind::Gateway => (case.gateway == GatewayState::Programmed)
+                .then(|| json!({"status": {"conditions": [{"type": "Programmed", "status": "True"}]}})),
+            _ => None,
+        })
+    }
+
+    async fn list(&self, kind: Kind, _: &str, _: (&str, &str)) -> Result<Vec<Value>, ClusterError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        let case = self.case.lock().unwrap();
+        Ok(match kind {
+            Kind::ModelVersion => case.versions.iter().map(|v| serde_json::to_value(v).unwrap()).collect(),
+            Kind::Deployment => case.children.deployments.clone(),
+            Kind::Service => case.children.services.clone(),
+            _ => vec![],
+        })
+    }
+}
+
+#[async_trait]
+impl Cluster for Calm {
+    async fn create(&self, _: &Object) -> Result<(), ClusterError> {
+        Ok(())
+    }
+
+    async fn apply(&self, object: &Object) -> Result<(), ClusterError> {
+        self.change(|case| case.perform(&[Action::Apply(object.clone())]));
+        Ok(())
+    }
+
+    async fn delete(&self, _: &Key, _: &str) -> Result<(), ClusterError> {
+        Ok(())
+    }
+
+    async fn record_status(&self, _: &Key, _: &Value, status: Value) -> Result<(), ClusterError> {
+        self.change(|case| {
+            case.rollout.status = serde_json::from_value(status).unwrap();
+            let version = case.rollout.metadata.resource_version.get_or_insert_default();
+            version.push('0');
+        });
+        Ok(())
+    }
+
+    async fn publish(&self, _: &Value, _: &Note) {}
+}
+
+#[async_trait]
+impl Prometheus for Calm {
+    async fn query(&self, _: &Server, _: &Query, _: Timestamp) -> Answer {
+        self.questions.fetch_add(1, Ordering::SeqCst);
+        if self.restless.load(Ordering::SeqCst) {
+            self.looks.moved(&key());
+        }
+        let case = self.case.lock().unwrap();
+        let mut answer = case.read.answer();
+        if let Answer::Vector(vector) = &mut answer {
+            let newest = vector.iter_mut().filter(|series| series.labels["anneal_part"] == "at");
+            newest.for_each(|series| series.value = case.now.as_second() as f64);
+        }
+        answer
+    }
+}
+
+impl Clock for Calm {
+    fn now(&self) -> Timestamp {
+        self.case.lock().unwrap().now
+    }
+}
+
+#[tokio::test]
+async fn a_steady_tick_asks_prometheus_and_nobody_else() {
+    let calm = Calm::new(|_| {}).await;
+    for _ in 0..3 {
+        assert_eq!(calm.tick().await, (0, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_breach_that_is_glanced_at_is_decided_by_what_is_read_anew() {
+    let calm = Calm::new(|_| {}).await;
+    calm.change(|case| case.read = Read::Errors(0.5, 1000.0));
+    let (reads, questions) = calm.tick().await;
+    assert!(reads > 5 && questions == 2, "{reads} reads, {questions} questions");
+    let case = calm.case.lock().unwrap();
+    let decision = case.rollout.status.as_ref().unwrap().decision.as_ref().unwrap();
+    assert_eq!(decision.reason, "ThresholdBreached");
+}
+
+#[tokio::test]
+async fn whatever_a_watch_tells_of_is_read_by_the_next_tick() {
+    let calm = Calm::new(|_| {}).await;
+    let tell: [fn(&Looks); 3] = [
+        |looks| looks.moved(&key()),
+        |looks| looks.is_at(&key(), Some("another")),
+        |looks| looks.gone(&key()),
+    ];
+    for tell in tell {
+        tell(&calm.looks);
+        assert!(calm.tick().await.0 > 5);
+        assert_eq!(calm.tick().await.0, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_look_that_something_moved_under_is_not_kept() {
+    let calm = Calm::new(|_| {}).await;
+    calm.looks.moved(&key());
+    calm.restless.store(true, Ordering::SeqCst);
+    assert!(calm.tick().await.0 > 5);
+    calm.restless.store(false, Ordering::SeqCst);
+    assert!(calm.tick().await.0 > 5);
+    assert_eq!(calm.tick().await.0, 0);
+}
+
+#[tokio::test]
+async fn a_look_counts_for_five_minutes_and_not_before_it_was_made() {
+    for (seconds, is_read) in [(299, false), (301, true), (-1, true)] {
+        let calm = Calm::new(|_| {}).await;
+        calm.change(|case| case.now = case.now.saturating_add(SignedDuration::from_secs(seconds)).unwrap());
+        assert_eq!(calm.tick().await.0 > 5, is_read, "after {seconds} s");
+    }
+}
+
+#[tokio::test]
+async fn while_something_is_in_the_way_every_tick_looks() {
+    let calm = Calm::new(|case| case.gateway = GatewayState::Missing).await;
+    assert!(calm.tick().await.0 > 5);
+    calm.change(|case| case.gateway = GatewayState::Programmed);
+    calm.tick().await;
+    assert!(calm.tick().await.0 > 5, "it was mended, and that is recorded");
+    assert_eq!(calm.tick().await.0, 0);
+}
