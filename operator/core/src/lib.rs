@@ -11,6 +11,7 @@
 pub mod alert;
 pub mod condition;
 pub mod gates;
+mod job;
 pub mod judge;
 pub mod lease;
 pub mod object;

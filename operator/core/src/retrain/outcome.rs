@@ -5,54 +5,12 @@ use anneal_crds::{
     names,
     retrain_job::{ResolvedBaseline, RetrainJobSpec},
 };
-use k8s_openapi::api::{
-    batch::v1::Job,
-    core::v1::{ContainerStateTerminated, Pod},
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
+
+use crate::{
+    gates::{self, Comparison},
+    job::JobState,
 };
-
-use crate::gates::{self, Comparison};
-
-/// Where a Job stands.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum JobState {
-    /// Pods may still run.
-    Active,
-    /// It succeeded.
-    Complete,
-    /// It failed, with the Job controller's reason and message.
-    Failed { reason: String, message: String },
-}
-
-pub(super) fn state(job: &Job) -> JobState {
-    let conditions = job.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    for condition in conditions.filter(|condition| condition.status == "True") {
-        if condition.type_ == "Complete" {
-            return JobState::Complete;
-        }
-        if condition.type_ == "Failed" {
-            return JobState::Failed {
-                reason: condition.reason.clone().unwrap_or_default(),
-                message: condition.message.clone().unwrap_or_default(),
-            };
-        }
-    }
-    JobState::Active
-}
-
-/// The pods of one Job, oldest first.
-pub(super) fn pods_of<'a>(pods: &'a [Pod], job: &Job) -> Vec<&'a Pod> {
-    let uid = job.metadata.uid.as_deref();
-    let of_job = |pod: &&Pod| {
-        pod.metadata
-            .owner_references
-            .iter()
-            .flatten()
-            .any(|owner| Some(owner.uid.as_str()) == uid && uid.is_some())
-    };
-    let mut pods: Vec<&Pod> = pods.iter().filter(of_job).collect();
-    pods.sort_by_key(|pod| (pod.metadata.creation_timestamp.clone(), pod.metadata.name.clone()));
-    pods
-}
 
 /// How the trainer container of `pod` ended, if it did.
 pub(super) fn terminated(pod: &Pod) -> Option<&ContainerStateTerminated> {

@@ -14,10 +14,11 @@ use serde_json::Value;
 use super::{
     build::{self, Run},
     draft::Draft,
-    outcome::{self, JobState},
+    outcome,
 };
 use crate::{
     condition::KState,
+    job::{self, JobState},
     plan::{Action, Plan},
     trouble,
 };
@@ -125,8 +126,8 @@ impl Draft<'_> {
         let Some((run, baseline)) = self.run() else { return };
         let own = self.snapshot.child.filter(|child| run.owner().owns(&metadata_of(child)));
         let Some(child) = own else { return self.start(run, &baseline) };
-        let pods = outcome::pods_of(self.snapshot.pods, child);
-        let state = outcome::state(child);
+        let pods = job::pods_of(self.snapshot.pods, child);
+        let state = job::state(child);
         match (&state, outcome::reported_result(&pods)) {
             (JobState::Active, _) => {
                 self.progress(child, &pods);
@@ -216,8 +217,8 @@ impl Draft<'_> {
         if !run.owner().owns(&metadata_of(report)) {
             return self.name_conflict(&build::report_name(run.name, run.attempt));
         }
-        let report_pods = outcome::pods_of(self.snapshot.pods, report);
-        match (outcome::state(report), outcome::reported_result(&report_pods)) {
+        let report_pods = job::pods_of(self.snapshot.pods, report);
+        match (job::state(report), outcome::reported_result(&report_pods)) {
             (JobState::Active, None) => {
                 let message = "The trainer ended and its notice was lost; result.json is being read.";
                 self.kstatus(KState::Reconciling, "ReadingResult", message);
