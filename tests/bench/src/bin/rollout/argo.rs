@@ -18,11 +18,12 @@ use crate::{
     cluster::{CRD, Cluster, Kind, NAMESPACE, each, home},
     plane::{self, Place, Seen},
     process::Process,
-    round::{Controller, name},
+    round::{Controller, name, wait},
 };
 
 const ROLLOUT: Kind = ("argoproj.io", "v1alpha1", "Rollout", "rollouts");
 const TEMPLATE: Kind = ("argoproj.io", "v1alpha1", "AnalysisTemplate", "analysistemplates");
+const ANALYSIS: Kind = ("argoproj.io", "v1alpha1", "AnalysisRun", "analysisruns");
 
 /// Argo Rollouts with some flags.
 pub(crate) struct Argo {
@@ -68,10 +69,11 @@ pub(crate) fn peers(cluster: &Cluster, program: &Path, logs: &Path, prometheus: 
     let noted = seen.clone();
     tokio::spawn(rollouts.for_each(move |rollout| {
         let status = &rollout.data["status"];
-        // A canary has begun where two revisions are there.
-        let is_canary = status["currentPodHash"] != status["stableRS"] && !status["stableRS"].is_null();
-        let place = if is_canary && status["abort"] != true { Place::Both } else { Place::One };
-        noted.note(&rollout.name_any(), place);
+        // It is nowhere before its first revision is there; a canary has begun where there are two.
+        if status["stableRS"].as_str().is_some_and(|stable| !stable.is_empty()) {
+            let is_canary = status["currentPodHash"] != status["stableRS"] && status["abort"] != true;
+            noted.note(&rollout.name_any(), if is_canary { Place::Both } else { Place::One });
+        }
         std::future::ready(())
     }));
     let argo = |name, flags| Argo {
@@ -100,17 +102,19 @@ impl Controller for Argo {
         })
         .await?;
         // The first revision takes no canary; it has to be there before the second.
-        for _ in 0..1200 {
-            if self.seen.count(&format!("{round}-"), Place::One) >= active {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-        }
-        tokio::time::sleep(std::time::Duration::from_secs(30)).await;
+        wait(&self.seen, &format!("{round}-"), Place::One, active).await?;
         let second = json!({"spec": {"template": {"metadata": {"annotations": {"revision": "2"}}}}});
         let second = &second;
         each(0..active, |number| async move {
             self.cluster.patch(ROLLOUT, &home(round, number), &name(round, number), second).await
+        })
+        .await
+    }
+
+    async fn clear(&self, round: &str) -> Result<()> {
+        each(0..20, |number| async move {
+            self.cluster.clear(ROLLOUT, &home(round, number)).await?;
+            self.cluster.clear(ANALYSIS, &home(round, number)).await
         })
         .await
     }

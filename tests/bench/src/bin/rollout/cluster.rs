@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::{
     Api, Client,
-    api::{DynamicObject, Patch, PatchParams, PostParams},
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
     core::ApiResource,
 };
 use serde_json::{Value, json};
@@ -77,6 +77,13 @@ impl Cluster {
         let api = self.within(kind, namespace);
         api.patch_status(name, &PatchParams::default(), &patch).await.with_context(|| name.to_owned())?;
         Ok(())
+    }
+
+    /// Deletes all objects of a kind in a namespace. Nobody collects what they leave.
+    pub(crate) async fn clear(&self, kind: Kind, namespace: &str) -> Result<()> {
+        let api = self.within(kind, Some(namespace));
+        let deleted = api.delete_collection(&DeleteParams::default(), &ListParams::default()).await;
+        deleted.with_context(|| format!("{} in {namespace}", kind.3)).map(drop)
     }
 
     /// Changes an object.

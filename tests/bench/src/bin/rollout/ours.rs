@@ -88,6 +88,10 @@ impl Controller for Ours {
         self.make_at(round, active, Pace::Second).await
     }
 
+    async fn clear(&self, round: &str) -> Result<()> {
+        each(0..20, |number| async move { self.cluster.clear(ROLLOUT, &home(round, number)).await }).await
+    }
+
     fn start(&self) -> Result<Process> {
         let mut command = Command::new(&self.operator);
         // As in the operator's image.

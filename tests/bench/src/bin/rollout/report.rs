@@ -27,6 +27,8 @@ struct Row {
 
 impl Report {
     pub(crate) fn add(&mut self, program: &'static str, active: usize, found: Found) {
+        // Half an hour is long, and what is known by then is worth something even if the rest fails.
+        drop(writeln!(std::io::stderr(), "{program} with {active} active: {found:?}"));
         self.rounds.push((program, active, found));
     }
 

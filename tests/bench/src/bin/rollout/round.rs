@@ -25,6 +25,8 @@ pub(crate) trait Controller {
     async fn make(&self, round: &str, active: usize) -> Result<()>;
     /// Starts the program.
     fn start(&self) -> Result<Process>;
+    /// Takes all of a round away, so that the next one is alone.
+    async fn clear(&self, round: &str) -> Result<()>;
     /// What came of them.
     fn seen(&self) -> &Seen;
 }
@@ -79,6 +81,7 @@ pub(crate) async fn measure(
         Some(out.saturating_duration_since(*at).as_secs_f64() * 1000.0)
     };
     let delays: Vec<f64> = spoiled.iter().filter_map(delay).collect();
+    controller.clear(&round).await?;
     Ok(Found { cost, missed: breaches - delays.len(), delays })
 }
 
@@ -110,7 +113,8 @@ async fn settle(process: &Process) -> Result<()> {
     bail!("the operator did not come to rest in twenty minutes; read its log")
 }
 
-async fn wait(seen: &Seen, prefix: &str, place: Place, count: usize) -> Result<()> {
+/// Waits until so many rollouts are at a place.
+pub(crate) async fn wait(seen: &Seen, prefix: &str, place: Place, count: usize) -> Result<()> {
     let pause = Duration::from_millis(500);
     for _ in 0..PATIENCE.as_millis() / pause.as_millis() {
         if seen.count(prefix, place) >= count {
