@@ -106,6 +106,10 @@ pub async fn rollout(
         deployments: workloads(cluster, Kind::Deployment, rollout).await?,
         services: workloads(cluster, Kind::Service, rollout).await?,
         route: cluster.get(&Key::new(Kind::HttpRoute, namespace, name)).await?,
+        test: match rollout::staging_job(rollout) {
+            Some(name) => cluster.get(&Key::new(Kind::Job, namespace, &name)).await?,
+            None => None,
+        },
         // They only explain; a decision does not wait for them.
         pods: find_all(cluster, Kind::Pod, namespace, label).await.unwrap_or_default(),
     };
@@ -116,16 +120,20 @@ pub async fn rollout(
     // The rest takes as long as the metrics server does, and others need not wait for that.
     drop(turn);
     let now = ports.clock.now();
-    let answers = answers(ports, rollout, now).await;
-    Ok(rollout::plan(&rollout::Snapshot {
+    let mut snapshot = rollout::Snapshot {
         rollout,
         versions: &versions,
         rivals: &rivals,
         children: &children,
         gateway,
-        answers: &answers,
+        answers: &rollout::Answers::new(),
+        probed: &[],
         now,
-    }))
+    };
+    let probes = rollout::probes(&snapshot);
+    let (answers, probed) = tokio::join!(answers(ports, rollout, now), probed(ports, &probes));
+    (snapshot.answers, snapshot.probed) = (&answers, &probed);
+    Ok(rollout::plan(&snapshot))
 }
 
 /// Asks what the plan will judge by. A server that may not be asked is told like one that does not answer.
@@ -145,6 +153,11 @@ async fn answers(ports: &Ports, rollout: &ModelRollout, now: jiff::Timestamp) ->
         ((query.metric, query.question), answer)
     });
     join_all(asked).await.into_iter().collect()
+}
+
+/// Sends what the plan waits for. Nothing to send takes no turn.
+async fn probed(ports: &Ports, probes: &[rollout::Probe]) -> Vec<rollout::ProbeAnswer> {
+    if probes.is_empty() { vec![] } else { ports.probes.send(probes).await }
 }
 
 /// The rollout's children of a kind by label, and those by name that lack it: their names may be someone else's.

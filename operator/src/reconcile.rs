@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     observe, perform,
-    ports::{Clock, Cluster, ClusterError, Prometheus},
+    ports::{Clock, Cluster, ClusterError, Probes, Prometheus},
     refusal,
 };
 
@@ -27,6 +27,8 @@ pub struct Ports {
     pub cluster: Arc<dyn Cluster>,
     /// The metrics.
     pub prometheus: Arc<dyn Prometheus>,
+    /// Requests to versions and their tests.
+    pub probes: Arc<dyn Probes>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// How many reconciles read the cluster at once. Who waits for a metrics server has given its turn back.

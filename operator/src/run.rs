@@ -37,6 +37,7 @@ use crate::{
     metrics::Metrics,
     notify::{self, Outbox, Retry, Webhook},
     ports::{Clock, ClusterError},
+    probes::HttpProbes,
     prometheus_api::HttpPrometheus,
     reconcile::{Machine, Ports, reconcile},
 };
@@ -103,6 +104,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let ports = Ports {
         cluster: Arc::new(Metered::new(cluster, metrics.clone(), notify(&options, &metrics, &stop)?)),
         prometheus: Arc::new(HttpPrometheus::default()),
+        probes: Arc::new(HttpProbes),
         clock: Arc::new(SystemClock),
         turns: Arc::new(Semaphore::new(TURNS)),
     };
@@ -235,7 +237,7 @@ async fn controllers(
     let scope = Scope { client, namespace: options.watch_namespace };
     let rollouts = scope.controller(Machine::ModelRollout);
     let store = rollouts.store();
-    let rollouts = [Kind::Deployment, Kind::Service, Kind::HttpRoute]
+    let rollouts = [Kind::Deployment, Kind::Service, Kind::HttpRoute, Kind::Job]
         .into_iter()
         .fold(rollouts, |controller, kind| scope.owns(controller, kind))
         .watches_with(

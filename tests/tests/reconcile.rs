@@ -10,10 +10,10 @@ use std::{
 use anneal_core::{
     object::{Key, Kind, Object},
     plan::Note,
-    rollout::{Answer, Query},
+    rollout::{Answer, Probe, ProbeAnswer, Query},
 };
 use anneal_operator::{
-    ports::{Clock, Cluster, ClusterError, Prometheus},
+    ports::{Clock, Cluster, ClusterError, Probes, Prometheus},
     reconcile::{Machine, Ports, reconcile},
     server::Server,
 };
@@ -92,6 +92,13 @@ impl Prometheus for Overtaken {
     }
 }
 
+#[async_trait]
+impl Probes for Overtaken {
+    async fn send(&self, _: &[Probe]) -> Vec<ProbeAnswer> {
+        std::future::pending().await
+    }
+}
+
 impl Clock for Overtaken {
     fn now(&self) -> Timestamp {
         self.case.now
@@ -125,7 +132,13 @@ fn a_secret_that_may_not_be_read_keeps_the_step_waiting_and_says_what_to_set() {
 /// One reconcile may read at once.
 fn ports(world: &Arc<Overtaken>) -> Ports {
     let turns = Arc::new(Semaphore::new(1));
-    Ports { cluster: world.clone(), prometheus: world.clone(), clock: world.clone(), turns }
+    Ports {
+        cluster: world.clone(),
+        prometheus: world.clone(),
+        probes: world.clone(),
+        clock: world.clone(),
+        turns,
+    }
 }
 
 #[test]

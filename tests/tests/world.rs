@@ -121,6 +121,13 @@ fn every_law_holds_in_every_world_and_every_world_comes_to_rest() {
         "decision Aborted",
         "decision RollingBack",
         "decision RolledBackByHand",
+        "decision Staging",
+        "decision StagingFailed",
+        "staging Shadow",
+        "staging StepStarted",
+        "staging PromotedByHand",
+        "decision SmokePassed",
+        "decision SmokeFailed",
         "rollback that waits",
     ] {
         assert!(reached.contains_key(end), "no world came to {end}");

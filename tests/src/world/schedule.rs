@@ -27,6 +27,7 @@ use super::{
     sim::{Caller, NAMESPACE, Sim, Walk},
     store::Store,
     training::Runs,
+    trials::Trials,
 };
 
 /// How one reconcile ends.
@@ -72,6 +73,7 @@ impl World {
             data_plane: DataPlane::default(),
             counters: Counters::default(),
             runs: Runs::default(),
+            trials: Trials::default(),
             truth: std::collections::BTreeMap::new(),
             laws: Laws { skew: SignedDuration::from_secs(skew).abs(), ..Laws::default() },
             callers: [caller(dice.chance(200), 0), caller(dice.chance(400), skew)],

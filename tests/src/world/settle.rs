@@ -66,7 +66,7 @@ impl World {
             sim.runs.luck = None;
             sim.spoil_some();
             pause(&mut sim, false);
-            let phases = ["Preparing", "Shadow", "Canary", "Canary", "Baking", "Healthy"];
+            let phases = ["Preparing", "Staging", "Shadow", "Canary", "Canary", "Baking", "Healthy"];
             sim.dice.pick(&phases).copied().unwrap_or("Canary")
         };
         let there = |sim: &Sim| {
@@ -305,7 +305,7 @@ impl Sim {
             let labels = &object["metadata"]["labels"];
             match (key.kind, other.kind) {
                 _ if other == key => true,
-                (Kind::ModelRollout, Kind::Deployment | Kind::Service | Kind::HttpRoute) => owned,
+                (Kind::ModelRollout, Kind::Deployment | Kind::Service | Kind::HttpRoute | Kind::Job) => owned,
                 (Kind::ModelRollout, Kind::ModelVersion) => true,
                 (Kind::ModelRollout, Kind::Pod) => labels[names::LABEL_ROLLOUT] == key.name.as_str(),
                 (Kind::RetrainJob, Kind::Job) => owned,

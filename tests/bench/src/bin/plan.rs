@@ -49,6 +49,7 @@ fn main() -> Result<()> {
         children: &children,
         gateway: GatewayState::Programmed,
         answers: &answers,
+        probed: &[],
         now,
     };
     let cases: [(&str, &dyn Fn()); 2] = [
