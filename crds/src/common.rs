@@ -98,6 +98,11 @@ pub(crate) fn preserve(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
+/// Any JSON value, kept as it is.
+pub(crate) fn anything(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"x-kubernetes-preserve-unknown-fields": true})
+}
+
 /// `text` shortened to `max` bytes at a character boundary, with an ellipsis if something was cut.
 pub fn shorten(text: &str, max: usize) -> Cow<'_, str> {
     const ELLIPSIS: &str = "…";

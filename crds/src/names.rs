@@ -43,7 +43,7 @@ pub const ANNOTATION_ROLLED_BACK_IN: &str = "rolled-back-in.anneal.dev";
 
 /// On a ModelRollout: nothing advances while it is there; its text says why. A rollback still happens.
 pub const ANNOTATION_PAUSE: &str = "anneal.dev/pause";
-/// On a ModelRollout, `<version>@<place>: <why>`: that version leaves that place (`Shadow`, a weight such as `10`,
+/// On a ModelRollout, `<version>@<place>: <why>`: that version leaves that place (`Staging`, `Shadow`, a weight such as `10`,
 /// `Baking`) without waiting any longer, or every step that is left (`full`).
 pub const ANNOTATION_PROMOTE: &str = "anneal.dev/promote";
 /// On a ModelRollout, `<version>: <why>`: that version is rolled back.

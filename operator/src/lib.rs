@@ -6,7 +6,8 @@
 //!
 //! `run` watches and calls [`reconcile`], which is the whole walk on one screen: [`observe`] reads the cluster through
 //! the ports and calls the core's plan, `reconcile` records its status, [`perform`] does what follows, and `refusal` tells
-//! what the API server says no to. [`looks`] keeps what was seen last, for ticks in which nothing happens. [`resolve`] finds the credentials of a metrics [`server`]. [`ports`] are the only ways
+//! what the API server says no to. [`looks`] keeps what was seen last, for ticks in which nothing happens, and [`probes`]
+//! sends what a plan waits for. [`resolve`] finds the credentials of a metrics [`server`]. [`ports`] are the only ways
 //! out, [`alerts`] is the one way in beside the watches, and [`metered`] looks at what passes the first of them;
 //! `kube_cluster`, `prometheus_api` and `clock` are the real ones, the simulation has others.
 
@@ -22,6 +23,7 @@ pub mod notify;
 pub mod observe;
 pub mod perform;
 pub mod ports;
+pub mod probes;
 pub mod prometheus_api;
 pub mod reconcile;
 mod refusal;

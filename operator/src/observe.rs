@@ -122,6 +122,10 @@ pub async fn rollout(ports: &Ports, rollout: ModelRollout) -> Result<Look, Clust
         deployments: workloads(cluster, Kind::Deployment, &rollout).await?,
         services: workloads(cluster, Kind::Service, &rollout).await?,
         route: cluster.get(&Key::new(Kind::HttpRoute, namespace, name)).await?.map(lean),
+        test: match rollout::staging_job(&rollout) {
+            Some(name) => cluster.get(&Key::new(Kind::Job, namespace, &name)).await?.map(lean),
+            None => None,
+        },
         // They only explain; a decision does not wait for them.
         pods: find_all(cluster, Kind::Pod, namespace, label).await.unwrap_or_default(),
     };
@@ -133,19 +137,33 @@ pub async fn rollout(ports: &Ports, rollout: ModelRollout) -> Result<Look, Clust
 }
 
 impl Look {
-    /// Decides, once the metrics have said what they say now.
+    /// Decides, once the metrics and those who were probed have said what they say now.
     pub async fn decide(&self, ports: &Ports) -> Plan<ModelRolloutStatus> {
         let now = ports.clock.now();
-        let answers = answers(ports, &self.rollout, now).await;
-        rollout::plan(&rollout::Snapshot {
+        let nothing = rollout::Answers::new();
+        let mut snapshot = self.snapshot(&nothing, now);
+        let probes = rollout::probes(&snapshot);
+        let (answers, probed) = tokio::join!(answers(ports, &self.rollout, now), probed(ports, &probes));
+        (snapshot.answers, snapshot.probed) = (&answers, &probed);
+        rollout::plan(&snapshot)
+    }
+
+    /// Whether someone would be probed: that is done by a look that may record it, and no other.
+    pub fn probes(&self, now: jiff::Timestamp) -> bool {
+        !rollout::probes(&self.snapshot(&rollout::Answers::new(), now)).is_empty()
+    }
+
+    fn snapshot<'a>(&'a self, answers: &'a rollout::Answers, now: jiff::Timestamp) -> rollout::Snapshot<'a> {
+        rollout::Snapshot {
             rollout: &self.rollout,
             versions: &self.versions,
             rivals: &self.rivals,
             children: &self.children,
             gateway: self.gateway.clone(),
-            answers: &answers,
+            answers,
+            probed: &[],
             now,
-        })
+        }
     }
 
     /// The status as it was seen.
@@ -176,6 +194,11 @@ async fn answers(ports: &Ports, rollout: &ModelRollout, now: jiff::Timestamp) ->
         ((query.metric, query.question), answer)
     });
     join_all(asked).await.into_iter().collect()
+}
+
+/// Sends what the plan waits for. Nothing to send takes no turn.
+async fn probed(ports: &Ports, probes: &[rollout::Probe]) -> Vec<rollout::ProbeAnswer> {
+    if probes.is_empty() { vec![] } else { ports.probes.send(probes).await }
 }
 
 /// The rollout's children of a kind by label, and those by name that lack it: their names may be someone else's.

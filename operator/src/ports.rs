@@ -1,11 +1,11 @@
-//! Ports: the cluster, Prometheus and the clock, as the shell sees them.
+//! Ports: the cluster, Prometheus, probes and the clock, as the shell sees them.
 //!
 //! Each has one real adapter and one in the simulation. No adapter decides anything.
 
 use anneal_core::{
     object::{Key, Kind, Object},
     plan::Note,
-    rollout::{Answer, Query},
+    rollout::{Answer, Probe, ProbeAnswer, Query},
 };
 use anneal_crds::common::shorten;
 use async_trait::async_trait;
@@ -99,6 +99,14 @@ pub trait Prometheus: Send + Sync {
     /// What `server` answers to `query` at `at`, in the shape that was asked for; otherwise [`no_answer`]. It takes no longer
     /// than the server's timeout, and no longer because of another server.
     async fn query(&self, server: &Server, query: &Query, at: Timestamp) -> Answer;
+}
+
+/// Requests to versions of models, and to tests of them. They carry no credentials, follow no redirect and use no proxy.
+#[async_trait]
+pub trait Probes: Send + Sync {
+    /// Sends them, many at a time and each on a connection of its own: one answer for each, in the same order. It takes a
+    /// minute at most.
+    async fn send(&self, probes: &[Probe]) -> Vec<ProbeAnswer>;
 }
 
 /// Most of a server's words, and of a query, that is told, in bytes: both end in a status.

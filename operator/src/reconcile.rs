@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::{
     looks::Looks,
     observe, perform,
-    ports::{Clock, Cluster, ClusterError, Prometheus},
+    ports::{Clock, Cluster, ClusterError, Probes, Prometheus},
     refusal,
 };
 
@@ -29,6 +29,8 @@ pub struct Ports {
     pub cluster: Arc<dyn Cluster>,
     /// The metrics.
     pub prometheus: Arc<dyn Prometheus>,
+    /// Requests to versions and their tests.
+    pub probes: Arc<dyn Probes>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// How many reconciles read the cluster at once. Who waits for a metrics server has given its turn back.
@@ -88,7 +90,8 @@ pub async fn reconcile(
 
 /// The steady case: by what was seen last, and by what the metrics say now, there is nothing to do.
 async fn glance(ports: &Ports, key: &Key) -> Option<Wake> {
-    let look = ports.looks.recall(key, ports.clock.now())?;
+    let now = ports.clock.now();
+    let look = ports.looks.recall(key, now).filter(|look| !look.probes(now))?;
     let plan = look.decide(ports).await;
     plan.is_idle(look.status()).then_some(plan.wake)
 }

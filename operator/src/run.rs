@@ -40,6 +40,7 @@ use crate::{
     metrics::Metrics,
     notify::{self, Outbox, Retry, Webhook},
     ports::{Clock, ClusterError},
+    probes::HttpProbes,
     prometheus_api::HttpPrometheus,
     reconcile::{Machine, Ports, reconcile},
     watched::Watched,
@@ -105,6 +106,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let ports = Ports {
         cluster: Arc::new(Metered::new(cluster, metrics.clone(), notify(&options, &metrics, &stop)?)),
         prometheus: Arc::new(HttpPrometheus::default()),
+        probes: Arc::new(HttpProbes),
         clock: Arc::new(SystemClock),
         turns: Arc::new(Semaphore::new(TURNS)),
         looks: Arc::default(),
@@ -238,7 +240,7 @@ async fn controllers(
     let scope = Scope { client, namespace: options.watch_namespace };
     let rollouts = scope.controller(Machine::ModelRollout);
     let store = rollouts.store();
-    let children = [Kind::Deployment, Kind::Service, Kind::HttpRoute, Kind::Pod];
+    let children = [Kind::Deployment, Kind::Service, Kind::HttpRoute, Kind::Job, Kind::Pod];
     let rollouts = children.into_iter().fold(rollouts, |controller, kind| {
         let looks = ports.looks.clone();
         scope.watches(controller, kind, managed(), move |child| {

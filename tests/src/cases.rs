@@ -8,7 +8,7 @@ use anneal_core::{
     object::{Key, Kind, Object},
     plan::{Action, Plan},
     rollout,
-    rollout::{Answer, Children, GatewayState, Query, Series},
+    rollout::{Answer, Children, GatewayState, Probe, ProbeAnswer, Query, Series},
 };
 use anneal_crds::{ModelRollout, ModelRolloutStatus, ModelVersion, model_rollout::RolloutPhase};
 use jiff::{SignedDuration, Timestamp};
@@ -162,6 +162,8 @@ pub struct RolloutCase {
     pub gateway: GatewayState,
     /// What every trigger reads.
     pub read: Read,
+    /// What every probe is answered.
+    pub probed: ProbeAnswer,
     /// The time.
     pub now: Timestamp,
 }
@@ -177,6 +179,7 @@ impl RolloutCase {
             children: Children::default(),
             gateway: GatewayState::Programmed,
             read: Read::Errors(0.0, 1000.0),
+            probed: ProbeAnswer::Silent("connection refused".into()),
             now: now(),
         };
         case.settle_children();
@@ -198,15 +201,30 @@ impl RolloutCase {
         let queries = rollout::queries(&self.rollout, self.now);
         let answers =
             queries.iter().map(|query| ((query.metric.clone(), query.question), answer(query))).collect();
+        let probed = vec![self.probed.clone(); self.probes().len()];
         rollout::plan(&rollout::Snapshot {
+            answers: &answers,
+            probed: &probed,
+            ..self.snapshot(&BTreeMap::new())
+        })
+    }
+
+    /// What is to be sent.
+    pub fn probes(&self) -> Vec<Probe> {
+        rollout::probes(&self.snapshot(&BTreeMap::new()))
+    }
+
+    fn snapshot<'a>(&'a self, answers: &'a rollout::Answers) -> rollout::Snapshot<'a> {
+        rollout::Snapshot {
             rollout: &self.rollout,
             versions: &self.versions,
             rivals: &self.rivals,
             children: &self.children,
             gateway: self.gateway.clone(),
-            answers: &answers,
+            answers,
+            probed: &[],
             now: self.now,
-        })
+        }
     }
 
     /// The cluster does what plans for the present status ask for, without another decision.
@@ -261,10 +279,10 @@ impl RolloutCase {
                 self.children.route = Some(body);
             }
             Kind::ModelVersion => self.annotate(&object.key.name, &body["metadata"]["annotations"]),
+            Kind::Job => self.children.test = Some(body),
             Kind::ConfigMap
             | Kind::Secret
             | Kind::Pod
-            | Kind::Job
             | Kind::Gateway
             | Kind::RetrainJob
             | Kind::ModelRollout => {}

@@ -67,7 +67,7 @@ fn only_alerts_that_began_while_the_version_was_on_trial_count() {
 #[test]
 fn in_a_bake_it_is_the_stable_version_that_is_taken_back() {
     let mut status = cases::moving("Baking", 0);
-    status["candidate"] = Value::Null;
+    (status["candidate"], status["previous"]) = (Value::Null, cases::reference(2));
     status["trialStartedAt"] = cases::ago(600).into();
     let said = abort(&rollout(status, SELECTORS), &[alert("HighErrors", 10)]);
     assert_eq!(said.as_deref(), Some("v20261121.1: alert HighErrors fires"));

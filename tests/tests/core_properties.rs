@@ -2,11 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "this is a test")]
 
-use anneal_core::{object::Kind, plan::Action};
+use anneal_core::{object::Kind, plan::Action, rollout::ProbeAnswer};
 use anneal_crds::{
     ModelRollout, ModelRolloutStatus, RetrainJobStatus, Weight,
     metric::OnStableUnavailable,
-    model_rollout::{CandidateSource, ManualRollback, Progression, Rejection, RolloutPhase},
+    model_rollout::{
+        CandidateSource, ManualRollback, Progression, Rejection, RolloutPhase, Trial, TrialState,
+    },
     names,
 };
 use anneal_tests::cases::{self, Read, RetrainCase, RolloutCase};
@@ -27,8 +29,17 @@ fn time() -> impl Strategy<Value = Option<Time>> {
 }
 
 fn rollout_status() -> impl Strategy<Value = ModelRolloutStatus> {
-    let phases =
-        vec!["Pending", "Preparing", "Shadow", "Canary", "Baking", "RollingBack", "Healthy", "RolledBack"];
+    let phases = vec![
+        "Pending",
+        "Preparing",
+        "Staging",
+        "Shadow",
+        "Canary",
+        "Baking",
+        "RollingBack",
+        "Healthy",
+        "RolledBack",
+    ];
     let refs = (
         option::of(version_ref()),
         option::of(version_ref()),
@@ -92,7 +103,7 @@ impl ByHand {
 fn by_hand() -> impl Strategy<Value = ByHand> {
     let keys = vec![names::ANNOTATION_ABORT, names::ANNOTATION_RETRY, names::ANNOTATION_PAUSE];
     let text = prop_oneof![(1..=4_u32).prop_map(|number| format!("v20261121.{number}: why")), ".{0,20}"];
-    let place = prop::sample::select(vec!["Shadow", "20", "0.5", "Baking", "full", "nowhere"]);
+    let place = prop::sample::select(vec!["Staging", "Shadow", "20", "0.5", "Baking", "full", "nowhere"]);
     let promote = (1..=4_u32, place).prop_map(|(number, place)| format!("v20261121.{number}@{place}: why"));
     let others = vec((prop::sample::select(keys), text), 0..2);
     // Most worlds have nobody who interferes.
@@ -104,6 +115,41 @@ fn by_hand() -> impl Strategy<Value = ByHand> {
             });
     let none = Just(ByHand { paused: false, rollback: None, annotations: vec![] });
     prop_oneof![2 => none, 1 => some]
+}
+
+fn trial() -> impl Strategy<Value = Option<Trial>> {
+    let state = prop::sample::select(vec![TrialState::Running, TrialState::Passed, TrialState::Failed]);
+    (option::of(0..5_u32), time(), state).prop_map(|(number, at, state)| {
+        number.zip(at).map(|(number, started_at)| Trial { number, started_at, state, message: None })
+    })
+}
+
+fn probed() -> impl Strategy<Value = ProbeAnswer> {
+    let body =
+        prop_oneof![Just("{\"passed\": true}".to_owned()), Just("{\"passed\": false}".to_owned()), ".{0,20}"];
+    prop_oneof![
+        1 => Just(ProbeAnswer::Silent("connection refused".into())),
+        3 => (prop::sample::select(vec![200_u16, 204, 500]), body)
+            .prop_map(|(status, body)| ProbeAnswer::Answered { status, body: body.into_bytes() }),
+    ]
+}
+
+/// What must be shown before and after the switch: by a Job or a webhook, by warm-up, by smoke.
+fn ask(case: &mut RolloutCase, asked: (Option<bool>, bool, bool), trials: (Option<Trial>, Option<Trial>)) {
+    let (staging, warmup, smoke) = asked;
+    let spec = &mut case.rollout.spec;
+    let test =
+        |job| if job { json!({"job": {"image": "t"}}) } else { json!({"webhook": {"url": "http://t"}}) };
+    spec.strategy.staging =
+        staging.map(|job| serde_json::from_value(json!({"test": test(job), "tries": 2})).unwrap());
+    let request =
+        json!({"requests": [{"path": "/", "expect": {"json": [{"pointer": "/passed", "value": true}]}}]});
+    spec.strategy.smoke = smoke.then(|| serde_json::from_value(request).unwrap());
+    let request = json!({"requests": [{"path": "/"}]});
+    spec.serving.warmup = warmup.then(|| serde_json::from_value(request).unwrap());
+    if let Some(status) = &mut case.rollout.status {
+        (status.staging, status.smoke) = trials;
+    }
 }
 
 prop_compose! {
@@ -119,6 +165,9 @@ prop_compose! {
         by_hand in by_hand(),
         steps in option::of(vec(0..=1000_i32, 0..5)),
         bake in any::<bool>(),
+        asked in (option::of(any::<bool>()), any::<bool>(), any::<bool>()),
+        trials in (trial(), trial()),
+        probed in probed(),
     ) -> RolloutCase {
         let mut case = RolloutCase::new(json!({})).unwrap();
         case.children = anneal_core::rollout::Children::default();
@@ -139,6 +188,8 @@ prop_compose! {
         }
         strategy.rollback_triggers = triggers;
         by_hand.apply(&mut case.rollout);
+        ask(&mut case, asked, trials);
+        case.probed = probed;
         let strategy = &mut case.rollout.spec.strategy;
         if !shadow {
             strategy.shadow = None;
@@ -158,6 +209,7 @@ fn rises(before: &ModelRolloutStatus, after: &ModelRolloutStatus) -> bool {
         RolloutPhase::Canary => status.weight,
         RolloutPhase::Pending
         | RolloutPhase::Preparing
+        | RolloutPhase::Staging
         | RolloutPhase::Shadow
         | RolloutPhase::RollingBack
         | RolloutPhase::Baking
@@ -199,6 +251,32 @@ proptest! {
                 || matches!(case.read, Read::Old(age) if age <= 30);
             prop_assert!(passes, "{:?}", case.read);
             prop_assert_eq!(after.decision.unwrap().readings.len(), triggers.len());
+        }
+    }
+
+    #[test]
+    fn nothing_but_a_pass_leaves_the_phases_in_which_nobody_sees_a_version(case in rollout_case()) {
+        let before = case.rollout.status.clone().unwrap();
+        let plan = case.plan();
+        let after = &plan.status;
+        let unseen = matches!(before.phase, RolloutPhase::Preparing | RolloutPhase::Staging) && before.candidate.is_some();
+        let seen = matches!(after.phase, RolloutPhase::Shadow | RolloutPhase::Canary) && after.candidate == before.candidate;
+        let promoted = after.stable == before.candidate && after.stable != before.stable;
+        let reason = after.decision.as_ref().map_or("", |decision| decision.reason.as_str());
+        let by_hand = reason == "PromotedByHand" || reason == "RolledBackByHand";
+        if unseen && (seen || promoted) && !by_hand {
+            let spec = &case.rollout.spec;
+            let said = match &case.probed {
+                ProbeAnswer::Answered { status: 200..=299, body } => Some(String::from_utf8_lossy(body).into_owned()),
+                ProbeAnswer::Answered { .. } | ProbeAnswer::Silent(_) => None,
+            };
+            if before.phase == RolloutPhase::Preparing {
+                prop_assert!(spec.strategy.staging.is_none() && (spec.serving.warmup.is_none() || said.is_some()));
+            } else {
+                // No Job of these cases ever ends.
+                prop_assert!(spec.strategy.staging.is_some());
+                prop_assert_eq!(said.as_deref(), Some("{\"passed\": true}"));
+            }
         }
     }
 

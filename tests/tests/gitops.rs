@@ -15,7 +15,7 @@ use std::{
 
 use anneal_core::{
     condition::{KState, Writer},
-    rollout::GatewayState,
+    rollout::{GatewayState, ProbeAnswer},
 };
 use anneal_tests::cases::{self, Read, RetrainCase, RolloutCase, child, notice, pod};
 use mlua::{Lua, LuaSerdeExt as _};
@@ -90,7 +90,56 @@ fn rollouts() -> Vec<Told> {
         status["history"] = json!([cases::reference(1)]);
         status
     };
+    let tested = |case: &mut RolloutCase| {
+        let staging = json!({"test": {"job": {"image": "tests:1"}}, "tries": 1});
+        case.rollout.spec.strategy.staging = Some(serde_json::from_value(staging).unwrap());
+    };
+    let test_failed = move |case: &mut RolloutCase| {
+        tested(case);
+        let actions = case.plan().actions;
+        case.perform(&actions);
+        let failed =
+            json!({"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]});
+        case.children.test.as_mut().unwrap()["status"] = failed;
+    };
+    let smoked = |answer: ProbeAnswer| {
+        move |case: &mut RolloutCase| {
+            let smoke = json!({"requests": [{"path": "/"}], "tries": 2});
+            case.rollout.spec.strategy.smoke = Some(serde_json::from_value(smoke).unwrap());
+            case.rollout.status.as_mut().unwrap().smoke =
+                serde_json::from_value(json!({"try": 1, "startedAt": cases::ago(1), "state": "Running"}))
+                    .unwrap();
+            case.settle_children();
+            case.probed = answer;
+        }
+    };
+    let (silent, wrong) = (
+        ProbeAnswer::Silent("connection refused".into()),
+        ProbeAnswer::Answered { status: 500, body: vec![] },
+    );
+    let first = || {
+        let mut status = baking();
+        status["previous"] = Value::Null;
+        status
+    };
     vec![
+        told("a test runs", planned(&rollout(moving("Staging", 0), tested)), "Progressing", "InProgress"),
+        told("a test failed", settled(rollout(moving("Staging", 0), test_failed)), "Degraded", "Current"),
+        told(
+            "smoke requests are not answered yet",
+            planned(&rollout(baking(), smoked(silent))),
+            "Progressing",
+            "InProgress",
+        ),
+        told(
+            "the first version answers wrongly",
+            settled(rollout(first(), |case| {
+                smoked(wrong)(case);
+                case.versions.truncate(1);
+            })),
+            "Degraded",
+            "Failed",
+        ),
         told(
             "nothing to serve",
             planned(&rollout(Value::Null, |case| case.versions.clear())),
@@ -287,9 +336,17 @@ fn argo_cd_sees_what_happens() {
         assert!(!message.is_empty(), "{what}");
         phases.insert(format!("{} {}", object["kind"], object["status"]["phase"]));
     }
-    for phase in
-        ["Pending", "Preparing", "Shadow", "Canary", "Baking", "RollingBack", "Healthy", "RolledBack"]
-    {
+    for phase in [
+        "Pending",
+        "Preparing",
+        "Staging",
+        "Shadow",
+        "Canary",
+        "Baking",
+        "RollingBack",
+        "Healthy",
+        "RolledBack",
+    ] {
         assert!(phases.contains(&format!("\"ModelRollout\" \"{phase}\"")), "{phase} has no case");
     }
     for phase in ["Pending", "Training", "Registering", "Succeeded", "Rejected", "Failed"] {

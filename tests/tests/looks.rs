@@ -10,11 +10,11 @@ use std::sync::{
 use anneal_core::{
     object::{Key, Kind, Object},
     plan::{Action, Note},
-    rollout::{Answer, GatewayState, Query},
+    rollout::{Answer, GatewayState, Probe, ProbeAnswer, Query},
 };
 use anneal_operator::{
     looks::Looks,
-    ports::{Clock, Cluster, ClusterError, Prometheus, Reader},
+    ports::{Clock, Cluster, ClusterError, Probes, Prometheus, Reader},
     reconcile::{Machine, Ports, reconcile},
     server::Server,
 };
@@ -62,6 +62,7 @@ impl Calm {
         let ports = Ports {
             cluster: self.clone(),
             prometheus: self.clone(),
+            probes: self.clone(),
             clock: self.clone(),
             turns: Arc::new(Semaphore::new(1)),
             looks: self.looks.clone(),
@@ -144,6 +145,13 @@ impl Prometheus for Calm {
             newest.for_each(|series| series.value = case.now.as_second() as f64);
         }
         answer
+    }
+}
+
+#[async_trait]
+impl Probes for Calm {
+    async fn send(&self, probes: &[Probe]) -> Vec<ProbeAnswer> {
+        panic!("nobody is to be probed, and {probes:?} would be")
     }
 }
 

@@ -10,10 +10,10 @@ use std::{
 use anneal_core::{
     object::{Key, Kind, Object},
     plan::Note,
-    rollout::{Answer, Query},
+    rollout::{Answer, Probe, ProbeAnswer, Query},
 };
 use anneal_operator::{
-    ports::{Clock, Cluster, ClusterError, Prometheus, Reader},
+    ports::{Clock, Cluster, ClusterError, Probes, Prometheus, Reader},
     reconcile::{Machine, Ports, reconcile},
     server::Server,
 };
@@ -95,6 +95,13 @@ impl Prometheus for Overtaken {
     }
 }
 
+#[async_trait]
+impl Probes for Overtaken {
+    async fn send(&self, _: &[Probe]) -> Vec<ProbeAnswer> {
+        std::future::pending().await
+    }
+}
+
 impl Clock for Overtaken {
     fn now(&self) -> Timestamp {
         self.case.now
@@ -131,6 +138,7 @@ fn ports(world: &Arc<Overtaken>) -> Ports {
     Ports {
         cluster: world.clone(),
         prometheus: world.clone(),
+        probes: world.clone(),
         clock: world.clone(),
         turns,
         looks: Arc::default(),

@@ -15,11 +15,16 @@ use crate::{
     span::Span,
 };
 
+mod probe;
+mod staging;
 mod status;
 mod strategy;
 
+pub use probe::{Expect, ExpectedValue, Request, Smoke, SmokeRequest, Warmup};
+pub use staging::{JobTest, Staging, StagingTest, TestVariable, Webhook};
 pub use status::{
-    Decision, Missing, ModelRolloutStatus, Observed, RecordedReading, Rejection, Retry, RolloutPhase,
+    Decision, Missing, ModelRolloutStatus, Observed, RecordedReading, Rejection, Retry, RolloutPhase, Trial,
+    TrialState,
 };
 pub use strategy::{Bake, BlueGreen, Canary, Progression, Shadow, Step, Strategy, Then};
 
@@ -140,6 +145,9 @@ pub struct Serving {
     /// How long a version may take until all its pods are ready, before it is given up. Default 10m.
     #[serde(default = "default_progress_deadline")]
     pub progress_deadline: Span,
+    /// Requests that a version must have answered before it takes traffic. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup: Option<Warmup>,
 }
 
 fn default_replicas() -> i32 {

@@ -66,6 +66,12 @@ pub struct ModelRolloutStatus {
     /// A rollback that is decided and waits until the version that should answer instead has a ready pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_rollback: Option<Decision>,
+    /// The test that the candidate has to pass in staging.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staging: Option<Trial>,
+    /// The smoke requests to the stable version, since it took all traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smoke: Option<Trial>,
     /// The last decision, with what was read and what it was compared with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
@@ -85,6 +91,34 @@ pub struct ModelRolloutStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "common::conditions")]
     pub conditions: Vec<Condition>,
+}
+
+/// A test in several tries. A try is recorded before it begins, so that a crash gives no further one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Trial {
+    /// Which try it is, from 1.
+    #[serde(rename = "try")]
+    pub number: u32,
+    /// When that try began.
+    pub started_at: Time,
+    /// What became of it.
+    pub state: TrialState,
+    /// What was said last, by this try or the one before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub message: Option<String>,
+}
+
+/// What became of a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TrialState {
+    /// The try goes on.
+    Running,
+    /// It passed.
+    Passed,
+    /// The last try failed.
+    Failed,
 }
 
 /// A reason for which some trigger has no reading.
@@ -144,6 +178,8 @@ pub enum RolloutPhase {
     Pending,
     /// The candidate's pods start; it takes no traffic.
     Preparing,
+    /// A test of the user's own runs against the candidate; it takes no traffic.
+    Staging,
     /// Requests are copied to the candidate.
     Shadow,
     /// The candidate answers a share of live requests.
@@ -164,6 +200,7 @@ impl RolloutPhase {
         match self {
             Self::Pending => "Pending",
             Self::Preparing => "Preparing",
+            Self::Staging => "Staging",
             Self::Shadow => "Shadow",
             Self::Canary => "Canary",
             Self::Baking => "Baking",
@@ -176,7 +213,7 @@ impl RolloutPhase {
     /// Whether a candidate is on its way to traffic that it does not have yet.
     pub const fn is_moving(self) -> bool {
         match self {
-            Self::Preparing | Self::Shadow | Self::Canary | Self::RollingBack => true,
+            Self::Preparing | Self::Staging | Self::Shadow | Self::Canary | Self::RollingBack => true,
             Self::Pending | Self::Baking | Self::Healthy | Self::RolledBack => false,
         }
     }
@@ -187,6 +224,7 @@ impl RolloutPhase {
             Self::Shadow | Self::Canary => true,
             Self::Pending
             | Self::Preparing
+            | Self::Staging
             | Self::Baking
             | Self::RollingBack
             | Self::Healthy
@@ -198,7 +236,12 @@ impl RolloutPhase {
     pub const fn is_judged(self) -> bool {
         match self {
             Self::Shadow | Self::Canary | Self::Baking => true,
-            Self::Pending | Self::Preparing | Self::RollingBack | Self::Healthy | Self::RolledBack => false,
+            Self::Pending
+            | Self::Preparing
+            | Self::Staging
+            | Self::RollingBack
+            | Self::Healthy
+            | Self::RolledBack => false,
         }
     }
 }

@@ -1,21 +1,28 @@
-//! How a new version takes over: shadow, then a growing share, then a bake.
+//! How a new version takes over: staging, shadow, then a growing share, then smoke requests and a bake.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{probe::Smoke, staging::Staging};
 use crate::{span::Span, weight::Weight};
 
 /// How a new version takes over. Exactly one of `canary`, `steps` and `blueGreen`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Strategy {
-    /// First, requests are copied to the candidate and its answers thrown away.
+    /// First, before the candidate gets any request of a user, a test of yours must pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staging: Option<Staging>,
+    /// Then, requests are copied to the candidate and its answers thrown away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<Shadow>,
     /// Then the candidate takes a growing share.
     #[serde(flatten)]
     pub progression: Progression,
+    /// When the new version has taken all requests, it must answer these as expected, or the one before takes them back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smoke: Option<Smoke>,
     /// Last, the new version takes all requests and is watched, while the one before stays warm for the way back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bake: Option<Bake>,

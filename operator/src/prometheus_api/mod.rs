@@ -5,7 +5,7 @@
 
 pub mod body;
 mod budget;
-mod client;
+pub(crate) mod client;
 mod failure;
 mod health;
 mod lane;

@@ -254,6 +254,7 @@ fn how_far(
             RolloutPhase::Canary => format!("Canary at {} %", rollout.weight),
             phase @ (RolloutPhase::Pending
             | RolloutPhase::Preparing
+            | RolloutPhase::Staging
             | RolloutPhase::Shadow
             | RolloutPhase::Baking
             | RolloutPhase::RollingBack

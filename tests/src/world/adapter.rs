@@ -1,4 +1,4 @@
-//! The operator's three ports, into the simulation.
+//! The operator's ports, into the simulation.
 //!
 //! Every call gives way once before it is done, so that the scheduler can let anything happen between two calls.
 
@@ -11,10 +11,10 @@ use std::{
 use anneal_core::{
     object::{Key, Kind, Object},
     plan::Note,
-    rollout::{Answer, Query},
+    rollout::{Answer, Probe, ProbeAnswer, Query},
 };
 use anneal_operator::{
-    ports::{Clock, Cluster, ClusterError, Prometheus, Reader},
+    ports::{Clock, Cluster, ClusterError, Probes, Prometheus, Reader},
     reconcile::Ports,
     server::Server,
 };
@@ -46,6 +46,7 @@ impl Shared {
         Ports {
             cluster: operator.clone(),
             prometheus: operator.clone(),
+            probes: operator.clone(),
             clock: operator,
             // The scheduler says how many work at once.
             turns: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
@@ -130,6 +131,14 @@ impl Prometheus for Operator {
     async fn query(&self, _: &Server, query: &Query, at: Timestamp) -> Answer {
         Turn::default().await;
         self.world.lock().prometheus_answers(self.caller, &query.expression, at)
+    }
+}
+
+#[async_trait]
+impl Probes for Operator {
+    async fn send(&self, probes: &[Probe]) -> Vec<ProbeAnswer> {
+        Turn::default().await;
+        self.world.lock().probes_answered(self.caller, probes)
     }
 }
 

@@ -6,6 +6,7 @@ mod retrain;
 mod rival;
 mod rollout;
 mod route;
+mod trials;
 
 pub(super) use rollout::{on_the_way, workload};
 

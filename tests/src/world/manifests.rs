@@ -3,14 +3,20 @@
 use anneal_core::object::{Key, Kind, Object};
 use serde_json::{Value, json};
 
-use super::{dice::Dice, gateway::GATEWAY, metrics::MAX_ERRORS, sim::NAMESPACE};
+use super::{
+    dice::Dice,
+    gateway::GATEWAY,
+    metrics::MAX_ERRORS,
+    sim::NAMESPACE,
+    trials::{EXPECTED, WEBHOOK},
+};
 
 /// The one model.
 pub const MODEL: &str = "ads";
 
 /// The rollout of a name.
 pub fn rollout(name: &str, dice: &mut Dice) -> Object {
-    let spec = json!({
+    let mut spec = json!({
         "model": MODEL,
         "candidate": {"follow": "NewestApproved"},
         "serving": {"image": "serve:1", "replicas": 1 + dice.below(2), "progressDeadline": "2m",
@@ -21,6 +27,9 @@ pub fn rollout(name: &str, dice: &mut Dice) -> Object {
         "metrics": metrics(if dice.chance(500) { "40s" } else { "2m" }),
         "judge": judge(dice),
     });
+    if dice.chance(300) {
+        spec["serving"]["warmup"] = json!({"requests": [{"path": "/warm", "body": {"inputs": []}}]});
+    }
     Object::new(Key::new(Kind::ModelRollout, NAMESPACE, name), json!({"metadata": {}, "spec": spec}))
 }
 
@@ -55,6 +64,19 @@ pub fn strategy(dice: &mut Dice) -> Value {
     });
     if dice.chance(500) {
         strategy["shadow"] = json!({"percent": 100, "duration": "30s", "minRequests": 50});
+    }
+    if dice.chance(350) {
+        let test = if dice.chance(600) {
+            json!({"job": {"image": "tests:1"}})
+        } else {
+            json!({"webhook": {"url": WEBHOOK}})
+        };
+        strategy["staging"] = json!({"test": test, "timeout": "40s", "tries": 1 + dice.below(3)});
+    }
+    if dice.chance(350) {
+        let expect = json!({"json": [{"pointer": "/answer", "value": EXPECTED}]});
+        strategy["smoke"] =
+            json!({"requests": [{"path": "/smoke", "expect": expect}], "tries": 1 + dice.below(3)});
     }
     match dice.weighted(&[60, 30, 10]) {
         0 => {

@@ -25,6 +25,7 @@ mod settle;
 pub mod sim;
 pub mod store;
 pub mod training;
+pub mod trials;
 pub mod users;
 pub mod watches;
 

@@ -28,6 +28,7 @@ use super::{
     sim::{Caller, NAMESPACE, Sim, Walk},
     store::Store,
     training::Runs,
+    trials::Trials,
     watches::News,
 };
 
@@ -75,6 +76,7 @@ impl World {
             data_plane: DataPlane::default(),
             counters: Counters::default(),
             runs: Runs::default(),
+            trials: Trials::default(),
             truth: std::collections::BTreeMap::new(),
             laws: Laws { skew: SignedDuration::from_secs(skew).abs(), ..Laws::default() },
             callers: [caller(dice.chance(200), 0), caller(dice.chance(400), skew)],

@@ -66,7 +66,7 @@ impl World {
             sim.runs.luck = None;
             sim.spoil_some();
             pause(&mut sim, false);
-            let phases = ["Preparing", "Shadow", "Canary", "Canary", "Baking", "Healthy"];
+            let phases = ["Preparing", "Staging", "Shadow", "Canary", "Canary", "Baking", "Healthy"];
             sim.dice.pick(&phases).copied().unwrap_or("Canary")
         };
         let there = |sim: &Sim| {

@@ -14,6 +14,7 @@ use super::{
     metrics::Counters,
     store::Store,
     training::Runs,
+    trials::{Probed, Trials},
 };
 
 /// The namespace of everything.
@@ -38,6 +39,8 @@ pub struct Sim {
     pub counters: Counters,
     /// Trainers and model storage.
     pub runs: Runs,
+    /// Tests of candidates and answers of versions.
+    pub trials: Trials,
     /// What is true of each model's digest, whatever anyone records.
     pub truth: BTreeMap<String, Truth>,
     /// What must hold, and what must be remembered to tell.
@@ -87,6 +90,8 @@ pub struct Walk {
     pub floor: u64,
     /// What Prometheus told.
     pub told: Vec<Told>,
+    /// What was asked of a version or of a test, if anything was.
+    pub probed: Option<Probed>,
     /// Whether this is about a write that comes late.
     pub late: bool,
     /// Whether a call failed, was late or stale, or anything moved meanwhile.

@@ -14,6 +14,7 @@ use super::{
     calls::name,
     outcome::{Outcome, Telling},
     sim::{NAMESPACE, Sim},
+    trials::is_test,
 };
 
 /// Trainers and what they left.
@@ -60,6 +61,9 @@ impl Sim {
             self.laws.touched.insert(run_uid(&job));
             self.end(key, "Failed", "DeadlineExceeded");
             return true;
+        }
+        if is_test(&job) {
+            return self.test_progresses(key, &job);
         }
         let uid = job["metadata"]["uid"].clone();
         let of_job = |pod: &Value| pod["metadata"]["ownerReferences"][0]["uid"] == uid;
@@ -195,7 +199,7 @@ impl Sim {
         }
     }
 
-    fn end(&mut self, key: &Key, type_: &str, reason: &str) {
+    pub(super) fn end(&mut self, key: &Key, type_: &str, reason: &str) {
         self.say(|_| format!("{} ends: {type_} {reason}", name(key)));
         let condition = json!({"type": type_, "status": "True", "reason": reason, "message": ""});
         self.store.edit(key, |job| job["status"]["conditions"] = json!([condition]));

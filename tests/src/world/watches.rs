@@ -41,7 +41,7 @@ impl Sim {
         let owned = object["metadata"]["ownerReferences"][0]["uid"] == *uid;
         let labels = &object["metadata"]["labels"];
         match (key.kind, other.kind) {
-            (Kind::ModelRollout, Kind::Deployment | Kind::Service | Kind::HttpRoute) => owned,
+            (Kind::ModelRollout, Kind::Deployment | Kind::Service | Kind::HttpRoute | Kind::Job) => owned,
             (Kind::ModelRollout, Kind::ModelVersion) => true,
             (Kind::ModelRollout, Kind::Pod) => labels[names::LABEL_ROLLOUT] == key.name.as_str(),
             (Kind::RetrainJob, Kind::Job) => owned,

@@ -16,9 +16,9 @@ use crate::{
 };
 
 /// Port of a version's Service for requests.
-const LIVE: u16 = 80;
+pub(super) const LIVE: u16 = 80;
 /// Port of a version's Service for copies. Not every data plane marks a copy, so it comes in by another door.
-const SHADOW: u16 = 81;
+pub(super) const SHADOW: u16 = 81;
 
 /// Name of the Deployment and of the Service of a version.
 pub fn workload_name(rollout: &str, version: &str) -> String {
@@ -73,7 +73,7 @@ impl<'a> Home<'a> {
         }
     }
 
-    fn labels(self) -> Value {
+    pub(super) fn labels(self) -> Value {
         json!({
             names::MANAGED_BY: names::MANAGER,
             names::LABEL_ROLLOUT: self.name,
@@ -187,6 +187,7 @@ pub(super) fn shares<'a>(spec: &ModelRolloutSpec, status: &'a ModelRolloutStatus
         RolloutPhase::Canary => (candidate.map(|candidate| (candidate, status.weight)), None),
         RolloutPhase::Pending
         | RolloutPhase::Preparing
+        | RolloutPhase::Staging
         | RolloutPhase::Baking
         | RolloutPhase::RollingBack
         | RolloutPhase::Healthy

@@ -96,10 +96,10 @@ impl Draft<'_> {
         let Some(abort) = self.command(names::ANNOTATION_ABORT) else { return false };
         let phase = self.status.phase;
         let meant = match phase {
-            RolloutPhase::Preparing | RolloutPhase::Shadow | RolloutPhase::Canary => {
+            RolloutPhase::Preparing | RolloutPhase::Staging | RolloutPhase::Shadow | RolloutPhase::Canary => {
                 self.status.candidate.clone().filter(|_| self.status.stable.is_some())
             }
-            RolloutPhase::Baking => self.status.stable.clone(),
+            RolloutPhase::Baking => self.status.stable.clone().filter(|_| self.status.previous.is_some()),
             RolloutPhase::Pending
             | RolloutPhase::RollingBack
             | RolloutPhase::Healthy
@@ -134,16 +134,21 @@ impl Draft<'_> {
     /// Someone wants the stable version and no other one.
     fn keep_stable(&mut self, message: &str) {
         match (self.status.phase, self.status.candidate.clone(), self.status.stable.clone()) {
-            (RolloutPhase::Preparing | RolloutPhase::Shadow | RolloutPhase::Canary, Some(candidate), _) => {
+            (
+                RolloutPhase::Preparing | RolloutPhase::Staging | RolloutPhase::Shadow | RolloutPhase::Canary,
+                Some(candidate),
+                _,
+            ) => {
                 self.give_up(&candidate, Fate::Rejected, "RolledBackByHand", message, vec![]);
             }
             (RolloutPhase::RollingBack, Some(target), _) => {
                 self.give_up(&target, Fate::Withdrawn, "CandidateWithdrawn", message, vec![]);
             }
-            (RolloutPhase::Baking, _, Some(stable)) => self.judge_step(&stable),
+            (RolloutPhase::Baking, _, Some(stable)) => self.watch(&stable),
             (
                 RolloutPhase::Pending
                 | RolloutPhase::Preparing
+                | RolloutPhase::Staging
                 | RolloutPhase::Shadow
                 | RolloutPhase::Canary
                 | RolloutPhase::Baking
@@ -166,7 +171,7 @@ impl Draft<'_> {
         let steps = steps::steps(&self.rollout.spec.strategy);
         let known = match place {
             Place::Step(weight) => steps.iter().any(|step| step.weight == weight),
-            Place::Shadow | Place::Baking | Place::Full => true,
+            Place::Staging | Place::Shadow | Place::Baking | Place::Full => true,
         };
         (!known).then(|| {
             let weights: Vec<String> = steps.iter().map(|step| format!("@{}", step.weight)).collect();

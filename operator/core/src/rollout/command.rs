@@ -31,6 +31,8 @@ impl Command {
 /// What a promotion leaves behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
+    /// Staging.
+    Staging,
     /// Shadow.
     Shadow,
     /// The step with this weight.
@@ -44,6 +46,7 @@ pub(super) enum Place {
 impl Place {
     fn parse(text: &str) -> Option<Self> {
         match text {
+            "Staging" => Some(Self::Staging),
             "Shadow" => Some(Self::Shadow),
             "Baking" => Some(Self::Baking),
             "full" => Some(Self::Full),
@@ -54,10 +57,11 @@ impl Place {
     /// Whether a version in this phase, at this weight, stands there.
     pub(super) fn is(self, phase: RolloutPhase, weight: Weight) -> bool {
         match self {
+            Self::Staging => phase == RolloutPhase::Staging,
             Self::Shadow => phase == RolloutPhase::Shadow,
             Self::Step(step) => phase == RolloutPhase::Canary && step == weight,
             Self::Baking => phase == RolloutPhase::Baking,
-            Self::Full => phase == RolloutPhase::Shadow || phase == RolloutPhase::Canary,
+            Self::Full => phase == RolloutPhase::Staging || phase.shares_traffic(),
         }
     }
 }
@@ -74,7 +78,12 @@ pub(super) fn promote(rollout: &ModelRollout) -> Option<Result<(Command, Place),
         let (version, place) = target.split_once('@')?;
         Some((version.to_owned(), Place::parse(place)?))
     };
-    read(rollout, names::ANNOTATION_PROMOTE, target, "v20261121.2@Shadow: why, or @10 or @Baking or @full")
+    read(
+        rollout,
+        names::ANNOTATION_PROMOTE,
+        target,
+        "v20261121.2@Shadow: why, or @Staging or @10 or @Baking or @full",
+    )
 }
 
 fn read<T>(

@@ -44,6 +44,7 @@ impl Draft<'_> {
         if candidate_takes_requests {
             self.apply_route(home);
         }
+        self.make_test(home);
         self.note_accepted_traffic();
         self.mark(home);
         self.retire(home, &wanted);

@@ -6,7 +6,7 @@ use std::cell::OnceCell;
 
 use anneal_crds::{
     ModelRollout, ModelRolloutStatus, ModelVersion, VersionRef, Weight,
-    model_rollout::{Decision, RecordedReading, RolloutPhase},
+    model_rollout::{Decision, RecordedReading, RolloutPhase, Trial, TrialState},
     names,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -261,6 +261,20 @@ impl<'a> Draft<'a> {
             stable.version, stable.name
         );
         Some(Trouble { reason: "StableRecordMissing".to_owned(), message })
+    }
+
+    /// What was just told is something that someone should look at.
+    pub(super) fn warn(&mut self) {
+        self.notes.iter_mut().next_back().into_iter().for_each(|note| note.severity = Severity::Warning);
+    }
+
+    /// The first try of a test, which begins now.
+    pub(super) fn first_try(&self) -> Trial {
+        Trial { number: 1, started_at: Time(self.now), state: TrialState::Running, message: None }
+    }
+
+    pub(super) fn age(&self, since: &Time) -> SignedDuration {
+        self.now.duration_since(since.0)
     }
 
     pub(super) fn step_age(&self) -> SignedDuration {

@@ -4,13 +4,14 @@
 //! but the [`Snapshot`]. The shell asks [`queries`] what to read from Prometheus first.
 //!
 //! ```text
-//! Pending -> Preparing -> Shadow -> Canary 0..n -> Baking -> Healthy
-//!                 \___________\________\____________\______> RolledBack <- RollingBack <- any
+//! Pending -> Preparing -> Staging -> Shadow -> Canary 0..n -> Baking -> Healthy
+//!                 \__________\_________\_________\____________\______> RolledBack <- RollingBack <- any
 //! ```
 //!
 //! A new candidate leads from any phase back to Preparing, at weight 0. `select` says which version is to serve,
 //! `by_hand` what people ask for, `query`, `reading` and `sequential` what the metrics say about it, `steps` which share it gets and
-//! for how long, `transition` what is written down, `build` which objects follow.
+//! for how long, `staging`, `probe` and `smoke` what it must answer before it takes requests and after, `transition` what is
+//! written down, `build` which objects follow.
 
 mod build;
 mod by_hand;
@@ -19,22 +20,27 @@ mod converge;
 mod draft;
 mod missing;
 mod plan;
+mod probe;
 mod query;
 mod reading;
 mod rival;
 mod samples;
 mod select;
 mod sequential;
+mod smoke;
 mod snapshot;
+mod staging;
 mod step;
 mod steps;
 mod transition;
 
 pub use build::{workload_name, workload_names};
 pub use plan::plan;
+pub use probe::{Probe, ProbeAnswer, probes};
 pub use query::{Query, Question, Shape, queries};
 pub use reading::{Answer, Reading, Series, Verdict, judge, read};
 pub use rival::rivals;
 pub use samples::{Boundary, NativeBucket, NativeHistogram, RawSeries};
 pub use snapshot::{Answers, Children, GatewayState, Snapshot};
+pub use staging::staging_job;
 pub use steps::on_trial;

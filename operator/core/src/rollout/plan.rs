@@ -18,10 +18,11 @@ use super::{
     draft::{Draft, RECHECK},
     rival,
     select::{self, Choice, Obstacle},
+    smoke::Tick,
     snapshot::Snapshot,
     transition::{Fate, MAX_REJECTED},
 };
-use crate::{condition::KState, plan::Plan};
+use crate::{condition::KState, plan::Plan, trouble::Trouble};
 
 /// How soon to see whether an older rollout of the same model is gone.
 const RIVAL_RECHECK: SignedDuration = SignedDuration::from_secs(30);
@@ -47,8 +48,18 @@ impl Draft<'_> {
         }
         match self.status.stable.clone().filter(|_| self.status.phase == RolloutPhase::Baking) {
             // What comes next was not compared with a version that is on trial itself.
-            Some(stable) => self.judge_step(&stable),
+            Some(stable) => self.watch(&stable),
             None => self.follow_spec(),
+        }
+    }
+
+    /// A version that answers everything and has yet to prove itself.
+    pub(super) fn watch(&mut self, stable: &VersionRef) {
+        match self.smoke(stable) {
+            Tick::Open if self.status.previous.is_some() => self.judge_step(stable),
+            // The first version: there is nothing that its metrics could lead back to.
+            Tick::Open => self.leave_unjudged(stable),
+            Tick::Decided => {}
         }
     }
 
@@ -155,6 +166,7 @@ impl Draft<'_> {
     fn advance(&mut self, candidate: &VersionRef) {
         match self.status.phase {
             RolloutPhase::Preparing => self.preparing(candidate),
+            RolloutPhase::Staging => self.staging(candidate),
             RolloutPhase::Shadow | RolloutPhase::Canary => self.judge_step(candidate),
             RolloutPhase::RollingBack => {
                 let message = format!("{} starts at weight 0.", candidate.version);
@@ -167,16 +179,18 @@ impl Draft<'_> {
         }
     }
 
-    /// Preparing: capacity comes before traffic.
+    /// Preparing: capacity comes before traffic, and warm-up does too.
     fn preparing(&mut self, candidate: &VersionRef) {
-        if self.ready(candidate) {
-            return match self.pause.clone() {
-                Some(why) => self.kstatus(KState::Reconciling, "Paused", &why),
-                None => self.leave_preparing(candidate),
-            };
+        let ready = self.ready(candidate);
+        let cold = self.cold().filter(|_| ready);
+        match self.pause.clone().filter(|_| ready) {
+            Some(why) => return self.kstatus(KState::Reconciling, "Paused", &why),
+            None if ready && cold.is_none() => return self.leave_preparing(candidate),
+            None => {}
         }
         self.wake_at_latest(RECHECK);
-        let trouble = self.pod_trouble(candidate);
+        let cold = cold.map(|message| Trouble { reason: "WarmingUp".to_owned(), message });
+        let trouble = cold.or_else(|| self.pod_trouble(candidate));
         let deadline = self.rollout.spec.serving.progress_deadline;
         if self.step_age() > deadline.get() {
             let why = trouble.map_or_else(String::new, |trouble| format!(" {}", trouble.message));
@@ -211,7 +225,10 @@ impl Draft<'_> {
             self.status.phase = RolloutPhase::Pending;
             return self.kstatus(KState::Stalled, obstacle.reason, &obstacle.message);
         };
-        if matches!(self.status.phase, RolloutPhase::Pending | RolloutPhase::Preparing) {
+        if matches!(
+            self.status.phase,
+            RolloutPhase::Pending | RolloutPhase::Preparing | RolloutPhase::Staging
+        ) {
             let message = format!("{} serves all requests.", stable.version);
             return self.enter(RolloutPhase::Healthy, Weight::ZERO, "Recovered", &message, vec![]);
         }
@@ -225,6 +242,7 @@ impl Draft<'_> {
         let version = &stable.version;
         let trouble =
             self.record_trouble().or_else(|| self.gateway_trouble()).or_else(|| self.route_trouble());
+        let trouble = trouble.or_else(|| self.smoke_trouble());
         if let Some(trouble) = trouble {
             return self.stalled(&trouble);
         }

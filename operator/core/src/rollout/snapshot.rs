@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
-use super::{query::Question, reading::Answer};
+use super::{probe::ProbeAnswer, query::Question, reading::Answer};
 
 /// What was answered, by metric and question.
 pub type Answers = BTreeMap<(String, Question), Answer>;
@@ -29,6 +29,8 @@ pub struct Snapshot<'a> {
     pub gateway: GatewayState,
     /// Answers to [`super::queries`]; a missing one is no data.
     pub answers: &'a Answers,
+    /// Answers to [`super::probes`], in the same order; none where none were sent.
+    pub probed: &'a [ProbeAnswer],
     /// The time.
     pub now: Timestamp,
 }
@@ -42,7 +44,9 @@ pub struct Children {
     pub services: Vec<Value>,
     /// The HTTPRoute with the rollout's name.
     pub route: Option<Value>,
-    /// Pods of all versions.
+    /// The Job that [`super::staging_job`] names, whoever made it.
+    pub test: Option<Value>,
+    /// Pods of all versions and of tests.
     pub pods: Vec<Pod>,
 }
 

@@ -164,11 +164,7 @@ impl Draft<'_> {
     /// The strategy does not have this step any more.
     fn leave_unknown_step(&mut self, version: &VersionRef) {
         if self.status.phase == RolloutPhase::Baking {
-            let message = format!("{} serves; spec.strategy has no bake any more.", version.version);
-            if let Some(why) = self.pause.clone() {
-                return self.waiting("Paused", &format!("{message} {why}"));
-            }
-            return self.end_bake("StrategyChanged", &message, vec![]);
+            return self.leave_unjudged(version);
         }
         let message = format!(
             "{} starts again at weight 0, because its step is no longer in spec.strategy.",
@@ -198,6 +194,9 @@ impl Draft<'_> {
 
     fn end_step(&mut self, version: &VersionRef, readings: Vec<RecordedReading>) {
         if self.status.phase == RolloutPhase::Baking {
+            if self.smoke_is_outstanding() {
+                return self.waiting("Smoke", "The bake has passed and waits for the smoke requests.");
+            }
             let message = format!("{} passed its bake.", version.version);
             return self.end_bake("BakePassed", &message, readings);
         }
@@ -222,7 +221,7 @@ impl Draft<'_> {
         match (phase, place) {
             (RolloutPhase::Baking, _) => self.end_bake(PROMOTED_BY_HAND, &message, readings),
             (_, Place::Full) => self.promote(version, PROMOTED_BY_HAND, &message, readings),
-            (_, Place::Shadow | Place::Step(_) | Place::Baking) => {
+            (_, Place::Staging | Place::Shadow | Place::Step(_) | Place::Baking) => {
                 self.next_step(version, Cause::ByHand(message), readings);
             }
         }

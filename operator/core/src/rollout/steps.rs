@@ -80,6 +80,7 @@ pub(super) fn terms(strategy: &Strategy, status: &ModelRolloutStatus) -> Option<
         }),
         RolloutPhase::Pending
         | RolloutPhase::Preparing
+        | RolloutPhase::Staging
         | RolloutPhase::RollingBack
         | RolloutPhase::Healthy
         | RolloutPhase::RolledBack => None,
@@ -96,9 +97,11 @@ pub(super) fn triggers(spec: &ModelRolloutSpec, status: &ModelRolloutStatus) -> 
 pub fn on_trial(status: &ModelRolloutStatus) -> Option<&VersionRef> {
     match status.phase {
         RolloutPhase::Shadow | RolloutPhase::Canary => status.candidate.as_ref(),
-        RolloutPhase::Baking => status.stable.as_ref(),
+        // The first version has nothing that anyone could go back to.
+        RolloutPhase::Baking => status.stable.as_ref().filter(|_| status.previous.is_some()),
         RolloutPhase::Pending
         | RolloutPhase::Preparing
+        | RolloutPhase::Staging
         | RolloutPhase::RollingBack
         | RolloutPhase::Healthy
         | RolloutPhase::RolledBack => None,
@@ -114,8 +117,10 @@ mod tests {
 
     fn strategy(progression: Progression) -> Strategy {
         Strategy {
+            staging: None,
             shadow: None,
             progression,
+            smoke: None,
             bake: None,
             rollback_triggers: vec![],
             abort_on_alerts: vec![],

@@ -11,6 +11,7 @@ use anneal_crds::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
+    command::Place,
     draft::{Draft, RECHECK},
     steps,
 };
@@ -58,15 +59,35 @@ impl Draft<'_> {
     pub(super) fn prepare(&mut self, candidate: VersionRef, reason: &str, message: &str) {
         self.status.candidate = Some(candidate);
         self.status.judge = None;
+        self.status.staging = None;
         self.enter(RolloutPhase::Preparing, Weight::ZERO, reason, message, vec![]);
     }
 
     /// Its pods are ready.
     pub(super) fn leave_preparing(&mut self, candidate: &VersionRef) {
+        match self.rollout.spec.strategy.staging.clone() {
+            Some(staging) => self.begin_staging(candidate, &staging),
+            None => self.take_traffic(candidate, Cause::Passed),
+        }
+    }
+
+    /// Someone takes the responsibility for what the test does not say.
+    pub(super) fn leave_staging_by_hand(&mut self, candidate: &VersionRef, place: Place, why: String) {
+        match place {
+            Place::Full => self.promote(candidate, PROMOTED_BY_HAND, &why, vec![]),
+            Place::Staging | Place::Shadow | Place::Step(_) | Place::Baking => {
+                self.take_traffic(candidate, Cause::ByHand(why));
+            }
+        }
+    }
+
+    /// It gets requests, or copies of them.
+    pub(super) fn take_traffic(&mut self, candidate: &VersionRef, cause: Cause) {
         let version = candidate.version.clone();
         if self.status.stable.is_none() {
             let message = format!("{version} is the first version and takes all traffic.");
-            return self.promote(candidate, "Bootstrapped", &message, vec![]);
+            let (reason, message) = cause.tell("Bootstrapped", message);
+            return self.promote(candidate, reason, &message, vec![]);
         }
         match self.rollout.spec.strategy.shadow.clone() {
             Some(shadow) => {
@@ -74,9 +95,10 @@ impl Draft<'_> {
                     "{version} gets a copy of {} % of the requests for {}.",
                     shadow.percent, shadow.duration
                 );
-                self.enter(RolloutPhase::Shadow, Weight::ZERO, "Shadow", &message, vec![]);
+                let (reason, message) = cause.tell("Shadow", message);
+                self.enter(RolloutPhase::Shadow, Weight::ZERO, reason, &message, vec![]);
             }
-            None => self.next_step(candidate, Cause::Passed, vec![]),
+            None => self.next_step(candidate, cause, vec![]),
         }
     }
 
@@ -120,19 +142,26 @@ impl Draft<'_> {
     ) {
         let before = self.status.stable.replace(candidate.clone());
         self.status.candidate = None;
-        let bake = self.rollout.spec.strategy.bake.clone();
+        self.status.smoke = self.rollout.spec.strategy.smoke.as_ref().map(|_| self.first_try());
+        self.status.previous = None;
         self.remember(before.clone());
-        match bake.zip(before) {
-            Some((bake, previous)) => {
-                let message = format!(
-                    "{message} It is watched for {}; {} stays warm.",
-                    bake.duration, previous.version
-                );
-                self.status.previous = Some(previous);
-                self.enter(RolloutPhase::Baking, Weight::ZERO, reason, &message, readings);
+        let strategy = &self.rollout.spec.strategy;
+        let (bake, smoke) = (strategy.bake.as_ref(), strategy.smoke.as_ref());
+        let more = match (smoke, bake.filter(|_| before.is_some())) {
+            (None, None) => {
+                return self.enter(RolloutPhase::Healthy, Weight::ZERO, reason, message, readings);
             }
-            None => self.enter(RolloutPhase::Healthy, Weight::ZERO, reason, message, readings),
-        }
+            (Some(_), None) => "It must answer the smoke requests".to_owned(),
+            (None, Some(bake)) => format!("It is watched for {}", bake.duration),
+            (Some(_), Some(bake)) => {
+                format!("It must answer the smoke requests, and is watched for {}", bake.duration)
+            }
+        };
+        let warm =
+            before.as_ref().map_or_else(String::new, |before| format!("; {} stays warm", before.version));
+        self.status.previous = before;
+        let message = format!("{message} {more}{warm}.");
+        self.enter(RolloutPhase::Baking, Weight::ZERO, reason, &message, readings);
     }
 
     /// The watch is over.
@@ -177,6 +206,7 @@ impl Draft<'_> {
             (
                 RolloutPhase::Pending
                 | RolloutPhase::Preparing
+                | RolloutPhase::Staging
                 | RolloutPhase::Shadow
                 | RolloutPhase::Canary
                 | RolloutPhase::RollingBack
@@ -220,6 +250,7 @@ impl Draft<'_> {
             RolloutPhase::Baking => self.status.previous.clone(),
             RolloutPhase::Pending
             | RolloutPhase::Preparing
+            | RolloutPhase::Staging
             | RolloutPhase::Shadow
             | RolloutPhase::RollingBack
             | RolloutPhase::Healthy
@@ -319,6 +350,7 @@ impl Draft<'_> {
         // What serves is no longer rejected, whoever gave it up before.
         self.status.rejected.retain(|rejection| rejection.version.digest != target.digest);
         self.status.previous = None;
+        self.status.smoke = None;
         self.status.candidate = left;
         self.enter(RolloutPhase::RolledBack, Weight::ZERO, reason, message, readings);
     }

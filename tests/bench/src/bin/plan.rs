@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, hint::black_box, io::Write, time::Instant};
 
 use anneal_core::{
     retrain,
-    rollout::{self, Answer, Children, GatewayState, Series},
+    rollout::{self, Answer, Answers, Children, GatewayState, Question, Series},
 };
 use anneal_crds::{ModelRollout, RetrainJob};
 use anyhow::{Context, Result};
@@ -49,6 +49,7 @@ fn main() -> Result<()> {
         children: &children,
         gateway: GatewayState::Programmed,
         answers: &answers,
+        probed: &[],
         now,
     };
     let cases: [(&str, &dyn Fn()); 2] = [
@@ -102,7 +103,7 @@ fn canary() -> Result<ModelRollout> {
     Ok(rollout)
 }
 
-fn answers(now: Timestamp) -> BTreeMap<String, Answer> {
+fn answers(now: Timestamp) -> Answers {
     let series = |part: &str, value: f64| Series {
         labels: BTreeMap::from([("anneal_part".to_owned(), part.to_owned())]),
         value,
@@ -116,7 +117,7 @@ fn answers(now: Timestamp) -> BTreeMap<String, Answer> {
         histogram.push(bucket);
     }
     BTreeMap::from([
-        ("error_rate".to_owned(), Answer::Vector(ratio)),
-        ("latency_p95".to_owned(), Answer::Vector(histogram)),
+        (("error_rate".to_owned(), Question::Reading), Answer::Vector(ratio)),
+        (("latency_p95".to_owned(), Question::Reading), Answer::Vector(histogram)),
     ])
 }

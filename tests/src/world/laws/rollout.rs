@@ -21,7 +21,7 @@ pub fn workload(rollout: &str, version: &Value) -> String {
 
 /// Whether a status has a candidate on its way.
 pub fn moving(status: &Value) -> bool {
-    ["Preparing", "Shadow", "Canary"].iter().any(|phase| status["phase"] == *phase)
+    ["Preparing", "Staging", "Shadow", "Canary"].iter().any(|phase| status["phase"] == *phase)
 }
 
 /// Whether a deadline of a rollout may still come.
@@ -103,7 +103,12 @@ impl Sim {
         }
         if old["phase"] == "Baking" && new["phase"] == "Healthy" && !promoted {
             self.check_bake(caller, name, before, after);
+            self.check_smoked(caller, key, old, new);
         }
+        if promoted && from_candidate {
+            self.note_promoted(caller, key, new);
+        }
+        self.check_unseen(caller, key, old, new);
         let rises = moving(old)
             && !promoted
             && old["candidate"] == new["candidate"]
@@ -146,7 +151,7 @@ impl Sim {
         if after["status"]["decision"]["reason"] == "PromotedByHand" {
             return self.check_promoted(caller, name, old, candidate);
         }
-        if old["phase"] == "Preparing" {
+        if old["phase"] == "Preparing" || old["phase"] == "Staging" {
             if !old["stable"].is_null() && after["status"]["phase"] != "Canary" {
                 self.broken("no version skips its canary", format!("{name}: {}", after["status"]["phase"]));
             }
@@ -211,8 +216,8 @@ impl Sim {
             .into_iter()
             .map(|step| per_mille(&step["weight"]))
             .find(|next| *next > weight(before));
-        let promoted =
-            after["status"]["phase"] == if strategy["bake"].is_null() { "Healthy" } else { "Baking" };
+        let watched = !strategy["bake"].is_null() || !strategy["smoke"].is_null();
+        let promoted = after["status"]["phase"] == if watched { "Baking" } else { "Healthy" };
         if next != (!promoted).then(|| weight(after)) {
             let why = format!("{name}: {} then {} by {strategy}", before["status"], after["status"]);
             self.broken("steps come in their order", why);
@@ -277,13 +282,17 @@ impl Sim {
         let subject = &before["status"]["stable"];
         match text(&after["status"]["decision"]["reason"]) {
             "PromotedByHand" => self.check_promoted(caller, name, &before["status"], subject),
+            // Without a bake, or anything to go back to, the smoke requests are all that there is.
+            "SmokePassed" if before["status"]["previous"].is_null() => {}
+            "SmokeFailed" if before["status"]["previous"].is_null() => {}
+            "SmokePassed" if self.callers[caller].walk.read["spec"]["strategy"]["bake"].is_null() => {}
             "StrategyChanged" if self.callers[caller].walk.read["spec"]["strategy"]["bake"].is_null() => {}
             _ => self.check_evidence(caller, name, before, after),
         }
     }
 
     /// Someone asked for just that.
-    fn check_promoted(&mut self, caller: usize, name: &str, old: &Value, version: &Value) {
+    pub(super) fn check_promoted(&mut self, caller: usize, name: &str, old: &Value, version: &Value) {
         let key = names::ANNOTATION_PROMOTE;
         let said = string(&self.callers[caller].walk.read["metadata"]["annotations"][key]);
         let place = match text(&old["phase"]) {

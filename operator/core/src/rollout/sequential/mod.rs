@@ -172,6 +172,7 @@ impl Draft<'_> {
             RolloutPhase::Baking => BAKE,
             RolloutPhase::Pending
             | RolloutPhase::Preparing
+            | RolloutPhase::Staging
             | RolloutPhase::Shadow
             | RolloutPhase::RollingBack
             | RolloutPhase::Healthy
@@ -185,6 +186,7 @@ impl Draft<'_> {
             RolloutPhase::Canary => f64::from(self.status.weight.per_mille()) / 1000.0,
             RolloutPhase::Pending
             | RolloutPhase::Preparing
+            | RolloutPhase::Staging
             | RolloutPhase::Shadow
             | RolloutPhase::Baking
             | RolloutPhase::RollingBack

@@ -33,6 +33,7 @@ pub(super) fn control(status: &ModelRolloutStatus) -> Option<&VersionRef> {
         }
         RolloutPhase::Pending
         | RolloutPhase::Preparing
+        | RolloutPhase::Staging
         | RolloutPhase::Baking
         | RolloutPhase::RollingBack
         | RolloutPhase::Healthy
