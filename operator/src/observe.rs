@@ -105,14 +105,19 @@ pub async fn rollout(
     let children = rollout::Children {
         deployments: workloads(cluster, Kind::Deployment, rollout).await?,
         services: workloads(cluster, Kind::Service, rollout).await?,
-        route: cluster.get(&Key::new(Kind::HttpRoute, namespace, name)).await?,
+        route: match rollout::route_key(rollout) {
+            Some(key) => cluster.get(&key).await?,
+            None => None,
+        },
         // They only explain; a decision does not wait for them.
         pods: find_all(cluster, Kind::Pod, namespace, label).await.unwrap_or_default(),
     };
-    let gateway = &rollout.spec.traffic.gateway;
-    let gateway_key =
-        Key::new(Kind::Gateway, gateway.namespace.as_deref().unwrap_or(namespace), &gateway.name);
-    let gateway = gateway_state(cluster.get(&gateway_key).await);
+    let gateway = match rollout::gateway_key(rollout) {
+        Some(key) => cluster.get(&key).await,
+        None => Ok(None),
+    };
+    let features = features(cluster, rollout, gateway.as_ref().ok().and_then(Option::as_ref)).await;
+    let gateway = gateway_state(gateway);
     // The rest takes as long as the metrics server does, and others need not wait for that.
     drop(turn);
     let now = ports.clock.now();
@@ -123,6 +128,7 @@ pub async fn rollout(
         rivals: &rivals,
         children: &children,
         gateway,
+        features,
         answers: &answers,
         now,
     }))
@@ -162,6 +168,26 @@ async fn workloads(
         }
     }
     Ok(found)
+}
+
+/// What the gateway's class lists. A class that cannot be read lists nothing.
+async fn features(
+    cluster: &dyn Cluster,
+    rollout: &ModelRollout,
+    gateway: Option<&Value>,
+) -> rollout::Features {
+    let class = gateway.and_then(|gateway| gateway["spec"]["gatewayClassName"].as_str());
+    let Some(class) = class.filter(|_| rollout::asks_for_features(rollout)) else {
+        return rollout::Features::Unknown;
+    };
+    match cluster.get(&Key::new(Kind::GatewayClass, "", class)).await {
+        Ok(Some(class)) => rollout::Features::of(&class),
+        Ok(None) => rollout::Features::Unknown,
+        Err(error) => {
+            tracing::warn!(%error, class, "a GatewayClass could not be read, so a shadow may begin without copies");
+            rollout::Features::Unknown
+        }
+    }
 }
 
 /// A Gateway that cannot be read stops no rollback.

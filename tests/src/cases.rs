@@ -159,6 +159,8 @@ pub struct RolloutCase {
     pub children: Children,
     /// The gateway.
     pub gateway: GatewayState,
+    /// What its class lists.
+    pub features: rollout::Features,
     /// What every trigger reads.
     pub read: Read,
     /// The time.
@@ -175,6 +177,7 @@ impl RolloutCase {
             rivals: vec![],
             children: Children::default(),
             gateway: GatewayState::Programmed,
+            features: rollout::Features::Unknown,
             read: Read::Errors(0.0, 1000.0),
             now: now(),
         };
@@ -203,6 +206,7 @@ impl RolloutCase {
             rivals: &self.rivals,
             children: &self.children,
             gateway: self.gateway.clone(),
+            features: self.features.clone(),
             answers: &answers,
             now: self.now,
         })
@@ -265,6 +269,7 @@ impl RolloutCase {
             | Kind::Pod
             | Kind::Job
             | Kind::Gateway
+            | Kind::GatewayClass
             | Kind::RetrainJob
             | Kind::ModelRollout => {}
         }

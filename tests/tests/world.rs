@@ -119,6 +119,7 @@ fn every_law_holds_in_every_world_and_every_world_comes_to_rest() {
         "decision StrategyChanged",
         "decision Superseded",
         "decision Aborted",
+        "decision MirrorUnsupported",
         "decision RollingBack",
         "decision RolledBackByHand",
         "rollback that waits",

@@ -68,7 +68,8 @@ impl Sim {
                 | Kind::ConfigMap
                 | Kind::Pod
                 | Kind::Service
-                | Kind::Gateway,
+                | Kind::Gateway
+                | Kind::GatewayClass,
                 _,
                 _,
             ) => {}
@@ -116,6 +117,7 @@ impl Sim {
             | Kind::Job
             | Kind::Deployment
             | Kind::Gateway
+            | Kind::GatewayClass
             | Kind::HttpRoute
             | Kind::ModelVersion => {}
         }

@@ -3,7 +3,7 @@
 use anneal_core::object::{Key, Kind, Object};
 use serde_json::{Value, json};
 
-use super::{dice::Dice, gateway::GATEWAY, metrics::MAX_ERRORS, sim::NAMESPACE};
+use super::{dice::Dice, gateway::GATEWAY, metrics::MAX_ERRORS, plane::CLASS, sim::NAMESPACE};
 
 /// The one model.
 pub const MODEL: &str = "ads";
@@ -54,7 +54,14 @@ pub fn strategy(dice: &mut Dice) -> Value {
         "rollbackTriggers": if dice.chance(700) { json!(["error_rate", "latency"]) } else { json!(["latency", "error_rate"]) },
     });
     if dice.chance(500) {
-        strategy["shadow"] = json!({"percent": 100, "duration": "30s", "minRequests": 50});
+        let mut shadow = json!({"duration": "30s", "minRequests": 50});
+        match dice.weighted(&[40, 30, 20, 10]) {
+            0 => {}
+            1 => shadow["percent"] = 100.into(),
+            2 => shadow["percent"] = 40.into(),
+            _ => shadow["fraction"] = json!({"numerator": 1, "denominator": 2}),
+        }
+        strategy["shadow"] = shadow;
     }
     match dice.weighted(&[60, 30, 10]) {
         0 => {
@@ -129,6 +136,7 @@ pub fn retrain_job(name: &str, rollout: &str, dice: &mut Dice) -> Object {
 
 /// The gateway.
 pub fn gateway() -> Object {
-    let body = json!({"metadata": {}, "status": {"conditions": [{"type": "Programmed", "status": "True"}]}});
+    let body = json!({"metadata": {}, "spec": {"gatewayClassName": CLASS},
+        "status": {"conditions": [{"type": "Programmed", "status": "True"}]}});
     Object::new(Key::new(Kind::Gateway, NAMESPACE, GATEWAY), body)
 }

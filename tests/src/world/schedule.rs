@@ -24,6 +24,7 @@ use super::{
     laws::Laws,
     manifests,
     metrics::{Counters, Weather},
+    plane,
     sim::{Caller, NAMESPACE, Sim, Walk},
     store::Store,
     training::Runs,
@@ -97,7 +98,8 @@ impl World {
     fn furnish(&mut self) {
         let mut sim = self.shared.lock();
         let now = sim.now;
-        let mut objects = vec![manifests::gateway(), manifests::rollout("ads-a", &mut sim.dice)];
+        let mut objects =
+            vec![manifests::gateway(), plane::class(), manifests::rollout("ads-a", &mut sim.dice)];
         if sim.dice.chance(200) {
             objects.push(manifests::rollout("ads-b", &mut sim.dice));
         }
@@ -256,7 +258,7 @@ impl Sim {
     fn weather_step(&mut self) {
         let kinds = [Kind::Deployment, Kind::HttpRoute, Kind::ModelVersion, Kind::Job, Kind::ModelRollout];
         let verbs = ["apply", "create", "delete", "record"];
-        match self.dice.below(6) {
+        match self.dice.below(7) {
             0 | 1 => {
                 let all = [
                     Weather::Unreachable,
@@ -272,6 +274,7 @@ impl Sim {
                 let programmed = self.dice.chance(700);
                 self.set_gateway(programmed);
             }
+            5 => self.plane_changes(),
             _ => {
                 self.faults.forbidden.clear();
                 let right = (self.dice.pick(&verbs).copied(), self.dice.pick(&kinds).copied());

@@ -17,6 +17,7 @@ use super::{
     calls::Faults,
     manifests,
     metrics::Weather,
+    plane::Plane,
     schedule::World,
     sim::{NAMESPACE, Sim},
 };
@@ -32,6 +33,9 @@ impl World {
         self.drop_tasks();
         self.shared.lock().faults_end();
         self.come_to_rest();
+        if self.shared.lock().shadows_are_given_up() {
+            self.come_to_rest();
+        }
         self.check_rest();
         let again = self.shared.lock().dice.chance(300);
         if again && !self.is_broken() {
@@ -189,6 +193,21 @@ impl Sim {
         (job.key, vec![rollout])
     }
 
+    /// Whoever is told that copies are dropped does something about it.
+    fn shadows_are_given_up(&mut self) -> bool {
+        let told = |rollout: &Value| !rollout["status"]["traffic"]["mirrorDropped"].is_null();
+        let told: Vec<Key> = self
+            .store
+            .all(Kind::ModelRollout)
+            .filter(|(_, rollout)| told(rollout))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in &told {
+            self.store.edit(key, |rollout| rollout["spec"]["strategy"]["shadow"] = Value::Null);
+        }
+        !told.is_empty()
+    }
+
     /// Some of the models that were trained turn out to be bad once they serve.
     fn spoil_some(&mut self) {
         let digests: Vec<String> = self.truth.keys().cloned().collect();
@@ -250,6 +269,7 @@ impl Sim {
         }
         self.counters.weather = Weather::Fair;
         self.set_gateway(true);
+        self.set_plane(Plane::Able);
         for key in self.store.keys(Kind::ModelRollout) {
             self.users_let_go(&key);
             self.store.edit(&key, |rollout| {

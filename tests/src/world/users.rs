@@ -116,6 +116,8 @@ impl Sim {
         let only_mirror = self.dice.chance(500);
         self.say(|_| format!("a user sends {} to {}", name(&route), service.name));
         self.store.edit(&route, |route| {
+            let fields = json!({"f:spec": {"f:rules": {}}});
+            route["metadata"]["managedFields"] = json!([{"manager": "kubectl-edit", "fieldsV1": fields}]);
             if only_mirror {
                 route["spec"]["rules"][0]["filters"] = mirror;
             } else {

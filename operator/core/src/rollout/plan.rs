@@ -155,7 +155,8 @@ impl Draft<'_> {
     fn advance(&mut self, candidate: &VersionRef) {
         match self.status.phase {
             RolloutPhase::Preparing => self.preparing(candidate),
-            RolloutPhase::Shadow | RolloutPhase::Canary => self.judge_step(candidate),
+            RolloutPhase::Shadow => self.shadow(candidate),
+            RolloutPhase::Canary => self.judge_step(candidate),
             RolloutPhase::RollingBack => {
                 let message = format!("{} starts at weight 0.", candidate.version);
                 self.prepare(candidate.clone(), "Preparing", &message);
@@ -167,12 +168,22 @@ impl Draft<'_> {
         }
     }
 
+    /// Where nothing can be copied nothing can be judged.
+    fn shadow(&mut self, candidate: &VersionRef) {
+        self.note_dropped_mirror();
+        match self.mirror_trouble() {
+            Some(trouble) => self.prepare(candidate.clone(), &trouble.reason, &trouble.message),
+            None => self.judge_step(candidate),
+        }
+    }
+
     /// Preparing: capacity comes before traffic.
     fn preparing(&mut self, candidate: &VersionRef) {
         if self.ready(candidate) {
-            return match self.pause.clone() {
-                Some(why) => self.kstatus(KState::Reconciling, "Paused", &why),
-                None => self.leave_preparing(candidate),
+            return match (self.pause.clone(), self.mirror_trouble()) {
+                (Some(why), _) => self.kstatus(KState::Reconciling, "Paused", &why),
+                (None, Some(trouble)) => self.blocked(&trouble),
+                (None, None) => self.leave_preparing(candidate),
             };
         }
         self.wake_at_latest(RECHECK);
@@ -188,7 +199,8 @@ impl Draft<'_> {
                 None => self.kstatus(KState::Stalled, reason, &message),
             };
         }
-        match trouble.or_else(|| self.gateway_trouble()).or_else(|| self.record_trouble()) {
+        let trouble = trouble.or_else(|| self.gateway_trouble()).or_else(|| self.mirror_trouble());
+        match trouble.or_else(|| self.record_trouble()) {
             Some(trouble) => self.stalled(&trouble),
             None => self.kstatus(
                 KState::Reconciling,

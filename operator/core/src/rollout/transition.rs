@@ -70,10 +70,7 @@ impl Draft<'_> {
         }
         match self.rollout.spec.strategy.shadow.clone() {
             Some(shadow) => {
-                let message = format!(
-                    "{version} gets a copy of {} % of the requests for {}.",
-                    shadow.percent, shadow.duration
-                );
+                let message = format!("{version} gets a copy of {} for {}.", shadow.share(), shadow.duration);
                 self.enter(RolloutPhase::Shadow, Weight::ZERO, "Shadow", &message, vec![]);
             }
             None => self.next_step(candidate, Cause::Passed, vec![]),

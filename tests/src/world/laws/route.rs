@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::rollout::{on_the_way, per_mille, workload};
 use crate::world::{
-    gateway::Shares,
+    gateway::{Shares, copied},
+    plane::Plane,
     sim::{NAMESPACE, Sim, Verdict},
 };
 
@@ -18,6 +19,7 @@ impl Sim {
     pub(super) fn check_route(&mut self, caller: usize, key: &Key, route: &Value) {
         let shares = Shares::of(route);
         let name = &key.name;
+        self.check_mirror(caller, key, route);
         if shares.live.values().sum::<i64>() != 1000
             || shares.live.values().any(|weight| !(0..=1000).contains(weight))
         {
@@ -111,7 +113,7 @@ impl Sim {
             self.broken("a rollback has no preconditions", format!("{name}: {shares:?}"));
         }
         if result.is_ok()
-            && let Some(wanted) = wanted(name, &status)
+            && let Some(wanted) = self.wanted_of(name, &status, &shares)
             && (wanted != shares || !self.hostnames_follow(&key, route.as_ref()))
         {
             self.broken(
@@ -119,6 +121,24 @@ impl Sim {
                 format!("{name}: {shares:?}, not {wanted:?}"),
             );
         }
+    }
+
+    /// The shares that a status asks for, as far as the API server takes them.
+    fn wanted_of(&self, name: &str, status: &Value, seen: &Shares) -> Option<Shares> {
+        let mut wanted = wanted(name, status)?;
+        let rollout = self.store.get(&Key::new(Kind::ModelRollout, NAMESPACE, name))?;
+        let shadow = &rollout["spec"]["strategy"]["shadow"];
+        for share in wanted.mirrored.values_mut() {
+            *share = copied(shadow);
+        }
+        if shadow.is_null() {
+            wanted.mirrored.clear();
+        }
+        // What is dropped of a write depends on when it was written.
+        if self.store.plane == Plane::Pruning {
+            wanted.mirrored.clone_from(&seen.mirrored);
+        }
+        Some(wanted)
     }
 
     fn nobody_is_ready(&self, workload: &str) -> bool {
@@ -149,7 +169,7 @@ fn wanted(rollout: &str, status: &Value) -> Option<Shares> {
         shares.live.insert(candidate.clone(), weight);
     }
     if status["phase"] == "Shadow" {
-        shares.mirrored.insert(candidate, 100);
+        shares.mirrored.insert(candidate, 1000);
     }
     Some(shares)
 }
