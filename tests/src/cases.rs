@@ -258,7 +258,13 @@ impl RolloutCase {
             }
             Kind::Service => replace(&mut self.children.services, body),
             Kind::HttpRoute => {
-                let seen = |type_: &str| json!({"type": type_, "status": "True", "observedGeneration": 1});
+                let before = self.children.route.as_ref();
+                let generation = before
+                    .and_then(|route| route["metadata"]["generation"].as_i64())
+                    .map_or(1, |old| old + 1);
+                body["metadata"]["generation"] = generation.into();
+                let seen =
+                    |type_: &str| json!({"type": type_, "status": "True", "observedGeneration": generation});
                 body["status"] =
                     json!({"parents": [{"conditions": [seen("Accepted"), seen("ResolvedRefs")]}]});
                 self.children.route = Some(body);

@@ -169,9 +169,11 @@ fn a_mirror_that_a_person_removes_is_put_back() {
 #[test]
 fn a_route_that_is_taken_in_part_is_not_accepted() {
     let mut case = case("Shadow", json!({"percent": 20}));
-    let conditions = &mut case.children.route.as_mut().unwrap()["status"]["parents"][0]["conditions"];
+    let route = case.children.route.as_mut().unwrap();
+    let generation = route["metadata"]["generation"].clone();
+    let conditions = &mut route["status"]["parents"][0]["conditions"];
     conditions.as_array_mut().unwrap().push(json!({"type": "PartiallyInvalid", "status": "True",
-        "reason": "UnsupportedValue", "message": "Dropped Rule 0", "observedGeneration": 1}));
+        "reason": "UnsupportedValue", "message": "Dropped Rule 0", "observedGeneration": generation}));
     let plan = case.plan();
     assert_eq!(plan.status.phase, P::Shadow);
     let verified = plan.status.conditions.iter().find(|told| told.type_ == "TrafficVerified").unwrap();

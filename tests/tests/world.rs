@@ -123,6 +123,7 @@ fn every_law_holds_in_every_world_and_every_world_comes_to_rest() {
         "decision RollingBack",
         "decision RolledBackByHand",
         "rollback that waits",
+        "route that is contested",
     ] {
         assert!(reached.contains_key(end), "no world came to {end}");
     }

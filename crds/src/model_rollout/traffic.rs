@@ -1,5 +1,6 @@
 //! Where requests come from, and what became of the route that brings them.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,17 @@ pub struct TrafficStatus {
     /// What was written last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written: Option<WrittenRoute>,
+    /// How often someone else changed the route after it was written.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub fights: u32,
+    /// The last times, newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    pub recent_fights: Vec<Time>,
+    /// Who changed it last: the field manager, as the API server has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_by: Option<String>,
     /// Why no shadow begins, for as long as the spec is what it was then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror_dropped: Option<MirrorDropped>,

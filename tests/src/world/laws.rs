@@ -2,11 +2,13 @@
 //!
 //! They rest on what is true in the world, never on what the operator recorded about it.
 
+mod fight;
 mod retrain;
 mod rival;
 mod rollout;
 mod route;
 
+pub(super) use fight::contested;
 pub(super) use rollout::{on_the_way, workload};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{
+    gateway::Shares,
     sim::{Sim, Violation},
     training::{run_of, run_uid},
 };
@@ -34,6 +37,8 @@ pub struct Laws {
     pub retried: BTreeSet<(String, String)>,
     /// Service that a finished reconcile took out of a rollout's traffic.
     pub taken_out: BTreeMap<String, String>,
+    /// When an operator last wrote a rollout's route, and how.
+    pub written: BTreeMap<String, (Timestamp, Shares)>,
     /// Child Jobs that were made, less those that users deleted, by run and name.
     pub jobs: BTreeMap<(String, String), i64>,
     /// Runs that users interfered with.

@@ -76,6 +76,7 @@ impl World {
             truth: std::collections::BTreeMap::new(),
             laws: Laws { skew: SignedDuration::from_secs(skew).abs(), ..Laws::default() },
             callers: [caller(dice.chance(200), 0), caller(dice.chance(400), skew)],
+            hostile: false,
             trace: (story == Story::Kept).then(Vec::new),
             dice,
         };
@@ -191,6 +192,12 @@ impl World {
         let polls = if dies { polls.min(1 + self.shared.lock().dice.below(25)) } else { polls };
         for _ in 0..polls {
             if self.poll(who).is_some() || self.is_broken() {
+                let mut sim = self.shared.lock();
+                let version = sim.store.version();
+                sim.hostile_step();
+                if sim.store.version() != version {
+                    sim.disturb_others(None);
+                }
                 return;
             }
         }
@@ -258,7 +265,7 @@ impl Sim {
     fn weather_step(&mut self) {
         let kinds = [Kind::Deployment, Kind::HttpRoute, Kind::ModelVersion, Kind::Job, Kind::ModelRollout];
         let verbs = ["apply", "create", "delete", "record"];
-        match self.dice.below(7) {
+        match self.dice.below(9) {
             0 | 1 => {
                 let all = [
                     Weather::Unreachable,
@@ -275,6 +282,7 @@ impl Sim {
                 self.set_gateway(programmed);
             }
             5 => self.plane_changes(),
+            6 | 7 => self.hostile = self.dice.chance(700),
             _ => {
                 self.faults.forbidden.clear();
                 let right = (self.dice.pick(&verbs).copied(), self.dice.pick(&kinds).copied());

@@ -270,6 +270,7 @@ impl Sim {
         self.counters.weather = Weather::Fair;
         self.set_gateway(true);
         self.set_plane(Plane::Able);
+        self.hostile = false;
         for key in self.store.keys(Kind::ModelRollout) {
             self.users_let_go(&key);
             self.store.edit(&key, |rollout| {
@@ -299,9 +300,10 @@ impl Sim {
         self.broken("controllers catch up", "they do not");
     }
 
-    /// Whether a version is on its way, so that a deadline may still come.
+    /// Whether a version is on its way, so that a deadline may still come, or a fight is not yet over.
     fn anything_moves(&self) -> bool {
-        self.store.all(Kind::ModelRollout).any(|(_, rollout)| super::laws::on_the_way(&rollout["status"]))
+        let moves = |status: &Value| super::laws::on_the_way(status) || super::laws::contested(status);
+        self.store.all(Kind::ModelRollout).any(|(_, rollout)| moves(&rollout["status"]))
     }
 
     /// All objects that operators reconcile.

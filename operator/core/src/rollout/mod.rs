@@ -17,6 +17,7 @@ mod by_hand;
 mod command;
 mod converge;
 mod draft;
+mod fight;
 mod missing;
 mod plan;
 mod plane;

@@ -116,6 +116,10 @@ impl Draft<'_> {
             Standing::NotAsked | Standing::Same(_) => {}
             Standing::Blocked(trouble) => self.blocked(&trouble),
             Standing::Differs(write) => {
+                if self.waits_to_rewrite(&write.record) {
+                    return;
+                }
+                self.note_fight(&write.record);
                 self.traffic().written = Some(write.record);
                 self.actions.push(write.action);
             }
@@ -138,15 +142,20 @@ impl Draft<'_> {
     /// The step's clock starts when the data plane's controller has accepted the weights that were asked for, and starts
     /// again when they are no longer so.
     pub(super) fn note_accepted_traffic(&mut self) {
+        self.await_calm();
         let accepted = self.traffic_accepted();
-        let (verified, reason, message) = match (accepted, self.mismatched) {
-            (false, _) => (false, "NotAccepted", "The route does not have the weights of this step yet."),
-            (true, true) => (
+        let contest = self.contest();
+        let (verified, reason, message) = match (&contest, accepted, self.mismatched) {
+            (Some(contest), _, _) => (false, contest.reason.as_str(), contest.message.as_str()),
+            (None, false, _) => {
+                (false, "NotAccepted", "The route does not have the weights of this step yet.")
+            }
+            (None, true, true) => (
                 false,
                 "TrafficSplitMismatch",
                 "The route has the weights of this step, and the counters show another share, see status.observed. Look at the gateway's data plane, and at whatever sends requests past it.",
             ),
-            (true, false) => (true, "Accepted", "The route has the weights of this step."),
+            (None, true, false) => (true, "Accepted", "The route has the weights of this step."),
         };
         if self.status.stable.is_some() {
             self.condition("TrafficVerified", verified.into(), reason, message);
@@ -154,7 +163,7 @@ impl Draft<'_> {
         let now = Time(self.now);
         if accepted {
             self.status.traffic_accepted_at.get_or_insert(now);
-        } else if self.current_route().is_none() || !self.status.phase.is_judged() {
+        } else if contest.is_some() || self.current_route().is_none() || !self.status.phase.is_judged() {
             // Someone changed the route: who knows where requests went meanwhile. Where no step's clock runs, a time that
             // rests on a stale read is worth nothing either.
             self.status.traffic_accepted_at = None;
@@ -169,22 +178,28 @@ impl Draft<'_> {
         }
     }
 
-    /// Whether the route asks for what the status says and its gateway's controller has accepted all of that.
+    /// Whether the route asks for what the status says, nobody else keeps changing it, and its gateway's controller has
+    /// accepted all of it.
     pub(super) fn traffic_accepted(&self) -> bool {
-        self.current_route().is_some_and(|route| {
-            let says = |parent, type_, status| {
-                verdict_on(route, parent, type_).is_some_and(|said| said["status"] == status)
-            };
-            parents(route).iter().any(|parent| {
-                says(parent, "Accepted", "True")
-                    && says(parent, "ResolvedRefs", "True")
-                    && !says(parent, "PartiallyInvalid", "True")
+        !self.contested()
+            && self.current_route().is_some_and(|route| {
+                let says = |parent, type_, status| {
+                    verdict_on(route, parent, type_).is_some_and(|said| said["status"] == status)
+                };
+                parents(route).iter().any(|parent| {
+                    says(parent, "Accepted", "True")
+                        && says(parent, "ResolvedRefs", "True")
+                        && !says(parent, "PartiallyInvalid", "True")
+                })
             })
-        })
     }
 
-    /// Why the gateway's controller does not take the route, if it says so.
+    /// Why the route does not bring requests as it should, if anyone says so.
     pub(super) fn route_trouble(&self) -> Option<Trouble> {
+        self.contest().or_else(|| self.gateway_says_no())
+    }
+
+    fn gateway_says_no(&self) -> Option<Trouble> {
         let route = self.current_route()?;
         let against = |parent| {
             [("Accepted", "False"), ("ResolvedRefs", "False"), ("PartiallyInvalid", "True")]

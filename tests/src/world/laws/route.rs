@@ -20,6 +20,10 @@ impl Sim {
         let shares = Shares::of(route);
         let name = &key.name;
         self.check_mirror(caller, key, route);
+        // One that was gone is made again at once.
+        if route["metadata"]["generation"] != 1 {
+            self.check_rewrite(caller, name, &shares);
+        }
         if shares.live.values().sum::<i64>() != 1000
             || shares.live.values().any(|weight| !(0..=1000).contains(weight))
         {
@@ -102,17 +106,19 @@ impl Sim {
             let service = workload(name, &serde_json::json!({"version": told.version}));
             // Where nobody could answer instead, traffic stays until someone can.
             let instead = if status["phase"] == "Baking" { "previous" } else { "stable" };
-            let waits = !status["waitingRollback"].is_null()
-                && self.nobody_is_ready(&workload(name, &status[instead]));
+            let waits = self.may_wait(&status)
+                || (!status["waitingRollback"].is_null()
+                    && self.nobody_is_ready(&workload(name, &status[instead])));
             if shares.reach(&service) && !waits {
                 let why = format!("{name}: {} breaches and has {shares:?}", told.version);
                 self.broken("a breach takes a version out at once", why);
             }
         }
-        if status["phase"] == "RolledBack" && shares.reach(&candidate) {
+        if status["phase"] == "RolledBack" && shares.reach(&candidate) && !self.may_wait(&status) {
             self.broken("a rollback has no preconditions", format!("{name}: {shares:?}"));
         }
         if result.is_ok()
+            && !self.may_wait(&status)
             && let Some(wanted) = self.wanted_of(name, &status, &shares)
             && (wanted != shares || !self.hostnames_follow(&key, route.as_ref()))
         {
