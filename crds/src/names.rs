@@ -11,6 +11,8 @@ pub const API_VERSION: &str = "anneal.dev/v1alpha1";
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The value of [`MANAGED_BY`].
 pub const MANAGER: &str = "anneal";
+/// Field manager of everything that the operator writes.
+pub const FIELD_MANAGER: &str = "anneal.dev/operator";
 /// Name of the RetrainJob that a child belongs to.
 pub const LABEL_JOB: &str = "anneal.dev/retrainjob";
 /// Name of the ModelRollout that a child belongs to.

@@ -9,6 +9,7 @@ use anneal_core::{
     object::{Key, Kind, Object},
     plan::{Note, Severity},
 };
+use anneal_crds::names;
 use async_trait::async_trait;
 use k8s_openapi::{
     api::{core::v1::ObjectReference, events::v1::Event},
@@ -31,7 +32,7 @@ use crate::{
 };
 
 /// Field manager of everything that the operator applies.
-pub(crate) const MANAGER: &str = "anneal.dev/operator";
+pub(crate) const MANAGER: &str = names::FIELD_MANAGER;
 /// Longest time of one call.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Who events are from.
@@ -65,7 +66,11 @@ impl KubeCluster {
     }
 
     fn api(&self, kind: Kind, namespace: &str) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), namespace, &api_resource(kind))
+        let resource = api_resource(kind);
+        if kind.is_cluster_wide() {
+            return Api::all_with(self.client.clone(), &resource);
+        }
+        Api::namespaced_with(self.client.clone(), namespace, &resource)
     }
 }
 
@@ -116,7 +121,7 @@ fn is_name(text: &str) -> bool {
 #[async_trait]
 impl Reader for KubeCluster {
     async fn get(&self, key: &Key) -> Result<Option<Value>, ClusterError> {
-        if !is_name(&key.namespace) || !is_name(&key.name) {
+        if !(key.kind.is_cluster_wide() || is_name(&key.namespace)) || !is_name(&key.name) {
             return Ok(None);
         }
         let api = self.api(key.kind, &key.namespace);

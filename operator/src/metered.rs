@@ -49,6 +49,7 @@ impl Metered {
             | Kind::Job
             | Kind::Deployment
             | Kind::Gateway
+            | Kind::GatewayClass
             | Kind::HttpRoute
             | Kind::ModelVersion => {}
         }

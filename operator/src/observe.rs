@@ -101,6 +101,7 @@ pub struct Look {
     rivals: Vec<ModelRollout>,
     children: rollout::Children,
     gateway: rollout::GatewayState,
+    features: rollout::Features,
     /// When.
     pub(crate) at: jiff::Timestamp,
 }
@@ -121,7 +122,11 @@ pub async fn rollout(ports: &Ports, rollout: ModelRollout) -> Result<Look, Clust
     let children = rollout::Children {
         deployments: workloads(cluster, Kind::Deployment, &rollout).await?,
         services: workloads(cluster, Kind::Service, &rollout).await?,
-        route: cluster.get(&Key::new(Kind::HttpRoute, namespace, name)).await?.map(lean),
+        // Who wrote what matters here: a hand that changed it is told by name.
+        route: match rollout::route_key(&rollout) {
+            Some(key) => cluster.get(&key).await?,
+            None => None,
+        },
         test: match rollout::staging_job(&rollout) {
             Some(name) => cluster.get(&Key::new(Kind::Job, namespace, &name)).await?.map(lean),
             None => None,
@@ -129,11 +134,13 @@ pub async fn rollout(ports: &Ports, rollout: ModelRollout) -> Result<Look, Clust
         // They only explain; a decision does not wait for them.
         pods: find_all(cluster, Kind::Pod, namespace, label).await.unwrap_or_default(),
     };
-    let gateway = &rollout.spec.traffic.gateway;
-    let gateway_key =
-        Key::new(Kind::Gateway, gateway.namespace.as_deref().unwrap_or(namespace), &gateway.name);
-    let gateway = gateway_state(cluster.get(&gateway_key).await);
-    Ok(Look { rollout, versions, rivals, children, gateway, at: ports.clock.now() })
+    let gateway = match rollout::gateway_key(&rollout) {
+        Some(key) => cluster.get(&key).await,
+        None => Ok(None),
+    };
+    let features = features(cluster, &rollout, gateway.as_ref().ok().and_then(Option::as_ref)).await;
+    let gateway = gateway_state(gateway);
+    Ok(Look { rollout, versions, rivals, children, gateway, features, at: ports.clock.now() })
 }
 
 impl Look {
@@ -160,6 +167,7 @@ impl Look {
             rivals: &self.rivals,
             children: &self.children,
             gateway: self.gateway.clone(),
+            features: self.features.clone(),
             answers,
             probed: &[],
             now,
@@ -216,6 +224,26 @@ async fn workloads(
         }
     }
     Ok(found.into_iter().map(lean).collect())
+}
+
+/// What the gateway's class lists. A class that cannot be read lists nothing.
+async fn features(
+    cluster: &dyn Reader,
+    rollout: &ModelRollout,
+    gateway: Option<&Value>,
+) -> rollout::Features {
+    let class = gateway.and_then(|gateway| gateway["spec"]["gatewayClassName"].as_str());
+    let Some(class) = class.filter(|_| rollout::asks_for_features(rollout)) else {
+        return rollout::Features::Unknown;
+    };
+    match cluster.get(&Key::new(Kind::GatewayClass, "", class)).await {
+        Ok(Some(class)) => rollout::Features::of(&class),
+        Ok(None) => rollout::Features::Unknown,
+        Err(error) => {
+            tracing::warn!(%error, class, "a GatewayClass could not be read, so a shadow may begin without copies");
+            rollout::Features::Unknown
+        }
+    }
 }
 
 /// A Gateway that cannot be read stops no rollback.

@@ -160,6 +160,8 @@ pub struct RolloutCase {
     pub children: Children,
     /// The gateway.
     pub gateway: GatewayState,
+    /// What its class lists.
+    pub features: rollout::Features,
     /// What every trigger reads.
     pub read: Read,
     /// What every probe is answered.
@@ -178,6 +180,7 @@ impl RolloutCase {
             rivals: vec![],
             children: Children::default(),
             gateway: GatewayState::Programmed,
+            features: rollout::Features::Unknown,
             read: Read::Errors(0.0, 1000.0),
             probed: ProbeAnswer::Silent("connection refused".into()),
             now: now(),
@@ -221,6 +224,7 @@ impl RolloutCase {
             rivals: &self.rivals,
             children: &self.children,
             gateway: self.gateway.clone(),
+            features: self.features.clone(),
             answers,
             probed: &[],
             now: self.now,
@@ -273,7 +277,13 @@ impl RolloutCase {
             }
             Kind::Service => replace(&mut self.children.services, body),
             Kind::HttpRoute => {
-                let seen = |type_: &str| json!({"type": type_, "status": "True", "observedGeneration": 1});
+                let before = self.children.route.as_ref();
+                let generation = before
+                    .and_then(|route| route["metadata"]["generation"].as_i64())
+                    .map_or(1, |old| old + 1);
+                body["metadata"]["generation"] = generation.into();
+                let seen =
+                    |type_: &str| json!({"type": type_, "status": "True", "observedGeneration": generation});
                 body["status"] =
                     json!({"parents": [{"conditions": [seen("Accepted"), seen("ResolvedRefs")]}]});
                 self.children.route = Some(body);
@@ -284,6 +294,7 @@ impl RolloutCase {
             | Kind::Secret
             | Kind::Pod
             | Kind::Gateway
+            | Kind::GatewayClass
             | Kind::RetrainJob
             | Kind::ModelRollout => {}
         }

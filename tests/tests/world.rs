@@ -119,6 +119,7 @@ fn every_law_holds_in_every_world_and_every_world_comes_to_rest() {
         "decision StrategyChanged",
         "decision Superseded",
         "decision Aborted",
+        "decision MirrorUnsupported",
         "decision RollingBack",
         "decision RolledBackByHand",
         "decision Staging",
@@ -131,6 +132,7 @@ fn every_law_holds_in_every_world_and_every_world_comes_to_rest() {
         "rollback that waits",
         "glance",
         "glance at what is old",
+        "route that is contested",
     ] {
         assert!(reached.contains_key(end), "no world came to {end}");
     }

@@ -19,6 +19,7 @@ mod probe;
 mod staging;
 mod status;
 mod strategy;
+mod traffic;
 
 pub use probe::{Expect, ExpectedValue, Request, Smoke, SmokeRequest, Warmup};
 pub use staging::{JobTest, Staging, StagingTest, TestVariable, Webhook};
@@ -26,7 +27,8 @@ pub use status::{
     Decision, Missing, ModelRolloutStatus, Observed, RecordedReading, Rejection, Retry, RolloutPhase, Trial,
     TrialState,
 };
-pub use strategy::{Bake, BlueGreen, Canary, Progression, Shadow, Step, Strategy, Then};
+pub use strategy::{Bake, BlueGreen, Canary, CopyShare, Fraction, Progression, Shadow, Step, Strategy, Then};
+pub use traffic::{Gateway, MirrorDropped, Traffic, TrafficStatus, WrittenRoute};
 
 /// Serves a model and takes new versions through shadow and canary to full traffic, or back.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -161,29 +163,4 @@ fn default_shadow_port() -> i32 {
 }
 fn default_progress_deadline() -> Span {
     Span::from_secs(600)
-}
-
-/// Where requests come from: an HTTPRoute of this rollout's own, named after it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Traffic {
-    /// The Gateway API gateway that the route attaches to.
-    pub gateway: Gateway,
-}
-
-/// A gateway and the names served through it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Gateway {
-    /// Name of the Gateway.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-    /// Its namespace. Default: the rollout's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
-    pub namespace: Option<String>,
-    /// Host names of the route. Default: all that the gateway listens to.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
-    pub hostnames: Vec<String>,
 }

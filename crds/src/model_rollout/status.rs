@@ -10,6 +10,8 @@ use crate::{
     weight::Weight,
 };
 
+use super::traffic::TrafficStatus;
+
 /// Where a rollout stands. The operator's decision log: every child object follows from spec and status.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -44,6 +46,9 @@ pub struct ModelRolloutStatus {
     /// When the data plane had taken the step's weights; the step's clock starts here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic_accepted_at: Option<Time>,
+    /// What became of the route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<TrafficStatus>,
     /// Since when readings are missing or requests too few; a step that holds for too long is rolled back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holding_since: Option<Time>,

@@ -52,20 +52,83 @@ pub enum Progression {
     BlueGreen(BlueGreen),
 }
 
-/// Mirrored traffic.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// Mirrored traffic. The share is `percent`, or `fraction`, or all requests.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.percent) || !has(self.fraction)").message("percent and fraction exclude each other"))]
 pub struct Shadow {
-    /// Share of requests that are copied, from 1 to 100. Default 100.
-    #[serde(default = "default_percent")]
+    /// Share of requests that are copied, from 1 to 100. Default 100, where there is no fraction either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
-    pub percent: i32,
+    pub percent: Option<i32>,
+    /// Share of requests that are copied, for less than 1 %.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fraction: Option<Fraction>,
     /// Shortest time in shadow, such as `7d`.
     pub duration: Span,
     /// Fewest copied requests that the candidate must have answered. Default 100.
     #[serde(default = "default_min_requests")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub min_requests: u32,
+}
+
+/// So many of so many requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.numerator <= self.denominator").message("numerator must not be above denominator"))]
+pub struct Fraction {
+    /// So many, at least 1.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub numerator: i32,
+    /// Of so many. Default 100.
+    #[serde(default = "default_percent")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub denominator: i32,
+}
+
+/// Share of requests that are copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyShare {
+    /// Every request.
+    All,
+    /// This percentage, from 1 to 99.
+    Percent(i32),
+    /// This part, which is less than all.
+    Fraction(Fraction),
+}
+
+impl Shadow {
+    /// The share that is asked for, however it is written.
+    pub fn share(&self) -> CopyShare {
+        match (self.fraction, self.percent) {
+            (Some(fraction), _) if fraction.numerator >= fraction.denominator => CopyShare::All,
+            (Some(fraction), _) => CopyShare::Fraction(fraction),
+            (None, None) => CopyShare::All,
+            (None, Some(percent)) if percent >= 100 => CopyShare::All,
+            (None, Some(percent)) => CopyShare::Percent(percent),
+        }
+    }
+}
+
+impl CopyShare {
+    /// As a part of 1.
+    pub fn part(self) -> f64 {
+        match self {
+            Self::All => 1.0,
+            Self::Percent(percent) => f64::from(percent) / 100.0,
+            Self::Fraction(share) => f64::from(share.numerator) / f64::from(share.denominator),
+        }
+    }
+}
+
+impl std::fmt::Display for CopyShare {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::All => f.write_str("all requests"),
+            Self::Percent(percent) => write!(f, "{percent} % of the requests"),
+            Self::Fraction(share) => write!(f, "{} of {} requests", share.numerator, share.denominator),
+        }
+    }
 }
 
 /// A growing share of live traffic: `initial`, then `increment` more at each step, up to `max`, then all of it.

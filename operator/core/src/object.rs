@@ -23,6 +23,8 @@ pub enum Kind {
     Deployment,
     /// `gateway.networking.k8s.io/v1`.
     Gateway,
+    /// `gateway.networking.k8s.io/v1`. The one kind without a namespace; only ever read.
+    GatewayClass,
     /// `gateway.networking.k8s.io/v1`.
     HttpRoute,
     /// `anneal.dev/v1alpha1`.
@@ -44,11 +46,17 @@ impl Kind {
             Self::Job => ("batch", "v1", "Job", "jobs"),
             Self::Deployment => ("apps", "v1", "Deployment", "deployments"),
             Self::Gateway => ("gateway.networking.k8s.io", "v1", "Gateway", "gateways"),
+            Self::GatewayClass => ("gateway.networking.k8s.io", "v1", "GatewayClass", "gatewayclasses"),
             Self::HttpRoute => ("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
             Self::RetrainJob => (names::GROUP, "v1alpha1", "RetrainJob", "retrainjobs"),
             Self::ModelVersion => (names::GROUP, "v1alpha1", "ModelVersion", "modelversions"),
             Self::ModelRollout => (names::GROUP, "v1alpha1", "ModelRollout", "modelrollouts"),
         }
+    }
+
+    /// Whether its objects have no namespace.
+    pub const fn is_cluster_wide(self) -> bool {
+        matches!(self, Self::GatewayClass)
     }
 
     /// `apiVersion` as objects write it.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anneal_crds::{
     Weight,
-    model_rollout::{Progression, RolloutPhase, Strategy},
+    model_rollout::{CopyShare, Progression, RolloutPhase, Strategy},
 };
 use anyhow::{Context, Result, ensure};
 use jiff::{SignedDuration, Timestamp};
@@ -152,7 +152,7 @@ fn answers(window: &Window, seen: &[Seen]) -> Result<(usize, usize)> {
 /// which any proxy may have. The servers' counters are read long after, so no scrape is still to come.
 pub(crate) fn mirrored(
     copies: f64,
-    percent: i32,
+    share: CopyShare,
     windows: &[Window],
     seen: &[Seen],
     version: &str,
@@ -169,12 +169,12 @@ pub(crate) fn mirrored(
         count(shadow.from.saturating_add(SETTLE)?, shadow.to),
         count(shadow.began, next.from.saturating_add(SETTLE)?),
     );
-    let part = f64::from(percent) / 100.0;
+    let part = share.part();
     let sigma = |n: f64| SIGMAS * (part * (1.0 - part) * n).sqrt();
     let (least, most) = (sure * part * (1.0 - LOST) - sigma(sure), possible * part + sigma(possible));
     ensure!(
         sure >= MIN_REQUESTS as f64 && copies >= least && copies <= most,
-        "{version} answered {copies} copies in its shadow of {percent} %, and {least:.0} to {most:.0} were promised for the \
+        "{version} answered {copies} copies in its shadow of {share}, and {least:.0} to {most:.0} were promised for the \
          {sure} requests of that time; look at the route's mirror"
     );
     Ok(format!(

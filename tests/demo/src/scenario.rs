@@ -174,7 +174,7 @@ impl Scenario {
         let shadow =
             strategy.shadow.as_ref().context("the demo's rollout has no shadow; restore its example")?;
         let copies = self.site.copies(version).await?;
-        say(&checks::mirrored(copies, shadow.percent, windows, seen, version)?);
+        say(&checks::mirrored(copies, shadow.share(), windows, seen, version)?);
         ensure!(
             self.story.missed_kills().is_empty(),
             "the operator was to be killed at {:?}, which never came",

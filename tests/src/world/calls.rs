@@ -295,7 +295,8 @@ impl Sim {
             | Kind::Service
             | Kind::Job
             | Kind::Deployment
-            | Kind::Gateway => String::new(),
+            | Kind::Gateway
+            | Kind::GatewayClass => String::new(),
         }
     }
 }

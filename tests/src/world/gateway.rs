@@ -31,7 +31,7 @@ pub struct DataPlane {
 pub struct Shares {
     /// Per mille by Service.
     pub live: BTreeMap<String, i64>,
-    /// Percentages of copies by Service.
+    /// Copies, per mille by Service.
     pub mirrored: BTreeMap<String, i64>,
 }
 
@@ -46,8 +46,7 @@ impl Shares {
             }
             for filter in rule["filters"].as_array().into_iter().flatten() {
                 let mirror = &filter["requestMirror"];
-                let percent = mirror["percent"].as_i64().unwrap_or(100);
-                shares.mirrored.insert(service(&mirror["backendRef"]), percent);
+                shares.mirrored.insert(service(&mirror["backendRef"]), copied(mirror));
             }
         }
         shares
@@ -61,6 +60,16 @@ impl Shares {
     /// All Services that get requests or copies of them.
     pub fn services(&self) -> impl Iterator<Item = &String> {
         self.live.iter().filter(|(_, weight)| **weight > 0).map(|(name, _)| name).chain(self.mirrored.keys())
+    }
+}
+
+/// Share of copies, per mille.
+pub fn copied(mirror: &Value) -> i64 {
+    let fraction = &mirror["fraction"];
+    match (mirror["percent"].as_i64(), fraction["numerator"].as_i64()) {
+        (Some(percent), _) => percent * 10,
+        (None, Some(numerator)) => numerator * 1000 / fraction["denominator"].as_i64().unwrap_or(100),
+        (None, None) => 1000,
     }
 }
 
@@ -99,7 +108,13 @@ impl Sim {
     fn program(&mut self, key: &Key, read: &Value) {
         let now = self.now;
         let accepts = self.gateway_programmed();
-        let shares = Shares::of(read);
+        let mut shares = Shares::of(read);
+        let plane = self.store.plane;
+        shares.mirrored = shares
+            .mirrored
+            .into_iter()
+            .filter_map(|(service, share)| Some((service, plane.copies(share)?)))
+            .collect();
         let generation = read["metadata"]["generation"].as_i64().unwrap_or(0);
         let same =
             self.store.get(key).is_some_and(|route| route["metadata"]["uid"] == read["metadata"]["uid"]);

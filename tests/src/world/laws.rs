@@ -2,12 +2,14 @@
 //!
 //! They rest on what is true in the world, never on what the operator recorded about it.
 
+mod fight;
 mod retrain;
 mod rival;
 mod rollout;
 mod route;
 mod trials;
 
+pub(super) use fight::contested;
 pub(super) use rollout::{on_the_way, workload};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +20,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{
+    gateway::Shares,
     sim::{Sim, Violation},
     training::{run_of, run_uid},
 };
@@ -35,6 +38,8 @@ pub struct Laws {
     pub retried: BTreeSet<(String, String)>,
     /// Service that a finished reconcile took out of a rollout's traffic.
     pub taken_out: BTreeMap<String, String>,
+    /// When an operator last wrote a rollout's route, and how.
+    pub written: BTreeMap<String, (Timestamp, Shares)>,
     /// Child Jobs that were made, less those that users deleted, by run and name.
     pub jobs: BTreeMap<(String, String), i64>,
     /// Runs that users interfered with.
@@ -69,7 +74,8 @@ impl Sim {
                 | Kind::ConfigMap
                 | Kind::Pod
                 | Kind::Service
-                | Kind::Gateway,
+                | Kind::Gateway
+                | Kind::GatewayClass,
                 _,
                 _,
             ) => {}
@@ -117,6 +123,7 @@ impl Sim {
             | Kind::Job
             | Kind::Deployment
             | Kind::Gateway
+            | Kind::GatewayClass
             | Kind::HttpRoute
             | Kind::ModelVersion => {}
         }

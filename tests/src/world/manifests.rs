@@ -7,6 +7,7 @@ use super::{
     dice::Dice,
     gateway::GATEWAY,
     metrics::MAX_ERRORS,
+    plane::CLASS,
     sim::NAMESPACE,
     trials::{EXPECTED, WEBHOOK},
 };
@@ -63,7 +64,14 @@ pub fn strategy(dice: &mut Dice) -> Value {
         "rollbackTriggers": if dice.chance(700) { json!(["error_rate", "latency"]) } else { json!(["latency", "error_rate"]) },
     });
     if dice.chance(500) {
-        strategy["shadow"] = json!({"percent": 100, "duration": "30s", "minRequests": 50});
+        let mut shadow = json!({"duration": "30s", "minRequests": 50});
+        match dice.weighted(&[40, 30, 20, 10]) {
+            0 => {}
+            1 => shadow["percent"] = 100.into(),
+            2 => shadow["percent"] = 40.into(),
+            _ => shadow["fraction"] = json!({"numerator": 1, "denominator": 2}),
+        }
+        strategy["shadow"] = shadow;
     }
     if dice.chance(350) {
         let test = if dice.chance(600) {
@@ -151,6 +159,7 @@ pub fn retrain_job(name: &str, rollout: &str, dice: &mut Dice) -> Object {
 
 /// The gateway.
 pub fn gateway() -> Object {
-    let body = json!({"metadata": {}, "status": {"conditions": [{"type": "Programmed", "status": "True"}]}});
+    let body = json!({"metadata": {}, "spec": {"gatewayClassName": CLASS},
+        "status": {"conditions": [{"type": "Programmed", "status": "True"}]}});
     Object::new(Key::new(Kind::Gateway, NAMESPACE, GATEWAY), body)
 }

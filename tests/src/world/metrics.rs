@@ -90,8 +90,8 @@ impl Sim {
             for (service, per_mille) in &shares.live {
                 answered.push((service.clone(), requests * *per_mille as f64 / 1000.0));
             }
-            for (service, percent) in &shares.mirrored {
-                answered.push((service.clone(), requests * *percent as f64 / 100.0));
+            for (service, per_mille) in &shares.mirrored {
+                answered.push((service.clone(), requests * *per_mille as f64 / 1000.0));
             }
         }
         for (service, count) in answered {

@@ -18,6 +18,7 @@ pub mod laws;
 pub mod manifests;
 pub mod metrics;
 pub mod outcome;
+pub mod plane;
 mod rest;
 mod schedule;
 pub mod serving;

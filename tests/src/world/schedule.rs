@@ -25,6 +25,7 @@ use super::{
     laws::Laws,
     manifests,
     metrics::{Counters, Weather},
+    plane,
     sim::{Caller, NAMESPACE, Sim, Walk},
     store::Store,
     training::Runs,
@@ -80,6 +81,7 @@ impl World {
             truth: std::collections::BTreeMap::new(),
             laws: Laws { skew: SignedDuration::from_secs(skew).abs(), ..Laws::default() },
             callers: [caller(dice.chance(200), 0), caller(dice.chance(400), skew)],
+            hostile: false,
             trace: (story == Story::Kept).then(Vec::new),
             dice,
         };
@@ -102,7 +104,8 @@ impl World {
     fn furnish(&mut self) {
         let mut sim = self.shared.lock();
         let now = sim.now;
-        let mut objects = vec![manifests::gateway(), manifests::rollout("ads-a", &mut sim.dice)];
+        let mut objects =
+            vec![manifests::gateway(), plane::class(), manifests::rollout("ads-a", &mut sim.dice)];
         if sim.dice.chance(200) {
             objects.push(manifests::rollout("ads-b", &mut sim.dice));
         }
@@ -194,6 +197,12 @@ impl World {
         let polls = if dies { polls.min(1 + self.shared.lock().dice.below(25)) } else { polls };
         for _ in 0..polls {
             if self.poll(who).is_some() || self.is_broken() {
+                let mut sim = self.shared.lock();
+                let version = sim.store.version();
+                sim.hostile_step();
+                if sim.store.version() != version {
+                    sim.disturb_others(None);
+                }
                 return;
             }
         }
@@ -270,7 +279,7 @@ impl Sim {
     fn weather_step(&mut self) {
         let kinds = [Kind::Deployment, Kind::HttpRoute, Kind::ModelVersion, Kind::Job, Kind::ModelRollout];
         let verbs = ["apply", "create", "delete", "record"];
-        match self.dice.below(6) {
+        match self.dice.below(9) {
             0 | 1 => {
                 let all = [
                     Weather::Unreachable,
@@ -286,6 +295,8 @@ impl Sim {
                 let programmed = self.dice.chance(700);
                 self.set_gateway(programmed);
             }
+            5 => self.plane_changes(),
+            6 | 7 => self.hostile = self.dice.chance(700),
             _ => {
                 self.faults.forbidden.clear();
                 let right = (self.dice.pick(&verbs).copied(), self.dice.pick(&kinds).copied());

@@ -11,12 +11,13 @@ use anneal_core::{
 };
 use anneal_crds::names;
 use jiff::{SignedDuration, Timestamp};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     calls::Faults,
     manifests,
     metrics::Weather,
+    plane::Plane,
     schedule::World,
     sim::{NAMESPACE, Sim},
 };
@@ -32,6 +33,9 @@ impl World {
         self.drop_tasks();
         self.shared.lock().faults_end();
         self.come_to_rest();
+        if self.shared.lock().shadows_are_given_up() {
+            self.come_to_rest();
+        }
         self.check_rest();
         let again = self.shared.lock().dice.chance(300);
         if again && !self.is_broken() {
@@ -191,6 +195,21 @@ impl Sim {
         (job.key, vec![rollout])
     }
 
+    /// Whoever is told that copies are dropped does something about it.
+    fn shadows_are_given_up(&mut self) -> bool {
+        let told = |rollout: &Value| !rollout["status"]["traffic"]["mirrorDropped"].is_null();
+        let told: Vec<Key> = self
+            .store
+            .all(Kind::ModelRollout)
+            .filter(|(_, rollout)| told(rollout))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in &told {
+            self.store.edit(key, |rollout| rollout["spec"]["strategy"]["shadow"] = Value::Null);
+        }
+        !told.is_empty()
+    }
+
     /// Some of the models that were trained turn out to be bad once they serve.
     fn spoil_some(&mut self) {
         let digests: Vec<String> = self.truth.keys().cloned().collect();
@@ -252,6 +271,8 @@ impl Sim {
         }
         self.counters.weather = Weather::Fair;
         self.set_gateway(true);
+        self.set_plane(Plane::Able);
+        self.hostile = false;
         for key in self.store.keys(Kind::ModelRollout) {
             self.users_let_go(&key);
             self.store.edit(&key, |rollout| {
@@ -281,9 +302,10 @@ impl Sim {
         self.broken("controllers catch up", "they do not");
     }
 
-    /// Whether a version is on its way, so that a deadline may still come.
+    /// Whether a version is on its way, so that a deadline may still come, or a fight is not yet over.
     fn anything_moves(&self) -> bool {
-        self.store.all(Kind::ModelRollout).any(|(_, rollout)| super::laws::on_the_way(&rollout["status"]))
+        let moves = |status: &Value| super::laws::on_the_way(status) || super::laws::contested(status);
+        self.store.all(Kind::ModelRollout).any(|(_, rollout)| moves(&rollout["status"]))
     }
 
     /// All objects that operators reconcile.

@@ -47,6 +47,8 @@ pub struct Sim {
     pub laws: Laws,
     /// The operators, as the API server sees them.
     pub callers: [Caller; 2],
+    /// Whether a controller of someone else writes routes, too.
+    pub hostile: bool,
     /// What happened, for people; kept only when asked for.
     pub trace: Option<Vec<String>>,
 }

@@ -9,8 +9,11 @@ use std::{
 };
 
 use anneal_core::object::{Key, Kind, Object};
+use anneal_crds::names;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
+
+use super::plane::Plane;
 
 /// Why a write was not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +55,8 @@ pub struct Store {
     log: Vec<(u64, Key)>,
     version: u64,
     uids: u64,
+    /// What becomes of routes that are written.
+    pub plane: Plane,
 }
 
 impl Store {
@@ -125,6 +130,10 @@ impl Store {
         admit(&object.key, None, &object.body)?;
         self.uids += 1;
         let mut body = object.body.clone();
+        if object.key.kind == Kind::HttpRoute {
+            self.plane.admit(&mut body);
+            author(&mut body);
+        }
         let metadata = &mut body["metadata"];
         metadata["uid"] = format!("uid-{}", self.uids).into();
         metadata["generation"] = 1.into();
@@ -157,6 +166,12 @@ impl Store {
             withdraw(&mut body, applied, wanted);
         }
         merge(&mut body, wanted);
+        if object.key.kind == Kind::HttpRoute {
+            self.plane.admit(&mut body);
+            if body["spec"] != entry.body["spec"] {
+                author(&mut body);
+            }
+        }
         admit(&object.key, Some(&entry.body), &body)?;
         self.replace(&object.key, body, Some(wanted.clone()))
     }
@@ -239,6 +254,12 @@ impl Store {
     }
 }
 
+/// Notes that the operator set the rules of a route.
+fn author(route: &mut Value) {
+    let fields = json!({"f:spec": {"f:rules": {}}});
+    route["metadata"]["managedFields"] = json!([{"manager": names::FIELD_MANAGER, "fieldsV1": fields}]);
+}
+
 /// Time as Kubernetes writes it: whole seconds.
 pub fn seconds(time: Timestamp) -> String {
     Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
@@ -267,6 +288,7 @@ fn admit(key: &Key, old: Option<&Value>, new: &Value) -> Result<(), Refusal> {
         | Kind::Job
         | Kind::Deployment
         | Kind::Gateway
+        | Kind::GatewayClass
         | Kind::HttpRoute
         | Kind::RetrainJob
         | Kind::ModelVersion

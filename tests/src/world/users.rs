@@ -20,7 +20,7 @@ impl Sim {
             3 => self.user_pins(),
             4 => self.user_edits_serving(),
             5 => self.user_deletes_child(),
-            6 => self.user_changes_route(),
+            6 => self.route_is_changed("kubectl-edit"),
             7 => self.status_is_lost(),
             8 => self.user_recreates_rollout(),
             9 => self.user_recreates_job(),
@@ -106,16 +106,26 @@ impl Sim {
         drop(self.store.delete(&key, None));
     }
 
-    fn user_changes_route(&mut self) {
-        let (Some(route), Some(service)) = (self.any(Kind::HttpRoute), self.any(Kind::Service)) else {
-            return;
-        };
+    /// A controller that wants another route answers, if there is one.
+    pub fn hostile_step(&mut self) {
+        if self.hostile && self.dice.chance(800) {
+            self.route_is_changed("argocd-controller");
+        }
+    }
+
+    fn route_is_changed(&mut self, who: &str) {
+        let Some(route) = self.any(Kind::HttpRoute) else { return };
+        let mut services = self.store.keys(Kind::Service);
+        services.retain(|service| service.name.starts_with(&route.name));
+        let Some(service) = self.dice.pick(&services).cloned() else { return };
         let backend =
             json!({"group": "", "kind": "Service", "name": service.name, "port": 80, "weight": 1000});
         let mirror = json!([{"type": "RequestMirror", "requestMirror": {"backendRef": backend}}]);
         let only_mirror = self.dice.chance(500);
-        self.say(|_| format!("a user sends {} to {}", name(&route), service.name));
+        self.say(|_| format!("{who} sends {} to {}", name(&route), service.name));
         self.store.edit(&route, |route| {
+            let fields = json!({"f:spec": {"f:rules": {}}});
+            route["metadata"]["managedFields"] = json!([{"manager": who, "fieldsV1": fields}]);
             if only_mirror {
                 route["spec"]["rules"][0]["filters"] = mirror;
             } else {

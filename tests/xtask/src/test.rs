@@ -93,7 +93,7 @@ fn on_cluster(context: &Context, cargo: &Cargo, cluster: &Cluster) -> Result<()>
     for switches in [
         "replicas=2,grafana.dashboards.enabled=true,alertReceiver.enabled=true,alertReceiver.tokenSecret.name=t,prometheusCredentials.enabled=true",
         "notifications.enabled=true,notifications.urlSecret.name=n",
-        "watchNamespace=anneal-demo,rbac.aggregate=false",
+        "watchNamespace=anneal-demo,rbac.aggregate=false,rbac.gatewayClasses=false",
         "networkPolicy.enabled=false",
     ] {
         let chart = chart.as_os_str();

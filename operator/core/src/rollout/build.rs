@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anneal_crds::{
     ModelRollout, ModelRolloutSpec, ModelRolloutStatus, ModelVersion, VersionRef, Weight,
     contract::{SERVE_DRAIN_SECONDS, SERVE_GRACE_SECONDS},
-    model_rollout::RolloutPhase,
+    model_rollout::{CopyShare, RolloutPhase, Shadow},
     names,
 };
 use serde_json::{Value, json};
@@ -174,16 +174,16 @@ pub(super) fn service(home: Home<'_>, version: &str) -> Object {
 pub(super) struct Shares<'a> {
     stable: &'a VersionRef,
     canary: Option<(&'a VersionRef, Weight)>,
-    shadow: Option<(&'a VersionRef, i32)>,
+    shadow: Option<(&'a VersionRef, CopyShare)>,
 }
 
 /// How traffic is shared in a phase; none while no version may serve.
 pub(super) fn shares<'a>(spec: &ModelRolloutSpec, status: &'a ModelRolloutStatus) -> Option<Shares<'a>> {
     let stable = status.stable.as_ref()?;
     let candidate = status.candidate.as_ref();
-    let percent = spec.strategy.shadow.as_ref().map(|shadow| shadow.percent);
+    let share = spec.strategy.shadow.as_ref().map(Shadow::share);
     let (canary, shadow) = match status.phase {
-        RolloutPhase::Shadow => (None, candidate.zip(percent)),
+        RolloutPhase::Shadow => (None, candidate.zip(share)),
         RolloutPhase::Canary => (candidate.map(|candidate| (candidate, status.weight)), None),
         RolloutPhase::Pending
         | RolloutPhase::Preparing
@@ -208,7 +208,16 @@ pub(super) fn route(home: Home<'_>, shares: &Shares<'_>) -> Object {
     let canary_weight = shares.canary.map_or(Weight::ZERO, |(_, weight)| weight);
     let mut backends = vec![weighted(shares.stable, canary_weight.rest())];
     backends.extend(shares.canary.map(|(version, weight)| weighted(version, weight)));
-    let mirror = |(version, percent)| json!({"type": "RequestMirror", "requestMirror": {"backendRef": backend(version, SHADOW), "percent": percent}});
+    let mirror = |(version, share)| {
+        let mut mirror = json!({"backendRef": backend(version, SHADOW)});
+        match share {
+            // A data plane that knows no shares copies all.
+            CopyShare::All => {}
+            CopyShare::Percent(percent) => mirror["percent"] = percent.into(),
+            CopyShare::Fraction(share) => mirror["fraction"] = json!(share),
+        }
+        json!({"type": "RequestMirror", "requestMirror": mirror})
+    };
     // Empty lists are written too: what is left out would not be missed when the old value is still there.
     let rule = json!({
         "backendRefs": backends,

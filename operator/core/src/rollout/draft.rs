@@ -155,10 +155,11 @@ impl<'a> Draft<'a> {
         let rolled_back = phase == RolloutPhase::RolledBack;
         let severity = if rolled_back { Severity::Warning } else { Severity::Normal };
         self.note(severity, reason, message);
+        // Each step has its own time and traffic.
+        self.status.conditions.retain(|condition| condition.type_ != DETECTABILITY);
         if !phase.is_judged() {
             // Nothing is read now, so nothing is known.
-            let gone = [METRICS_AVAILABLE, DETECTABILITY];
-            self.status.conditions.retain(|condition| !gone.contains(&condition.type_.as_str()));
+            self.status.conditions.retain(|condition| condition.type_ != METRICS_AVAILABLE);
         }
         let progressing = phase.is_moving() || phase == RolloutPhase::Baking;
         self.condition("Progressing", progressing.into(), reason, message);

@@ -167,7 +167,8 @@ impl Draft<'_> {
         match self.status.phase {
             RolloutPhase::Preparing => self.preparing(candidate),
             RolloutPhase::Staging => self.staging(candidate),
-            RolloutPhase::Shadow | RolloutPhase::Canary => self.judge_step(candidate),
+            RolloutPhase::Shadow => self.shadow(candidate),
+            RolloutPhase::Canary => self.judge_step(candidate),
             RolloutPhase::RollingBack => {
                 let message = format!("{} starts at weight 0.", candidate.version);
                 self.prepare(candidate.clone(), "Preparing", &message);
@@ -179,14 +180,24 @@ impl Draft<'_> {
         }
     }
 
+    /// Where nothing can be copied nothing can be judged.
+    fn shadow(&mut self, candidate: &VersionRef) {
+        self.note_dropped_mirror();
+        match self.mirror_trouble() {
+            Some(trouble) => self.prepare(candidate.clone(), &trouble.reason, &trouble.message),
+            None => self.judge_step(candidate),
+        }
+    }
+
     /// Preparing: capacity comes before traffic, and warm-up does too.
     fn preparing(&mut self, candidate: &VersionRef) {
         let ready = self.ready(candidate);
         let cold = self.cold().filter(|_| ready);
-        match self.pause.clone().filter(|_| ready) {
-            Some(why) => return self.kstatus(KState::Reconciling, "Paused", &why),
-            None if ready && cold.is_none() => return self.leave_preparing(candidate),
-            None => {}
+        match (self.pause.clone().filter(|_| ready), self.mirror_trouble().filter(|_| ready)) {
+            (Some(why), _) => return self.kstatus(KState::Reconciling, "Paused", &why),
+            (None, Some(trouble)) => return self.blocked(&trouble),
+            (None, None) if ready && cold.is_none() => return self.leave_preparing(candidate),
+            (None, None) => {}
         }
         self.wake_at_latest(RECHECK);
         let cold = cold.map(|message| Trouble { reason: "WarmingUp".to_owned(), message });
@@ -202,7 +213,8 @@ impl Draft<'_> {
                 None => self.kstatus(KState::Stalled, reason, &message),
             };
         }
-        match trouble.or_else(|| self.gateway_trouble()).or_else(|| self.record_trouble()) {
+        let trouble = trouble.or_else(|| self.gateway_trouble()).or_else(|| self.mirror_trouble());
+        match trouble.or_else(|| self.record_trouble()) {
             Some(trouble) => self.stalled(&trouble),
             None => self.kstatus(
                 KState::Reconciling,

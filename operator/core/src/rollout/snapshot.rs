@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
-use super::{probe::ProbeAnswer, query::Question, reading::Answer};
+use super::{plane::Features, probe::ProbeAnswer, query::Question, reading::Answer};
 
 /// What was answered, by metric and question.
 pub type Answers = BTreeMap<(String, Question), Answer>;
@@ -27,6 +27,8 @@ pub struct Snapshot<'a> {
     pub children: &'a Children,
     /// The gateway that the spec names.
     pub gateway: GatewayState,
+    /// What its class lists, if [`super::asks_for_features`].
+    pub features: Features,
     /// Answers to [`super::queries`]; a missing one is no data.
     pub answers: &'a Answers,
     /// Answers to [`super::probes`], in the same order; none where none were sent.

@@ -91,10 +91,7 @@ impl Draft<'_> {
         }
         match self.rollout.spec.strategy.shadow.clone() {
             Some(shadow) => {
-                let message = format!(
-                    "{version} gets a copy of {} % of the requests for {}.",
-                    shadow.percent, shadow.duration
-                );
+                let message = format!("{version} gets a copy of {} for {}.", shadow.share(), shadow.duration);
                 let (reason, message) = cause.tell("Shadow", message);
                 self.enter(RolloutPhase::Shadow, Weight::ZERO, reason, &message, vec![]);
             }

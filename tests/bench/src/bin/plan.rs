@@ -48,6 +48,7 @@ fn main() -> Result<()> {
         rivals: &[],
         children: &children,
         gateway: GatewayState::Programmed,
+        features: rollout::Features::Unknown,
         answers: &answers,
         probed: &[],
         now,

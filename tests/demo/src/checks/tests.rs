@@ -81,7 +81,7 @@ fn clients_who_saw_every_step_at_its_weight_are_content() {
     all_steps(&windows, &seen).unwrap();
     let lines = shares(&windows, &seen).unwrap();
     assert!(lines.len() == 4 && lines[2].contains("v2 at 55 %: 55."), "{lines:?}");
-    mirrored(900.0, 100, &windows, &seen, VERSION).unwrap();
+    mirrored(900.0, CopyShare::All, &windows, &seen, VERSION).unwrap();
 }
 
 #[test]
@@ -89,8 +89,13 @@ fn nothing_that_was_seen_proves_nothing() {
     let seen = clients(&windows(), 60);
     assert!(all_steps(&[], &seen).unwrap_err().to_string().contains("longest pause"));
     assert!(all_steps(&windows(), &[]).unwrap_err().to_string().contains("only 0 answers"));
-    assert!(mirrored(900.0, 100, &[], &seen, VERSION).unwrap_err().to_string().contains("never in shadow"));
-    assert!(mirrored(0.0, 100, &windows(), &[], VERSION).is_err());
+    assert!(
+        mirrored(900.0, CopyShare::All, &[], &seen, VERSION)
+            .unwrap_err()
+            .to_string()
+            .contains("never in shadow")
+    );
+    assert!(mirrored(0.0, CopyShare::All, &windows(), &[], VERSION).is_err());
     assert!(rate(&[]).is_nan() && rate(&seen[..1]).is_nan());
 }
 
@@ -147,7 +152,7 @@ fn one_answer_from_a_version_in_shadow_is_one_too_many() {
 fn copies_must_be_as_many_as_the_requests_of_the_shadow() {
     let (windows, seen) = (windows(), clients(&windows(), 60));
     // Surely copied: from 3 s to 16 s. Possibly: from 0 s to 19 s.
-    let judge = |copies, percent| mirrored(copies, percent, &windows, &seen, VERSION);
+    let judge = |copies, percent| mirrored(copies, CopyShare::Percent(percent), &windows, &seen, VERSION);
     for good in [780.0, 1140.0] {
         judge(good, 100).unwrap();
     }
@@ -164,7 +169,7 @@ fn copies_must_be_as_many_as_the_requests_of_the_shadow() {
 fn a_shadow_that_never_ended_cannot_be_judged() {
     let windows = windows();
     let seen = clients(&windows, 60);
-    let error = mirrored(900.0, 100, &windows[..1], &seen, VERSION).unwrap_err().to_string();
+    let error = mirrored(900.0, CopyShare::All, &windows[..1], &seen, VERSION).unwrap_err().to_string();
     assert!(error.contains("never left"), "{error}");
 }
 

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::rollout::{on_the_way, per_mille, workload};
 use crate::world::{
-    gateway::Shares,
+    gateway::{Shares, copied},
+    plane::Plane,
     sim::{NAMESPACE, Sim, Verdict},
 };
 
@@ -18,6 +19,11 @@ impl Sim {
     pub(super) fn check_route(&mut self, caller: usize, key: &Key, route: &Value) {
         let shares = Shares::of(route);
         let name = &key.name;
+        self.check_mirror(caller, key, route);
+        // One that was gone is made again at once.
+        if route["metadata"]["generation"] != 1 {
+            self.check_rewrite(caller, name, &shares);
+        }
         if shares.live.values().sum::<i64>() != 1000
             || shares.live.values().any(|weight| !(0..=1000).contains(weight))
         {
@@ -100,18 +106,20 @@ impl Sim {
             let service = workload(name, &serde_json::json!({"version": told.version}));
             // Where nobody could answer instead, traffic stays until someone can.
             let instead = if status["phase"] == "Baking" { "previous" } else { "stable" };
-            let waits = !status["waitingRollback"].is_null()
-                && self.nobody_is_ready(&workload(name, &status[instead]));
+            let waits = self.may_wait(&status)
+                || (!status["waitingRollback"].is_null()
+                    && self.nobody_is_ready(&workload(name, &status[instead])));
             if shares.reach(&service) && !waits {
                 let why = format!("{name}: {} breaches and has {shares:?}", told.version);
                 self.broken("a breach takes a version out at once", why);
             }
         }
-        if status["phase"] == "RolledBack" && shares.reach(&candidate) {
+        if status["phase"] == "RolledBack" && shares.reach(&candidate) && !self.may_wait(&status) {
             self.broken("a rollback has no preconditions", format!("{name}: {shares:?}"));
         }
         if result.is_ok()
-            && let Some(wanted) = wanted(name, &status)
+            && !self.may_wait(&status)
+            && let Some(wanted) = self.wanted_of(name, &status, &shares)
             && (wanted != shares || !self.hostnames_follow(&key, route.as_ref()))
         {
             self.broken(
@@ -119,6 +127,24 @@ impl Sim {
                 format!("{name}: {shares:?}, not {wanted:?}"),
             );
         }
+    }
+
+    /// The shares that a status asks for, as far as the API server takes them.
+    fn wanted_of(&self, name: &str, status: &Value, seen: &Shares) -> Option<Shares> {
+        let mut wanted = wanted(name, status)?;
+        let rollout = self.store.get(&Key::new(Kind::ModelRollout, NAMESPACE, name))?;
+        let shadow = &rollout["spec"]["strategy"]["shadow"];
+        for share in wanted.mirrored.values_mut() {
+            *share = copied(shadow);
+        }
+        if shadow.is_null() {
+            wanted.mirrored.clear();
+        }
+        // What is dropped of a write depends on when it was written.
+        if self.store.plane == Plane::Pruning {
+            wanted.mirrored.clone_from(&seen.mirrored);
+        }
+        Some(wanted)
     }
 
     fn nobody_is_ready(&self, workload: &str) -> bool {
@@ -149,7 +175,7 @@ fn wanted(rollout: &str, status: &Value) -> Option<Shares> {
         shares.live.insert(candidate.clone(), weight);
     }
     if status["phase"] == "Shadow" {
-        shares.mirrored.insert(candidate, 100);
+        shares.mirrored.insert(candidate, 1000);
     }
     Some(shares)
 }

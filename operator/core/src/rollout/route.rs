@@ -1,0 +1,329 @@
+//! The route as it is, beside what the status asks for; and what its gateway's controller says of it.
+//!
+//! Called by `converge`, which writes it, and by everything that waits until the data plane has it. A route is as asked only
+//! if nothing was added to it that leads requests elsewhere.
+
+use anneal_crds::{
+    ModelRollout,
+    model_rollout::{RolloutPhase, TrafficStatus, WrittenRoute},
+    names,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::Value;
+
+use super::{build::Home, draft::Draft};
+use crate::{
+    object::{Key, Kind, covers},
+    plan::Action,
+    trouble::Trouble,
+};
+
+/// The key of the route that brings a rollout's requests.
+pub fn route_key(rollout: &ModelRollout) -> Option<Key> {
+    let namespace = rollout.metadata.namespace.as_deref()?;
+    Some(Key::new(Kind::HttpRoute, namespace, rollout.metadata.name.as_deref()?))
+}
+
+/// The key of the gateway that the route attaches to.
+pub fn gateway_key(rollout: &ModelRollout) -> Option<Key> {
+    let gateway = &rollout.spec.traffic.gateway;
+    let namespace = gateway.namespace.as_deref().or(rollout.metadata.namespace.as_deref())?;
+    Some(Key::new(Kind::Gateway, namespace, &gateway.name))
+}
+
+/// How the route is.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Standing<'a> {
+    /// No version may serve yet.
+    NotAsked,
+    /// It may not be written, and why.
+    Blocked(Trouble),
+    /// It is missing or differs, and this makes it so.
+    Differs(Write),
+    /// It is as the status asks for.
+    Same(&'a Value),
+}
+
+/// What makes a route so.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Write {
+    /// The call.
+    pub(super) action: Action,
+    /// What is remembered of it.
+    pub(super) record: WrittenRoute,
+    /// Whether the route has another mirror than it is to have.
+    mirror_differs: bool,
+}
+
+/// Who set the rules of a route last, by what the API server keeps of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Author<'a> {
+    /// This operator.
+    Us,
+    /// Someone else, by the name of the tool.
+    Other(&'a str),
+    /// The API server does not say.
+    Unknown,
+}
+
+impl<'a> Author<'a> {
+    /// Who owns `spec.rules`, which is one atomic list.
+    pub(super) fn of(route: &'a Value) -> Self {
+        let fields = route["metadata"]["managedFields"].as_array().into_iter().flatten();
+        let owners = fields.filter(|entry| !entry["fieldsV1"]["f:spec"]["f:rules"].is_null());
+        let mut author = Self::Unknown;
+        for manager in owners.filter_map(|entry| entry["manager"].as_str()) {
+            author = match author {
+                Self::Us | Self::Unknown if manager != names::FIELD_MANAGER => Self::Other(manager),
+                Self::Unknown => Self::Us,
+                Self::Us | Self::Other(_) => author,
+            };
+        }
+        author
+    }
+}
+
+impl Draft<'_> {
+    /// How the route is.
+    pub(super) fn standing(&self) -> Standing<'_> {
+        let (Some(home), Some(wanted)) = (Home::of(self.rollout), self.wanted_route()) else {
+            return Standing::NotAsked;
+        };
+        let seen = self.snapshot.children.route.as_ref();
+        if let Some(seen) = seen {
+            if !home.owns(seen) {
+                return Standing::Blocked(super::converge::name_conflict(&wanted.key));
+            }
+            if same(seen, &wanted.body) {
+                return Standing::Same(seen);
+            }
+        }
+        let digest = wanted.body["metadata"]["annotations"][names::ANNOTATION_APPLIED].as_str();
+        let record = WrittenRoute { digest: digest.unwrap_or_default().to_owned(), over: generation(seen) };
+        let mut write = wanted.clone();
+        if let Some(seen) = seen {
+            // Only as it was read: whoever decided by an older status must not overwrite a later decision.
+            write.body["metadata"]["resourceVersion"] = seen["metadata"]["resourceVersion"].clone();
+        }
+        let rule = |route: &'_ Value| route["spec"]["rules"][0]["filters"].clone();
+        let mirror_differs = seen.is_some_and(|seen| !same(&rule(seen), &rule(&wanted.body)));
+        Standing::Differs(Write { action: Action::Apply(write), record, mirror_differs })
+    }
+
+    /// Writes the route, if it is not as the status asks for.
+    pub(super) fn apply_route(&mut self) {
+        match self.standing() {
+            Standing::NotAsked | Standing::Same(_) => {}
+            Standing::Blocked(trouble) => self.blocked(&trouble),
+            Standing::Differs(write) => {
+                if self.waits_to_rewrite(&write.record) {
+                    return;
+                }
+                self.note_fight(&write.record);
+                self.traffic().written = Some(write.record);
+                self.actions.push(write.action);
+            }
+        }
+    }
+
+    /// What is remembered of the route.
+    pub(super) fn traffic(&mut self) -> &mut TrafficStatus {
+        self.status.traffic.get_or_insert_default()
+    }
+
+    /// Whether the route that this operator wrote has not the mirror that it wrote, and nobody else wrote since.
+    pub(super) fn written_by_us_and_dropped(&self) -> bool {
+        let Standing::Differs(write) = self.standing() else { return false };
+        let Some(seen) = &self.snapshot.children.route else { return false };
+        let applied = &seen["metadata"]["annotations"][names::ANNOTATION_APPLIED];
+        write.mirror_differs && Author::of(seen) == Author::Us && *applied == write.record.digest.as_str()
+    }
+
+    /// The step's clock starts when the data plane's controller has accepted the weights that were asked for, and starts
+    /// again when they are no longer so.
+    pub(super) fn note_accepted_traffic(&mut self) {
+        self.await_calm();
+        let accepted = self.traffic_accepted();
+        let contest = self.contest();
+        let (verified, reason, message) = match (&contest, accepted, self.mismatched) {
+            (Some(contest), _, _) => (false, contest.reason.as_str(), contest.message.as_str()),
+            (None, false, _) => {
+                (false, "NotAccepted", "The route does not have the weights of this step yet.")
+            }
+            (None, true, true) => (
+                false,
+                "TrafficSplitMismatch",
+                "The route has the weights of this step, and the counters show another share, see status.observed. Look at the gateway's data plane, and at whatever sends requests past it.",
+            ),
+            (None, true, false) => (true, "Accepted", "The route has the weights of this step."),
+        };
+        if self.status.stable.is_some() {
+            self.condition("TrafficVerified", verified.into(), reason, message);
+        }
+        let now = Time(self.now);
+        if accepted {
+            self.status.traffic_accepted_at.get_or_insert(now);
+        } else if contest.is_some() || self.current_route().is_none() || !self.status.phase.is_judged() {
+            // Someone changed the route: who knows where requests went meanwhile. Where no step's clock runs, a time that
+            // rests on a stale read is worth nothing either.
+            self.status.traffic_accepted_at = None;
+        }
+    }
+
+    /// The route, if it asks for what the status says.
+    fn current_route(&self) -> Option<&Value> {
+        match self.standing() {
+            Standing::Same(route) => Some(route),
+            Standing::NotAsked | Standing::Blocked(_) | Standing::Differs(_) => None,
+        }
+    }
+
+    /// Whether the route asks for what the status says, nobody else keeps changing it, and its gateway's controller has
+    /// accepted all of it.
+    pub(super) fn traffic_accepted(&self) -> bool {
+        !self.contested()
+            && self.current_route().is_some_and(|route| {
+                let says = |parent, type_, status| {
+                    verdict_on(route, parent, type_).is_some_and(|said| said["status"] == status)
+                };
+                parents(route).iter().any(|parent| {
+                    says(parent, "Accepted", "True")
+                        && says(parent, "ResolvedRefs", "True")
+                        && !says(parent, "PartiallyInvalid", "True")
+                })
+            })
+    }
+
+    /// Why the route does not bring requests as it should, if anyone says so.
+    pub(super) fn route_trouble(&self) -> Option<Trouble> {
+        self.contest().or_else(|| self.gateway_says_no())
+    }
+
+    fn gateway_says_no(&self) -> Option<Trouble> {
+        let route = self.current_route()?;
+        let against = |parent| {
+            [("Accepted", "False"), ("ResolvedRefs", "False"), ("PartiallyInvalid", "True")]
+                .into_iter()
+                .filter_map(move |(type_, status)| Some((verdict_on(route, parent, type_)?, status)))
+                .find_map(|(said, status)| (said["status"] == status).then_some(said))
+        };
+        let said = parents(route).iter().find_map(against)?;
+        let text = |field: &str| said[field].as_str().unwrap_or_default();
+        let way_out = if self.status.phase == RolloutPhase::Shadow {
+            "Correct the Gateway or spec.traffic, or remove strategy.shadow if the gateway cannot copy requests."
+        } else {
+            "Correct the Gateway or spec.traffic."
+        };
+        let message = format!(
+            "The gateway does not take HTTPRoute {}: {} ({}). {way_out}",
+            route["metadata"]["name"].as_str().unwrap_or_default(),
+            text("message").trim_end_matches('.'),
+            text("reason")
+        );
+        Some(Trouble { reason: "RouteNotAccepted".to_owned(), message })
+    }
+}
+
+fn generation(route: Option<&Value>) -> i64 {
+    route.and_then(|route| route["metadata"]["generation"].as_i64()).unwrap_or(0)
+}
+
+/// Fields by which requests are led elsewhere, or are no longer shared by weight. The API server sets none of them.
+const STRAYS: [&str; 9] = [
+    "filters",
+    "fraction",
+    "headers",
+    "method",
+    "percent",
+    "queryParams",
+    "retry",
+    "sessionPersistence",
+    "timeouts",
+];
+
+/// Whether `seen` says what `wanted` says, and nothing besides that matters to where requests go.
+pub(super) fn same(seen: &Value, wanted: &Value) -> bool {
+    covers(seen, wanted) && !strays(seen, wanted)
+}
+
+fn strays(seen: &Value, wanted: &Value) -> bool {
+    match (seen, wanted) {
+        (Value::Object(seen), Value::Object(wanted)) => {
+            seen.iter().any(|(name, value)| match wanted.get(name) {
+                Some(wanted) => strays(value, wanted),
+                None => STRAYS.contains(&name.as_str()) && !is_empty(value),
+            })
+        }
+        (Value::Array(seen), Value::Array(wanted)) => {
+            seen.iter().zip(wanted).any(|(seen, wanted)| strays(seen, wanted))
+        }
+        (_, _) => false,
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.is_null() || value.as_array().is_some_and(Vec::is_empty)
+}
+
+fn parents(route: &Value) -> &[Value] {
+    route["status"]["parents"].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// What a parent's controller says of the route as it is now.
+fn verdict_on<'a>(route: &Value, parent: &'a Value, type_: &str) -> Option<&'a Value> {
+    let generation = route["metadata"]["generation"].as_i64().unwrap_or(i64::MAX);
+    parent["conditions"].as_array()?.iter().find(|condition| {
+        condition["type"] == type_
+            && condition["observedGeneration"].as_i64().is_some_and(|seen| seen >= generation)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_leads_requests_elsewhere_does_not_go_unseen() {
+        let wanted = json!({"rules": [{"backendRefs": [{"name": "a", "weight": 1000}], "filters": [],
+            "matches": [{"path": {"type": "PathPrefix", "value": "/"}}]}]});
+        assert!(same(&wanted, &wanted));
+        let mut defaults = wanted.clone();
+        defaults["rules"][0]["backendRefs"][0]["group"] = "".into();
+        defaults["rules"][0]["backendRefs"][0]["filters"] = json!([]);
+        assert!(same(&defaults, &wanted), "what the API server adds does not count");
+        for (place, value) in [
+            ("/rules/0/backendRefs/0", json!({"filters": [{"type": "RequestRedirect"}]})),
+            ("/rules/0/matches/0", json!({"headers": [{"name": "x", "value": "y"}]})),
+            ("/rules/0/matches/0", json!({"method": "GET"})),
+            ("/rules/0", json!({"timeouts": {"request": "1s"}})),
+            ("/rules/0", json!({"sessionPersistence": {"type": "Cookie"}})),
+        ] {
+            let mut seen = wanted.clone();
+            let object = seen.pointer_mut(place).and_then(Value::as_object_mut).unwrap();
+            object.extend(value.as_object().unwrap().clone());
+            assert!(!same(&seen, &wanted), "{place} {value}");
+        }
+    }
+
+    #[test]
+    fn the_api_server_says_who_set_the_rules() {
+        let entry =
+            |manager: &str, field: &str| json!({"manager": manager, "fieldsV1": {"f:spec": {(field): {}}}});
+        let ours = names::FIELD_MANAGER;
+        for (entries, author) in [
+            (json!([]), Author::Unknown),
+            (json!([entry(ours, "f:rules")]), Author::Us),
+            (
+                json!([entry(ours, "f:hostnames"), entry("kubectl-edit", "f:rules")]),
+                Author::Other("kubectl-edit"),
+            ),
+            (json!([entry("envoy-gateway", "f:status"), entry(ours, "f:rules")]), Author::Us),
+            (json!([entry(ours, "f:rules"), entry("argocd", "f:rules")]), Author::Other("argocd")),
+        ] {
+            let route = json!({"metadata": {"managedFields": entries}});
+            assert_eq!(Author::of(&route), author, "{route}");
+        }
+    }
+}
