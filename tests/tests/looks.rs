@@ -151,7 +151,8 @@ impl Prometheus for Calm {
 #[async_trait]
 impl Probes for Calm {
     async fn send(&self, probes: &[Probe]) -> Vec<ProbeAnswer> {
-        panic!("nobody is to be probed, and {probes:?} would be")
+        assert_eq!(probes, [], "nobody is to be probed");
+        vec![]
     }
 }
 
