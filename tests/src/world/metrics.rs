@@ -217,7 +217,8 @@ impl Sim {
             let labels =
                 labels.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
             let samples = self.counters.samples.get(version).into_iter().flatten();
-            let samples = samples.map(|(at, total)| ((at * 1000.0).round() as i64, total * share));
+            let samples =
+                samples.map(|(at, total)| ((at * 1000.0).round() as i64, (total.floor() * share).floor()));
             let within = |sample: &(i64, f64)| sample.0 > raw.from_ms && sample.0 <= raw.until_ms;
             RawSeries {
                 labels: labels.collect(),

@@ -33,8 +33,10 @@ impl Draft<'_> {
     /// Whether someone else keeps changing the route.
     pub(super) fn contested(&self) -> bool {
         let fights = self.fights();
+        // Five within the window, however long ago the first of them was: a contest ends when it is calm, and not before.
+        let within = fights.first().zip(fights.last());
         fights.len() >= CONTESTED_AFTER
-            && self.age_of(fights.first()) <= WINDOW
+            && within.is_some_and(|(first, last)| last.0.duration_since(first.0) <= WINDOW)
             && self.age_of(fights.last()) < CALM_AFTER
     }
 
