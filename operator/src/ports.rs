@@ -5,7 +5,7 @@
 use anneal_core::{
     object::{Key, Kind, Object},
     plan::Note,
-    rollout::{Answer, Probe, ProbeAnswer, Query},
+    rollout::{Answer, Probe, ProbeAnswer, Query, without_ranges},
 };
 use anneal_crds::common::shorten;
 use async_trait::async_trait;
@@ -118,7 +118,7 @@ pub fn no_answer(server: &str, query: &Query, why: impl std::fmt::Display) -> An
     Answer::Unreachable(format!(
         "{} ({server}: {})",
         shorten(&why, MAX_WORDS),
-        shorten(&query.expression, MAX_WORDS)
+        shorten(&without_ranges(&query.expression), MAX_WORDS)
     ))
 }
 

@@ -1,6 +1,6 @@
 //! `evidence: sequential` in a rollout's plan: whole steps on raw samples, with restarts of the operator at every tick.
 
-#![expect(clippy::unwrap_used, reason = "this is a test")]
+#![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "this is a test")]
 
 use std::collections::BTreeMap;
 
@@ -170,7 +170,7 @@ fn without_requests_the_clock_stands_still_and_without_samples_the_step_holds() 
         let mut all = status.conditions.iter();
         all.find(|condition| condition.type_ == "Reconciling").unwrap().message.clone()
     };
-    assert!(stands(&status).contains("no requests"), "{}", stands(&status));
+    assert!(stands(&status).contains("nobody gets any requests"), "{}", stands(&status));
     quiet.turn([(80, 200), (20, 200)]);
     let (ticks, status) = quiet.until(60, |status| status.weight == Weight::FULL);
     assert!(status.weight == Weight::FULL && ticks >= 18, "{ticks}");
@@ -180,6 +180,29 @@ fn without_requests_the_clock_stands_still_and_without_samples_the_step_holds() 
     assert_eq!((status.weight, status.verdict.as_deref()), (Weight::from_percent(20), Some("Stale")));
     let (_, status) = gone.until(200, |status| status.phase == P::RolledBack);
     assert_eq!(reason(&status), "HeldTooLong");
+}
+
+#[test]
+fn samples_that_take_a_while_on_their_way_are_waited_for() {
+    let mut late = World::new([(80, 200), (20, 200)], json!({}));
+    late.case.rollout.spec.prometheus.stale_after = "2m".parse().unwrap();
+    for second in 0.. {
+        late.scraped_until_ms = late.began_ms + (second - 45) * 1000;
+        let status = late.tick();
+        if status.weight == Weight::FULL {
+            assert!((64..72).contains(&second), "{second}");
+            break;
+        }
+        assert!(second < 100, "{status:?}");
+    }
+    // After a long time without any sample it goes on.
+    let mut gap = World::new([(80, 200), (20, 200)], json!({"dispersion": "Assumed"}));
+    gap.until(5, |_| false);
+    gap.scraped_until_ms = 0;
+    gap.case.rollout.spec.judge.max_hold = "2h".parse().unwrap();
+    gap.until(1_000, |_| false);
+    gap.scraped_until_ms = i64::MAX;
+    assert_eq!(gap.until(60, |status| status.weight == Weight::FULL).1.weight, Weight::FULL);
 }
 
 #[test]
@@ -273,4 +296,77 @@ fn a_step_that_cannot_see_its_bound_says_so_and_what_it_would_take() {
         assert!(few.message.contains(part), "{part}: {}", few.message);
     }
     assert_eq!((many.status.as_str(), many.reason.as_str()), ("True", "Sufficient"));
+}
+
+#[test]
+fn looks_that_find_nothing_new_say_the_same() {
+    for spoil in [
+        |_: &Query| Answer::Matrix(vec![]),
+        |query: &Query| anneal_operator::ports::no_answer("http://p", query, "connection refused"),
+    ] {
+        let mut blind = World::new([(80, 200), (20, 200)], json!({}));
+        blind.until(40, |_| false);
+        let mut look = |millis: i64| {
+            blind.case.now += SignedDuration::from_millis(millis);
+            let status = blind.case.plan_answering(spoil).status;
+            blind.case.rollout.status = Some(status.clone());
+            status
+        };
+        let (_, before) = (look(1), look(1));
+        assert_eq!(before, look(1), "a message that changes is a write, and a write wakes the next look");
+    }
+}
+
+#[test]
+fn a_candidate_that_no_request_reaches_is_not_left_in_traffic() {
+    let mut cut = World::new([(80, 200), (0, 1)], json!({}));
+    let (_, status) = cut.until(200, |status| status.phase == P::RolledBack);
+    assert_eq!((status.phase, reason(&status)), (P::RolledBack, "HeldTooLong"));
+}
+
+#[test]
+fn what_cannot_be_counted_or_learned_from_is_no_pass_and_does_not_last() {
+    let told = |spoil: &dyn Fn(&World, &Query) -> Answer| {
+        let mut world = World::new([(80, 200), (20, 200)], json!({}));
+        for _ in 0..200 {
+            world.case.now += SignedDuration::from_secs(1);
+            let plan = world.case.plan_answering(|query| spoil(&world, query));
+            world.case.perform(&plan.actions);
+            world.case.rollout.status = Some(plan.status);
+        }
+        let status = world.case.rollout.status.unwrap();
+        (status.phase, reason(&status).to_owned(), status.verdict)
+    };
+    let lost = (P::RolledBack, "HeldTooLong".to_owned(), Some("Error".to_owned()));
+    let spoilt = told(&|world, query| match world.answer(query) {
+        Answer::Matrix(mut series) => {
+            series.iter_mut().flat_map(|series| &mut series.samples).for_each(|sample| sample.1 = f64::NAN);
+            Answer::Matrix(series)
+        }
+        answer => answer,
+    });
+    assert_eq!(spoilt, lost);
+    let unlearned = told(&|world, query| match query.question {
+        anneal_core::rollout::Question::PastAll => Answer::Unreachable("too much".into()),
+        _ => world.answer(query),
+    });
+    assert_eq!(unlearned, lost);
+}
+
+#[test]
+fn an_hour_without_prometheus_loses_no_tick() {
+    let mut world = World::new([(80, 200), (20, 200)], json!({"dispersion": "Assumed"}));
+    world.case.rollout.spec.judge.max_hold = "2h".parse().unwrap();
+    world.case.rollout.spec.strategy = serde_json::from_value(json!({"rollbackTriggers": ["error_rate"],
+        "steps": [{"weight": 20, "duration": "3h", "minRequests": 20}]}))
+    .unwrap();
+    world.until(10, |_| false);
+    for _ in 0..60 {
+        world.case.now += SignedDuration::from_mins(1);
+        let plan = world.case.plan_answering(|_| Answer::Unreachable("connection refused".into()));
+        world.case.rollout.status = Some(plan.status);
+    }
+    let (_, status) = world.until(20, |_| false);
+    let state = status.judge.unwrap()["state"].clone();
+    assert!(state["step"]["ticks"].as_i64().unwrap() > 3_600, "{state}");
 }

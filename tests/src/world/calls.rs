@@ -248,6 +248,9 @@ impl Sim {
             let fields = status.as_object_mut()?;
             fields.remove("judge");
             fields.remove("observed");
+            if let Some(conditions) = fields.get_mut("conditions").and_then(Value::as_array_mut) {
+                conditions.retain(|condition| condition["type"] != "Detectability");
+            }
             Some(status)
         };
         without(before) == without(self.store.get(key))

@@ -250,8 +250,9 @@ impl Sim {
             let status = self.store.get(rollout).map(|rollout| rollout["status"].clone()).unwrap_or_default();
             // Trained when nothing served here, and overtaken by a version that someone approved meanwhile.
             let overtaken = !run["status"]["baseline"]["bootstrap"].is_null() && !status["stable"].is_null();
-            let shared =
-                rollouts.len() < self.store.keys(Kind::HttpRoute).len() && self.is_mismatched(&status);
+            // Held for too long, because nobody can tell which of two rollouts' requests the counters count.
+            let unclear = self.is_mismatched(&status) || status["decision"]["reason"] == "HeldTooLong";
+            let shared = rollouts.len() < self.store.keys(Kind::HttpRoute).len() && unclear;
             if !overtaken && !shared && !super::laws::text(&status["stable"]["version"]).starts_with(date) {
                 let why = format!("{} does not serve {}: {status}", rollout.name, run["status"]["version"]);
                 self.broken("a good version gets through", why);

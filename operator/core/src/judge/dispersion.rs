@@ -7,6 +7,9 @@
 
 use super::tick::ArmCount;
 
+/// Bad events below which nothing can be told.
+const FEWEST: f64 = 20.0;
+
 /// What stable's pods showed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dispersion {
@@ -34,7 +37,7 @@ pub fn estimate(ticks: &[Vec<ArmCount>]) -> Option<Dispersion> {
     let (requests, bad) = pods.iter().fold((0.0, 0.0), |sum, pod| (sum.0 + pod.0, sum.1 + pod.1));
     let rate = bad / requests;
     let alive = pods.iter().filter(|pod| pod.0 > 0.0).count();
-    if alive < 2 || !(rate > 0.0 && rate < 1.0) {
+    if alive < 2 || bad < FEWEST || !(rate > 0.0 && rate < 1.0) {
         return None;
     }
     let relative: Vec<f64> =

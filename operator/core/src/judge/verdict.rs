@@ -134,11 +134,11 @@ impl Judge {
         if let Some(metric) = asked(state).find(blind) {
             return Some(Hold::NoData { metric: metric.name.clone() });
         }
-        if state.idle >= self.policy.blind_after {
-            return Some(Hold::NoTraffic);
+        // A candidate that gets nothing of what stable gets is no quiet night.
+        if let Some(share) = state.split.mismatch(self.policy.split_design_effect) {
+            return Some(Hold::TrafficSplitMismatch { wanted: state.split.weight(), share });
         }
-        let share = state.split.mismatch(self.policy.split_design_effect)?;
-        Some(Hold::TrafficSplitMismatch { wanted: state.split.weight(), share })
+        (state.idle >= self.policy.blind_after).then_some(Hold::NoTraffic)
     }
 
     fn may_end(&self, state: &State, step: &Step, age: i64) -> bool {

@@ -159,6 +159,8 @@ pub(super) fn service(home: Home<'_>, version: &str) -> Object {
     let body = json!({
         "metadata": {"labels": home.version_labels(version), "ownerReferences": home.owner().reference()},
         "spec": {
+            // Whoever may change a Service must not send the operator's own requests elsewhere.
+            "type": "ClusterIP",
             "selector": home.version_labels(version),
             "ports": [
                 {"name": "http", "port": LIVE, "targetPort": "http", "protocol": "TCP"},

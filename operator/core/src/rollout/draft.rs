@@ -101,8 +101,10 @@ impl<'a> Draft<'a> {
             return;
         }
         self.status.judge = record.to_value();
-        self.status.observed = record.observed().filter(|_| self.status.phase == RolloutPhase::Canary);
-        self.tell_what_can_be_seen(&comparison);
+        if before.is_some_and(|before| before.step_started_at == self.status.step_started_at) {
+            self.status.observed = record.observed().filter(|_| self.status.phase == RolloutPhase::Canary);
+            self.tell_what_can_be_seen(&comparison);
+        }
         if let Some(before) = before {
             keep_times(&before.conditions, &mut self.status.conditions);
         }

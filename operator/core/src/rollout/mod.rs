@@ -41,7 +41,7 @@ pub use build::{workload_name, workload_names};
 pub use plan::plan;
 pub use plane::{Features, asks_for_features};
 pub use probe::{Probe, ProbeAnswer, probes};
-pub use query::{Query, Question, Shape, queries};
+pub use query::{Query, Question, Shape, queries, without_ranges};
 pub use reading::{Answer, Reading, Series, Verdict, judge, read};
 pub use rival::rivals;
 pub use route::{gateway_key, route_key};

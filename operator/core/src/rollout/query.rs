@@ -26,6 +26,23 @@ pub struct Query {
     pub shape: Shape,
 }
 
+/// `expression` for messages: without its lengths of time, which change from look to look. A message that changes is a
+/// write, and a write wakes the next look.
+pub fn without_ranges(expression: &str) -> String {
+    let mut parts = expression.split('[');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.split_once(']').map_or("", |(_, rest)| rest);
+        // A time follows where the past is asked for.
+        let rest = rest
+            .strip_prefix(" @ ")
+            .map_or(rest, |at| at.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.'));
+        text.push_str("[…]");
+        text.push_str(rest);
+    }
+    text
+}
+
 /// What is asked about a metric. Metric and question name an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Question {
@@ -165,6 +182,13 @@ fn with_all(scoped: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_has_nothing_that_changes_with_time() {
+        assert_eq!(without_ranges("a{b=\"c\"}[14000ms] @ 1795262400.000"), "a{b=\"c\"}[…]");
+        assert_eq!(without_ranges("sum(increase(a[10s])) or max(b)"), "sum(increase(a[…])) or max(b)");
+        assert_eq!(without_ranges("up"), "up");
+    }
 
     #[test]
     fn matchers_are_added_to_any_form_of_selector() {

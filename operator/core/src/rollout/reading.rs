@@ -13,7 +13,10 @@ use anneal_crds::{
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{query::PART, samples::RawSeries};
+use super::{
+    query::{PART, without_ranges},
+    samples::RawSeries,
+};
 
 /// One sample of an instant vector.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -185,7 +188,8 @@ fn quantile(vector: &[Series], quantile: f64) -> Result<f64, Reading> {
 pub fn judge(metric: &Metric, reading: &Reading, server: &str, query: &str) -> (Verdict, RecordedReading) {
     let (bound, within): (String, fn(&Source, f64) -> bool) = (bound(&metric.source), within);
     let query = shorten(query, MAX_QUERY);
-    let hold = |class, why: &str| Verdict::Hold(class, format!("{why} ({server}: {query})"));
+    let asked = without_ranges(&query);
+    let hold = |class, why: &str| Verdict::Hold(class, format!("{why} ({server}: {asked})"));
     let (verdict, shown) = match reading {
         Reading::Value { value, step_requests } if within(&metric.source, *value) => {
             (Verdict::Pass { step_requests: *step_requests }, show(&metric.source, *value))

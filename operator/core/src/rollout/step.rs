@@ -140,7 +140,9 @@ impl Draft<'_> {
         let max_hold = self.rollout.spec.judge.max_hold.get();
         let since = self.status.holding_since.as_ref();
         let blind_for = since.map_or(SignedDuration::ZERO, |since| self.now.duration_since(since.0));
-        let overdue = self.step_age() > terms.duration.get().saturating_add(max_hold);
+        // Whoever changed the route by hand has put the clock back.
+        let age = self.accepted_age().unwrap_or_else(|| self.step_age());
+        let overdue = age > terms.duration.get().saturating_add(max_hold);
         match step {
             StepSays::ByClock => blind_for > max_hold || (overdue && self.pause.is_none()),
             // A comparison's clock stands still without requests: a quiet night is nobody's fault.
@@ -270,7 +272,8 @@ impl Draft<'_> {
         if let Some(why) = blind.as_ref().filter(|_| settled && since.is_none()) {
             self.note(Severity::Warning, "MetricsUnavailable", &format!("Nothing can be judged: {why}."));
         }
-        self.status.holding_since = blind.as_ref().and(since.or(settled.then_some(now)));
+        let holds = blind.is_some() || self.mismatched;
+        self.status.holding_since = since.or(settled.then_some(now)).filter(|_| holds);
         self.note_missing(judged, settled);
         let truth = Truth::from(blind.is_none());
         let (reason, message) =
@@ -288,6 +291,9 @@ impl Draft<'_> {
         match step {
             StepSays::ByClock => self.too_few(version, judged, terms),
             StepSays::Waits(why) => Some(why.clone()),
+            StepSays::Mismatched if self.status.phase == RolloutPhase::Shadow => {
+                Some(format!("{} gets no copies of the requests that stable gets", version.version))
+            }
             StepSays::Mismatched => Some(format!(
                 "{} gets another share of the requests than {} %, see status.observed",
                 version.version, self.status.weight

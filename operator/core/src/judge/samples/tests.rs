@@ -306,7 +306,12 @@ fn no_traffic_and_no_data_stop_the_clock_and_never_advance() {
     let (state, verdict) = judge().fold(State::new(&policy(), 0, 0), &seen(2 * TICK, idle.clone()));
     assert_eq!(verdict, Verdict::Hold(Hold::NoTraffic));
     let (state, verdict) = judge().fold(state, &seen(15 * TICK, idle));
-    assert_eq!((verdict, state.step.ticks), (Verdict::Hold(Hold::NoTraffic), 1));
+    // Stable has requests, so this is no quiet night.
+    assert_eq!(verdict, Verdict::Hold(Hold::TrafficSplitMismatch { wanted: 0.5, share: 0.0 }));
+    assert_eq!(state.step.ticks, 1);
+    let night = vec![steady(Arm::Candidate, 80, 0.0, 0.0), steady(Arm::Stable, 80, 0.0, 0.0)];
+    let (_, verdict) = judge().fold(State::new(&policy(), 0, 0), &seen(15 * TICK, night));
+    assert_eq!(verdict, Verdict::Hold(Hold::NoTraffic));
     let mut down = seen(2 * TICK, vec![]);
     let blind = Verdict::Hold(Hold::NoData { metric: "error_rate".into() });
     assert_eq!(judge().fold(State::new(&policy(), 0, 0), &down).1, blind);

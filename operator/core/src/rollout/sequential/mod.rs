@@ -38,7 +38,7 @@ use crate::judge::{
     samples::{Observations, Seen, WeightChange},
 };
 
-/// A sample that was not answered this long after its time will not come, in milliseconds. Until then a tick waits for
+/// A sample that is not there when others are this much newer will not come, in milliseconds. Until then a tick waits for
 /// the slowest pod.
 const SETTLE_MS: i64 = 5_000;
 /// Index of a bake for the judge; a canary's steps have their weight in per mille, and shadow has none.
@@ -50,6 +50,15 @@ pub(super) struct Comparison {
     pub(super) record: Record,
     verdict: crate::judge::Verdict,
     range: Range,
+    step_index: u32,
+}
+
+/// Why nothing is compared.
+enum Unable {
+    /// It will be, or somebody must do something first.
+    NotYet(String),
+    /// Something could not be read.
+    Unread(String),
 }
 
 impl Draft<'_> {
@@ -59,12 +68,14 @@ impl Draft<'_> {
         let range = Range::of(&self.rollout.spec, &self.status, &stored, self.snapshot.now);
         let comparison = match self.comparison(trial, stored, range, terms) {
             Ok(comparison) => comparison,
-            Err(why) => {
-                return step::Judged { verdicts: self.tell(trial, range, None), step: StepSays::Waits(why) };
+            Err(unable) => {
+                let verdicts = self.tell(trial, range, Err(&unable));
+                let (Unable::NotYet(why) | Unable::Unread(why)) = unable;
+                return step::Judged { verdicts, step: StepSays::Waits(why) };
             }
         };
-        let verdicts = self.tell(trial, range, Some(&comparison));
-        let step = self.step_says(&comparison);
+        let verdicts = self.tell(trial, range, Ok(&comparison));
+        let step = self.step_says(&comparison, terms);
         self.comparison = Some(comparison);
         step::Judged { verdicts, step }
     }
@@ -76,25 +87,26 @@ impl Draft<'_> {
         stored: Stored,
         range: Range,
         terms: Option<&Terms>,
-    ) -> Result<Comparison, String> {
+    ) -> Result<Comparison, Unable> {
         let record = match stored {
             Stored::Known(record) => *record,
             Stored::Foreign => {
-                return Err("status.judge was written by another version of Anneal. Run that version until the rollout has ended, or abort it".to_owned());
+                return Err(Unable::NotYet("status.judge was written by another version of Anneal. Run that version until the rollout has ended, or abort it".to_owned()));
             }
             Stored::Nothing => self.begin(trial)?,
         };
         let judge = Judge::new(policy::policy(&self.rollout.spec, &record.frozen))
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| Unable::NotYet(error.to_string()))?;
         let seen = self.observations(trial, range, terms, judge.policy().metrics.len());
         let (state, verdict) = judge.fold(record.state, &seen);
-        Ok(Comparison { judge, record: Record { state, ..record }, verdict, range })
+        let step_index = self.step_index();
+        Ok(Comparison { judge, record: Record { state, ..record }, verdict, range, step_index })
     }
 
     /// The first look after the data plane has taken the weights.
-    fn begin(&self, trial: &VersionRef) -> Result<Record, String> {
+    fn begin(&self, trial: &VersionRef) -> Result<Record, Unable> {
         if self.status.traffic_accepted_at.is_none() || !self.traffic_accepted() {
-            return Err("the data plane has not taken the weights yet".to_owned());
+            return Err(Unable::NotYet("the data plane has not taken the weights yet".to_owned()));
         }
         let spec = &self.rollout.spec;
         let tick_ms = policy::tick_ms(spec);
@@ -102,7 +114,9 @@ impl Draft<'_> {
             terms: policy::fingerprint(spec),
             tick_ms,
             horizon_ticks: policy::horizon_ticks(spec, tick_ms),
-            learned: self.learn()?,
+            replicas: policy::replicas(spec),
+            stale_after_ms: spec.prometheus.stale_after.as_millis(),
+            learned: self.learn().map_err(Unable::Unread)?,
         };
         let began_ms = Range::first_ms(&self.status, self.snapshot.now.as_millisecond());
         let state = State::new(&policy::policy(spec, &frozen), began_ms, self.step_index());
@@ -134,9 +148,24 @@ impl Draft<'_> {
             let name = &judged.metric.name;
             self.series(name, Question::Events).iter().chain(self.series(name, Question::All))
         });
-        let slowest = pods::scraped_until(series).unwrap_or(i64::MIN);
+        let unread = |judged: &&Judged<'_>| self.is_unread(&judged.metric.name);
+        let until_ms = match pods::scraped(series) {
+            // A question without an answer is asked again; what it was about is not lost.
+            _ if judged
+                .iter()
+                .filter(|judged| triggers.contains(&judged.metric.name))
+                .any(|judged| unread(&judged)) =>
+            {
+                i64::MIN
+            }
+            // What is long past will not change any more, if there is anything or not.
+            _ if range.is_behind() => range.until_ms,
+            // Samples may take their time on the way, and then they all do.
+            Some((slowest, newest)) => slowest.max(newest.saturating_sub(SETTLE_MS)).min(range.until_ms),
+            None => i64::MIN,
+        };
         Observations {
-            until_ms: slowest.max(range.until_ms.saturating_sub(SETTLE_MS)).min(range.until_ms),
+            until_ms,
             step: self.judged_step(terms),
             weights: self.weights(),
             metrics: judged.iter().map(seen).take(metrics).collect(),
@@ -149,6 +178,15 @@ impl Draft<'_> {
             Some(Answer::Matrix(series)) => series,
             Some(Answer::Vector(_) | Answer::Unreachable(_)) | None => &[],
         }
+    }
+
+    fn is_unread(&self, metric: &str) -> bool {
+        [Question::Events, Question::All].into_iter().any(|question| {
+            match self.snapshot.answers.get(&(metric.to_owned(), question)) {
+                Some(Answer::Unreachable(_) | Answer::Vector(_)) => true,
+                Some(Answer::Matrix(_)) | None => false,
+            }
+        })
     }
 
     fn judged_step(&self, terms: Option<&Terms>) -> Step {

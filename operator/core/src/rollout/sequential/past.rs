@@ -48,7 +48,8 @@ impl Draft<'_> {
         let history = samples::history(judged.source, judged.events, &pods, (from_ms, until_ms), point_ms);
         Ok(dispersion::estimate(&history).map(|found| Learned {
             design_effect: found.design_effect,
-            pods: Some(Spread { sd: found.pod_sd, pods: found.pods }),
+            // Two pods differ by chance as much as for good.
+            pods: (found.pods >= 3).then_some(Spread { sd: found.pod_sd, pods: found.pods }),
         }))
     }
 

@@ -122,9 +122,12 @@ pub(super) fn newest<'s>(series: impl Iterator<Item = &'s RawSeries>) -> Option<
     series.filter_map(last).max()
 }
 
-/// Until when every one of these series that is still scraped has been.
-pub(super) fn scraped_until<'s>(series: impl Iterator<Item = &'s RawSeries>) -> Option<i64> {
-    series.filter_map(last).min()
+/// The last sample of the series that was scraped least recently, and of the one that was most recently.
+pub(super) fn scraped<'s>(series: impl Iterator<Item = &'s RawSeries>) -> Option<(i64, i64)> {
+    series.filter_map(last).fold(None, |seen, at| {
+        let (slowest, newest) = seen.unwrap_or((at, at));
+        Some((slowest.min(at), newest.max(at)))
+    })
 }
 
 fn last(series: &RawSeries) -> Option<i64> {

@@ -28,6 +28,10 @@ pub(super) struct Frozen {
     pub(super) tick_ms: i64,
     /// Ticks that the rollout is planned to last.
     pub(super) horizon_ticks: u32,
+    /// Pods of each version.
+    pub(super) replicas: u32,
+    /// How old a sample may be, in milliseconds.
+    pub(super) stale_after_ms: i64,
     /// What stable's history showed, in the order of the policy's metrics; none where there was nothing to learn.
     pub(super) learned: Vec<Option<Learned>>,
 }
@@ -113,6 +117,11 @@ pub(super) fn tick_ms(spec: &ModelRolloutSpec) -> i64 {
     shortest.map_or(60_000, |tick| i64::try_from(tick.as_millis()).unwrap_or(i64::MAX)).max(1)
 }
 
+/// Pods of each version.
+pub(super) fn replicas(spec: &ModelRolloutSpec) -> u32 {
+    u32::try_from(spec.serving.replicas).unwrap_or(1).max(1)
+}
+
 /// Ticks that all steps are planned to take.
 pub(super) fn horizon_ticks(spec: &ModelRolloutSpec, tick_ms: i64) -> u32 {
     let strategy = &spec.strategy;
@@ -130,15 +139,13 @@ pub(super) fn horizon_ticks(spec: &ModelRolloutSpec, tick_ms: i64) -> u32 {
 /// The policy of a rollout that began as `frozen` says.
 pub(super) fn policy(spec: &ModelRolloutSpec, frozen: &Frozen) -> Policy {
     let terms = terms(spec);
-    let stale_after = spec.prometheus.stale_after.as_millis();
-    let pods = u32::try_from(spec.serving.replicas).unwrap_or(1).max(1);
     let metric = |(index, judged): (usize, Judged<'_>)| {
         let learned = frozen.learned.get(index).copied().flatten();
         let spread = learned.and_then(|learned| learned.pods).map(|spread| PodSpread {
             sd: spread.sd,
             degrees: spread.pods.saturating_sub(1).max(1),
-            candidate_pods: pods,
-            stable_pods: pods,
+            candidate_pods: frozen.replicas,
+            stable_pods: frozen.replicas,
         });
         MetricPolicy {
             name: judged.metric.name.clone(),
@@ -158,7 +165,7 @@ pub(super) fn policy(spec: &ModelRolloutSpec, frozen: &Frozen) -> Policy {
         tick_ms: frozen.tick_ms,
         horizon_ticks: frozen.horizon_ticks,
         warmup_ms: terms.warmup.map_or(2 * frozen.tick_ms, |warmup| warmup.as_millis()),
-        lookback_ms: frozen.tick_ms.max(stale_after),
+        lookback_ms: frozen.tick_ms.max(frozen.stale_after_ms),
         blind_after: BLIND_AFTER,
         split_design_effect: terms.split_design_effect,
         advance: match terms.advance {

@@ -112,11 +112,14 @@ impl Range {
         now: Timestamp,
     ) -> Self {
         let now_ms = now.as_millisecond();
-        let (tick_ms, from_ms) = match stored {
-            Stored::Known(record) => (record.frozen.tick_ms, record.ended_ms()),
-            Stored::Nothing | Stored::Foreign => (policy::tick_ms(spec), Self::first_ms(status, now_ms)),
+        let stale_after_ms = spec.prometheus.stale_after.as_millis();
+        let (tick_ms, stale_after_ms, from_ms) = match stored {
+            Stored::Known(record) => (record.frozen.tick_ms, record.frozen.stale_after_ms, record.ended_ms()),
+            Stored::Nothing | Stored::Foreign => {
+                (policy::tick_ms(spec), stale_after_ms, Self::first_ms(status, now_ms))
+            }
         };
-        let lookback = tick_ms.max(spec.prometheus.stale_after.as_millis());
+        let lookback = tick_ms.max(stale_after_ms);
         let from_ms = from_ms.min(now_ms).saturating_sub(lookback);
         Self {
             from_ms,

@@ -10,13 +10,13 @@ use anneal_crds::{
 use super::{
     super::{
         draft::Draft,
-        query::Question,
+        query::{Question, without_ranges},
         reading::{self, Answer, MAX_QUERY, Verdict},
         samples::RawSeries,
         step::StepSays,
-        steps,
+        steps::{self, Terms},
     },
-    Comparison, pods, policy,
+    Comparison, Unable, pods, policy,
     queries::{self, control},
     record::Range,
 };
@@ -28,7 +28,7 @@ impl Draft<'_> {
         &self,
         trial: &VersionRef,
         range: Range,
-        comparison: Option<&Comparison>,
+        comparison: Result<&Comparison, &Unable>,
     ) -> Vec<(Verdict, RecordedReading)> {
         let spec = &self.rollout.spec;
         let queries = queries::queries(self.rollout, &self.status, self.snapshot.now);
@@ -38,30 +38,30 @@ impl Draft<'_> {
             };
             let first = queries.iter().find(|query| query.metric == *trigger);
             let query = first.map_or("", |query| query.expression.as_str());
-            let readable = self.readable(metric, trial, range, comparison);
+            let asked = shorten(query, MAX_QUERY);
+            let readable = self.readable(metric, trial, range, comparison.ok());
             let verdict = match (readable, comparison) {
                 // What was shown before samples went missing is shown.
-                (_, Some(comparison)) if comparison.breaches(trigger) => Verdict::Breach,
+                (_, Ok(comparison)) if comparison.breaches(trigger) => Verdict::Breach,
                 (Err((class, why)), _) => Verdict::Hold(
                     class,
-                    format!("{why} ({}: {})", spec.prometheus.server(), shorten(query, MAX_QUERY)),
+                    format!("{why} ({}: {})", spec.prometheus.server(), without_ranges(&asked)),
                 ),
-                (Ok(()), None) => Verdict::Pass { step_requests: 0.0 },
-                (Ok(()), Some(comparison)) => {
-                    Verdict::Pass { step_requests: comparison.requests_of(trigger) as f64 }
-                }
+                (Ok(()), Err(Unable::Unread(why))) => Verdict::Hold(MissingClass::Error, why.clone()),
+                (Ok(()), Err(Unable::NotYet(_))) => Verdict::Pass { step_requests: 0.0 },
+                (Ok(()), Ok(comparison)) => comparison.countable(trigger),
             };
             let value = match (&verdict, comparison) {
                 (Verdict::Hold(class, _), _) => class.name().to_owned(),
-                (Verdict::Pass { .. } | Verdict::Breach, Some(comparison)) => comparison.value_of(trigger),
-                (Verdict::Pass { .. } | Verdict::Breach, None) => "not compared yet".to_owned(),
+                (Verdict::Pass { .. } | Verdict::Breach, Ok(comparison)) => comparison.value_of(trigger),
+                (Verdict::Pass { .. } | Verdict::Breach, Err(_)) => "not compared yet".to_owned(),
             };
             let record = RecordedReading {
                 metric: trigger.clone(),
                 verdict: reading::name(&verdict).to_owned(),
                 value,
                 bound: self.bound(metric),
-                query: shorten(query, MAX_QUERY).into_owned(),
+                query: asked.into_owned(),
             };
             (verdict, record)
         };
@@ -136,7 +136,7 @@ impl Draft<'_> {
     }
 
     /// What follows for the step.
-    pub(super) fn step_says(&self, comparison: &Comparison) -> StepSays {
+    pub(super) fn step_says(&self, comparison: &Comparison, terms: Option<&Terms>) -> StepSays {
         let waits = |why: &str| StepSays::Waits(why.to_owned());
         match &comparison.verdict {
             // What is known is not of this moment yet.
@@ -144,7 +144,10 @@ impl Draft<'_> {
                 waits("the operator reads what it missed")
             }
             judge::Verdict::Advance => StepSays::Ends,
-            judge::Verdict::Progressing => StepSays::GoesOn,
+            judge::Verdict::Progressing => match comparison.wanting(terms) {
+                Some(why) => StepSays::Waits(why),
+                None => StepSays::GoesOn,
+            },
             judge::Verdict::Rollback(rollback) => StepSays::RollsBack(match rollback.test {
                 TestName::Duration => (
                     "Inconclusive",
@@ -160,10 +163,13 @@ impl Draft<'_> {
                 ),
             }),
             judge::Verdict::Hold(hold) => match hold {
-                Hold::NoTraffic => waits("the candidate gets no requests, so the step's clock stands still"),
-                Hold::NoData { metric } => StepSays::Waits(format!(
-                    "the samples of {metric} cannot be counted: too few pods were scraped, or no bucket lies at or above the threshold"
-                )),
+                // A shadow has no share that could be wrong, but copies that do not come.
+                Hold::NoTraffic if comparison.stable_is_busy() => StepSays::Mismatched,
+                Hold::NoTraffic => waits("nobody gets any requests, so the step's clock stands still"),
+                // Its trigger says why.
+                Hold::NoData { metric } => {
+                    StepSays::Waits(format!("the samples of {metric} cannot be counted"))
+                }
                 Hold::TrafficSplitMismatch { .. } => StepSays::Mismatched,
                 Hold::Inconclusive => waits(
                     "nothing is shown either way after judge.sequential.maxDuration. Promote or abort the candidate",
@@ -177,6 +183,29 @@ impl Draft<'_> {
 }
 
 impl Comparison {
+    /// Whether stable gets requests in this step.
+    fn stable_is_busy(&self) -> bool {
+        self.record.state.metrics.iter().any(|metric| metric.stable_requests > 0)
+    }
+
+    /// What a step whose time is over still waits for.
+    fn wanting(&self, terms: Option<&Terms>) -> Option<String> {
+        let (terms, state) = (terms?, &self.record.state);
+        let counted = i64::from(state.step.ticks).saturating_mul(self.record.frozen.tick_ms);
+        if counted < terms.duration.as_millis() || state.step.index != self.step_index {
+            return None;
+        }
+        let least =
+            state.metrics.iter().filter(|metric| metric.asked).map(|metric| metric.step_requests).min();
+        let few = least.is_some_and(|least| least < u64::from(terms.min_requests));
+        Some(if few {
+            format!("fewer than {} requests were answered in this step", terms.min_requests)
+        } else {
+            "it is not shown yet that every metric is no worse than judge.sequential.nonInferiority allows"
+                .to_owned()
+        })
+    }
+
     fn breaches(&self, trigger: &str) -> bool {
         match &self.verdict {
             judge::Verdict::Rollback(rollback) => rollback.metric == trigger,
@@ -188,8 +217,24 @@ impl Comparison {
         self.of(trigger).any(|(metric, _)| metric.started > 0)
     }
 
-    fn requests_of(&self, trigger: &str) -> u64 {
-        self.of(trigger).map(|(metric, _)| metric.step_requests).min().unwrap_or(0)
+    /// Fresh samples may be none that can be counted, for a while.
+    fn countable(&self, trigger: &str) -> Verdict {
+        let blind = |metric: &&MetricState| metric.blind >= self.judge.policy().blind_after;
+        match self.of(trigger).map(|(metric, _)| metric).find(blind) {
+            None => {
+                let requests = self.of(trigger).map(|(metric, _)| metric.step_requests).min();
+                Verdict::Pass { step_requests: requests.unwrap_or(0) as f64 }
+            }
+            Some(metric) if metric.invalid > 0 => Verdict::Hold(
+                MissingClass::Error,
+                "its samples are not finite, fall below zero, or have more bad events than events".to_owned(),
+            ),
+            Some(_) => Verdict::Hold(
+                MissingClass::NoData,
+                "its samples cannot be counted: too few pods were scraped, or no bucket lies at or above the threshold"
+                    .to_owned(),
+            ),
+        }
     }
 
     fn of<'a>(&'a self, trigger: &'a str) -> impl Iterator<Item = (&'a MetricState, Option<Estimate>)> {
