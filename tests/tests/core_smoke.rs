@@ -225,3 +225,22 @@ fn a_first_version_that_answers_wrongly_serves_and_says_so_until_another_one_com
     let status = case.plan().status;
     assert_eq!((status.phase, status.decision.unwrap().reason.as_str()), (P::Healthy, "SmokePassed"));
 }
+
+#[test]
+fn a_service_that_someone_sent_elsewhere_is_put_right_and_not_asked() {
+    let mut case = in_smoke(1, 1, Bake::Yes);
+    for service in &mut case.children.services {
+        service["spec"]["type"] = "ExternalName".into();
+        service["spec"]["externalName"] = "metadata.example".into();
+    }
+    assert_eq!(case.probes(), []);
+    let plan = case.plan();
+    let of_service = |action: &Action| match action {
+        Action::Apply(object) => {
+            object.key.kind == Kind::Service && object.body["spec"]["type"] == "ClusterIP"
+        }
+        Action::Create(_) | Action::Delete { .. } => false,
+    };
+    assert!(plan.actions.iter().any(of_service), "{:?}", plan.actions);
+    assert_eq!(plan.status.phase, P::Baking, "nothing was answered");
+}

@@ -41,7 +41,13 @@ enum Seen {
 impl Draft<'_> {
     /// What is sent to the stable version now.
     pub(super) fn smoke_requests(&self, stable: &VersionRef) -> Vec<Probe> {
-        let Some(smoke) = self.rollout.spec.strategy.smoke.as_ref().filter(|_| self.smoke_is_due(stable))
+        let Some(smoke) = self
+            .rollout
+            .spec
+            .strategy
+            .smoke
+            .as_ref()
+            .filter(|_| self.smoke_is_due(stable) && self.has_service(stable))
         else {
             return vec![];
         };
