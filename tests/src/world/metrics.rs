@@ -243,6 +243,14 @@ impl Sim {
         at(until) - at(since)
     }
 
+    /// The same as far as scrapes were near enough to each other to tell when.
+    pub fn told_of(&self, version: &str, since: Timestamp, until: Timestamp) -> f64 {
+        let samples = self.counters.samples.get(version).map(Vec::as_slice).unwrap_or_default();
+        let within = |at: f64| at > instant(since) && at <= instant(until);
+        let near = |pair: &&[(f64, f64)]| within(pair[1].0) && pair[1].0 - pair[0].0 <= STALE_AFTER;
+        samples.windows(2).filter(near).map(|pair| pair[1].1 - pair[0].1).sum()
+    }
+
     fn spoiled(&self, question: &Question, at: Timestamp, spoil: impl Fn(&mut Series)) -> Answer {
         let (mut answer, _) = self.honest(question, at);
         if let Answer::Vector(vector) = &mut answer {

@@ -181,7 +181,7 @@ impl Sim {
         };
         let since = string(&old["trafficAcceptedAt"]).parse();
         let answered =
-            since.map_or(0.0, |since| self.answered(&string(&candidate["version"]), since, self.now));
+            since.map_or(0.0, |since| self.told_of(&string(&candidate["version"]), since, self.now));
         good(&old["stable"]) && answered >= ENOUGH
     }
 
