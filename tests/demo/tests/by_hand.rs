@@ -48,6 +48,17 @@ fn backend() -> String {
     Kubectl::run(&["get", "httproute/car-loan", "-n", HOME, "-o", path], None).unwrap()
 }
 
+/// A child that nobody finds by its label any more is found by its name, and is no one else's for that.
+fn takes_its_label_back(kind: &str, name: &str) {
+    let child = format!("{kind}/{name}");
+    Kubectl::run(&["label", &child, "-n", HOME, "anneal.dev/rollout-"], None).unwrap();
+    let labelled = || {
+        let path = "jsonpath={.metadata.labels.anneal\\.dev/rollout}";
+        Kubectl::run(&["get", &child, "-n", HOME, "-o", path], None).unwrap()
+    };
+    until(&format!("{child} has its label again"), |_| labelled() == "car-loan");
+}
+
 #[test]
 fn a_person_goes_back_tries_again_and_promotes() {
     let before = rollout()["status"].clone();
@@ -91,4 +102,9 @@ fn a_person_goes_back_tries_again_and_promotes() {
         status["phase"] == "Healthy" && status["stable"]["version"] == second
     });
     assert!(rollout()["status"]["decision"]["message"].as_str().unwrap().contains("kubectl-annotate"));
+
+    let serving = backend();
+    for kind in ["deployment", "service"] {
+        takes_its_label_back(kind, &serving);
+    }
 }
