@@ -14,6 +14,12 @@ fn selector(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"type": "string", "minLength": 1, "maxLength": 1024, "pattern": pattern})
 }
 
+fn optional_selector(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let mut schema = selector(generator);
+    schema.insert("nullable".to_owned(), true.into());
+    schema
+}
+
 /// One metric of the candidate, read from Prometheus over a sliding window and compared with bounds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -39,6 +45,8 @@ pub enum Source {
     Ratio(Ratio),
     /// A quantile of a classic Prometheus histogram.
     Histogram(Histogram),
+    /// Any expression with one number as its value.
+    Value(Value),
 }
 
 /// A share from 0 to 1.
@@ -76,6 +84,32 @@ pub struct Histogram {
     pub quantile: f64,
     /// Largest value that passes, inclusive, such as `300ms`. It must lie below the histogram's highest bucket.
     pub max: Span,
+}
+
+/// What an expression says. It is compared with its bounds as it is, under every `judge.evidence`: nothing is known of
+/// what it is made of, so chance is not taken into account.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.min) || has(self.max)").message("a value needs min, max or both"))]
+#[x_kube(validation = Rule::new("!has(self.min) || !has(self.max) || self.min <= self.max").message("min must not be above max"))]
+#[x_kube(validation = Rule::new("self.expression.contains('$window')").message("a value's expression must read $window, the metric's window, such as avg_over_time(model_accuracy[$window])"))]
+pub struct Value {
+    /// PromQL whose value is one number, such as `min(avg_over_time(model_accuracy[$window]))`. The operator adds its
+    /// matchers to every selector in it, and the metric's window takes the place of `$window`. It is as fresh as the
+    /// newest sample of its stalest selector, among those that look at the present.
+    #[schemars(length(min = 1, max = 2048))]
+    pub expression: String,
+    /// Series selector of the counter of what the value is made of, for `minRequests`. Without it the value does not
+    /// tell how many requests a step has seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_selector")]
+    pub requests: Option<String>,
+    /// Largest value that passes, inclusive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
+    /// Smallest value that passes, inclusive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<f64>,
 }
 
 /// How readings become verdicts.

@@ -36,6 +36,11 @@ fn steps(steps: Value) -> Value {
     with(without(example("modelrollout.yaml"), "/spec/strategy/canary"), "/spec/strategy/steps", steps)
 }
 
+/// The example's rollout with a value as its first metric.
+fn value(value: Value) -> Value {
+    with(without(example("modelrollout.yaml"), "/spec/metrics/0/ratio"), "/spec/metrics/0/value", value)
+}
+
 #[test]
 fn every_weight_with_one_decimal_is_accepted() {
     let home = Namespace::new("anneal-weights");
@@ -123,6 +128,12 @@ fn a_wrong_object_is_refused_with_field_and_reason() {
         (with(rollout(), "/spec/metrics/0/ratio/max", json!(1.5)), "spec.metrics[0].ratio.max"),
         (with(rollout(), "/spec/metrics/0/ratio/bad", json!("rate(x[5m])")), "spec.metrics[0].ratio.bad"),
         (with(rollout(), "/spec/metrics/0/ratio/bad", json!("a{} or b{}")), "spec.metrics[0].ratio.bad"),
+        (value(json!({"expression": "avg(accuracy)", "min": 0.8})), "must read $window"),
+        (value(json!({"expression": "avg(accuracy[$window])"})), "a value needs min, max or both"),
+        (
+            value(json!({"expression": "a[$window]", "min": 0, "requests": "rate(x[5m])"})),
+            "spec.metrics[0].value.requests",
+        ),
         (with(rollout(), "/spec/prometheus/url", json!("http://p:9090/?x=")), "spec.prometheus.url"),
         (with(rollout(), "/spec/prometheus/url", json!("prometheus:9090")), "spec.prometheus.url"),
         (with(rollout(), "/spec/prometheus/url", json!("http://ann:secret@p:9090")), "spec.prometheus.url"),

@@ -154,7 +154,7 @@ async fn the_same_servers_good_answer_passes() {
         let reading = read(&metric, &answer, Span::from_secs(30), now());
         assert_eq!(
             judge(&metric, &reading, &url, "up").0,
-            Verdict::Pass { step_requests: 100.0 },
+            Verdict::Pass { step_requests: Some(100.0) },
             "{source}"
         );
     }

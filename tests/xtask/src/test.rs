@@ -179,7 +179,7 @@ fn readers(context: &Context, cargo: &Cargo) -> Result<()> {
     let kstatus = parts::go_part(&context.cache, &context.progress, &parts::KSTATUS)?.join("kstatus");
     let command = cargo
         .command(&["test", "--locked", "--package", "anneal-tests"])
-        .args(["--test", "promql", "--test", "gitops", "--test", "notifications", "--", "--include-ignored"])
+        .args(["--test", "promql", "--test", "core_value", "--test", "gitops", "--test", "notifications", "--", "--include-ignored"])
         .env("ANNEAL_TEST_PROMTOOL", "/usr/bin/promtool")
         .env("ANNEAL_TEST_ALERTMANAGER", "/usr/bin/prometheus-alertmanager")
         .env("ANNEAL_TEST_KSTATUS", kstatus);

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A new candidate leads from any phase back to Preparing, at weight 0. `select` says which version is to serve,
-//! `by_hand` what people ask for, `query`, `reading` and `sequential` what the metrics say about it, `steps` which share it gets and
+//! `by_hand` what people ask for, `query`, `value`, `reading` and `sequential` what the metrics say about it, `steps` which share it gets and
 //! for how long, `staging`, `probe` and `smoke` what it must answer before it takes requests and after, `transition` what is
 //! written down, `build` which objects follow.
 
@@ -36,6 +36,7 @@ mod staging;
 mod step;
 mod steps;
 mod transition;
+mod value;
 
 pub use build::{workload_name, workload_names};
 pub use plan::plan;

@@ -21,6 +21,7 @@ use super::{
     smoke::Tick,
     snapshot::Snapshot,
     transition::{Fate, MAX_REJECTED},
+    value,
 };
 use crate::{condition::KState, plan::Plan, trouble::Trouble};
 
@@ -104,6 +105,9 @@ impl Draft<'_> {
         if let Some(obstacle) = rival::obstacle(self.rollout, self.snapshot.rivals) {
             // No watch tells when the other one is gone.
             self.wake_at_latest(RIVAL_RECHECK);
+            return Choice::Stay(Some(obstacle));
+        }
+        if let Some(obstacle) = value::obstacle(&self.rollout.spec) {
             return Choice::Stay(Some(obstacle));
         }
         select::choose(&self.rollout.spec, &self.status, self.snapshot.versions, &self.rejected_digests())

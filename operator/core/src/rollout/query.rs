@@ -11,7 +11,7 @@ use anneal_crds::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{by_hand, sequential, steps};
+use super::{by_hand, sequential, steps, value};
 
 /// A question to Prometheus.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,34 +75,46 @@ pub fn queries(rollout: &ModelRollout, now: Timestamp) -> Vec<Query> {
     };
     let Some(version) = steps::on_trial(status) else { return vec![] };
     match rollout.spec.judge.evidence {
-        JudgeEvidence::None => readings(rollout, status, version, now),
-        JudgeEvidence::Sequential => sequential::queries(rollout, status, now),
+        JudgeEvidence::None => readings(rollout, status, version, now, |_| true).collect(),
+        JudgeEvidence::Sequential => {
+            let mut queries = sequential::queries(rollout, status, now);
+            queries.extend(readings(rollout, status, version, now, value::is_value));
+            queries
+        }
     }
 }
 
-fn readings(
+/// What is asked about those triggers of the step that are wanted. What cannot be asked is told by `step`.
+fn readings<'a>(
+    rollout: &'a ModelRollout,
+    status: &'a ModelRolloutStatus,
+    version: &'a VersionRef,
+    now: Timestamp,
+    wanted: fn(&Metric) -> bool,
+) -> impl Iterator<Item = Query> + use<'a> {
+    let triggers = steps::triggers(&rollout.spec, status);
+    let metrics = rollout.spec.metrics.iter().filter(move |metric| triggers.contains(&metric.name));
+    metrics
+        .filter(move |metric| wanted(metric))
+        .filter_map(move |metric| reading(rollout, status, version, metric, now).ok())
+}
+
+/// What is asked about the value of one metric of `version`; else why it cannot be asked.
+pub(super) fn reading(
     rollout: &ModelRollout,
     status: &ModelRolloutStatus,
     version: &VersionRef,
+    metric: &Metric,
     now: Timestamp,
-) -> Vec<Query> {
+) -> Result<Query, String> {
     let elapsed =
         status.traffic_accepted_at.as_ref().map_or(0, |at| now.duration_since(at.0).as_secs()).max(1);
-    let scope = Scope::of(rollout, &[version]);
-    let triggers = steps::triggers(&rollout.spec, status);
-    let is_trigger = |metric: &&Metric| triggers.contains(&metric.name);
-    rollout
-        .spec
-        .metrics
-        .iter()
-        .filter(is_trigger)
-        .map(|metric| Query {
-            metric: metric.name.clone(),
-            question: Question::Reading,
-            expression: expression(metric, &scope, elapsed),
-            shape: Shape::Vector,
-        })
-        .collect()
+    Ok(Query {
+        metric: metric.name.clone(),
+        question: Question::Reading,
+        expression: expression(metric, &Scope::of(rollout, &[version]), elapsed)?,
+        shape: Shape::Vector,
+    })
 }
 
 /// Whose series are read: the matchers of a rollout's model and versions.
@@ -131,6 +143,11 @@ impl Scope {
         ))
     }
 
+    /// A scope that has the shape of every other one.
+    pub(super) fn example() -> Self {
+        Self("model=\"m\",version=\"v\",namespace=\"n\"".to_owned())
+    }
+
     /// `selector` with the matchers added.
     pub(super) fn apply(&self, selector: &str) -> String {
         let matchers = &self.0;
@@ -148,30 +165,42 @@ impl Scope {
 /// Label that tells the parts of an answer apart.
 pub(super) const PART: &str = "anneal_part";
 
-fn expression(metric: &Metric, scope: &Scope, elapsed_seconds: i64) -> String {
+fn expression(metric: &Metric, scope: &Scope, elapsed_seconds: i64) -> Result<String, String> {
     let window = metric.window.as_millis();
     let part =
-        |name: &str, vector: String| format!("label_replace({vector}, \"{PART}\", \"{name}\", \"\", \"\")");
+        |name: &str, vector: &str| format!("label_replace({vector}, \"{PART}\", \"{name}\", \"\", \"\")");
+    let increase = |selector: &str, range: &str| format!("sum(increase({selector}[{range}]))");
+    let (window_range, step_range) = (format!("{window}ms"), format!("{elapsed_seconds}s"));
     let parts = match &metric.source {
         Source::Ratio(ratio) => {
             let (bad, total) = (scope.apply(&ratio.bad), scope.apply(&ratio.total));
             vec![
-                part("bad", format!("sum(increase({bad}[{window}ms]))")),
-                part("total", format!("sum(increase({total}[{window}ms]))")),
-                part("step", format!("sum(increase({total}[{elapsed_seconds}s]))")),
-                part("at", format!("max(timestamp({total}))")),
+                part("bad", &increase(&bad, &window_range)),
+                part("total", &increase(&total, &window_range)),
+                part("step", &increase(&total, &step_range)),
+                part("at", &format!("max(timestamp({total}))")),
             ]
         }
         Source::Histogram(histogram) => {
             let buckets = scope.apply(&histogram.selector);
             vec![
-                part("bucket", format!("sum by (le) (increase({buckets}[{window}ms]))")),
-                part("step", format!("sum(increase({}[{elapsed_seconds}s]))", with_all(&buckets))),
-                part("at", format!("max(timestamp({buckets}))")),
+                part("bucket", &format!("sum by (le) (increase({buckets}[{window_range}]))")),
+                part("step", &increase(&with_all(&buckets), &step_range)),
+                part("at", &format!("max(timestamp({buckets}))")),
             ]
         }
+        Source::Value(value) => {
+            let value::Scoped { expression, selectors } = value::scoped(value, window, scope)?;
+            let newest = selectors.iter().enumerate();
+            let newest = newest
+                .map(|(index, selector)| part(&index.to_string(), &format!("max(timestamp({selector}))")));
+            let stalest = format!("min({})", newest.collect::<Vec<_>>().join(" or "));
+            let requests = value.requests.as_ref().map(|requests| scope.apply(requests));
+            let step = requests.map(|requests| part("step", &increase(&requests, &step_range)));
+            [part("value", &expression), part("at", &stalest)].into_iter().chain(step).collect()
+        }
     };
-    parts.join(" or ")
+    Ok(parts.join(" or "))
 }
 
 /// The scoped selector, of the bucket that counts everything.

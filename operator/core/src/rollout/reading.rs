@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anneal_crds::{
     Span,
     common::shorten,
-    metric::{Histogram, Metric, MissingClass, Ratio, Source},
+    metric::{Histogram, Metric, MissingClass, Ratio, Source, Value},
     model_rollout::RecordedReading,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -43,10 +43,10 @@ pub enum Answer {
 pub enum Reading {
     /// A fresh, finite value, made of this many requests since the step began.
     Value {
-        /// A share from 0 to 1, or seconds.
+        /// A share from 0 to 1, seconds, or what a user's expression says.
         value: f64,
-        /// Requests since the step began.
-        step_requests: f64,
+        /// Requests since the step began; none of what does not count any.
+        step_requests: Option<f64>,
     },
     /// No such series, or no requests in the window.
     Empty,
@@ -67,8 +67,8 @@ pub enum Reading {
 pub enum Verdict {
     /// Within bounds.
     Pass {
-        /// Requests since the step began.
-        step_requests: f64,
+        /// Requests since the step began; none of what does not count any.
+        step_requests: Option<f64>,
     },
     /// Out of bounds.
     Breach,
@@ -91,12 +91,16 @@ pub fn read(metric: &Metric, answer: &Answer, stale_after: Span, now: Timestamp)
     if let Some(name) = repeated(vector) {
         return Reading::Malformed(format!("`{name}` was answered more than once"));
     }
-    let (Some(sampled_at), Some(step_requests)) = (part(vector, "at"), part(vector, "step")) else {
+    let (Some(sampled_at), step_requests) = (part(vector, "at"), part(vector, "step")) else {
         return Reading::Empty;
     };
+    if step_requests.is_none() && counts_requests(&metric.source) {
+        return Reading::Empty;
+    }
     let age = now.as_millisecond() as f64 / 1000.0 - sampled_at;
     // A sample of the future was not scraped, and would stay fresh for ever.
-    if !age.is_finite() || age < -CLOCK_TOLERANCE || !step_requests.is_finite() || step_requests < 0.0 {
+    let is_count = |requests: f64| requests.is_finite() && requests >= 0.0;
+    if !age.is_finite() || age < -CLOCK_TOLERANCE || !step_requests.is_none_or(is_count) {
         return Reading::NotFinite;
     }
     if age > stale_after.as_secs_f64() {
@@ -105,11 +109,19 @@ pub fn read(metric: &Metric, answer: &Answer, stale_after: Span, now: Timestamp)
     let value = match &metric.source {
         Source::Ratio(_) => share(vector),
         Source::Histogram(histogram) => quantile(vector, histogram.quantile),
+        Source::Value(_) => part(vector, "value").ok_or(Reading::Empty),
     };
     match value {
         Ok(value) if value.is_finite() => Reading::Value { value, step_requests },
         Ok(_) => Reading::NotFinite,
         Err(reading) => reading,
+    }
+}
+
+const fn counts_requests(source: &Source) -> bool {
+    match source {
+        Source::Ratio(_) | Source::Histogram(_) => true,
+        Source::Value(value) => value.requests.is_some(),
     }
 }
 
@@ -246,7 +258,7 @@ pub(super) fn undefined(trigger: &str) -> (Verdict, RecordedReading) {
 
 fn within(source: &Source, value: f64) -> bool {
     match source {
-        Source::Ratio(Ratio { min, max, .. }) => {
+        Source::Ratio(Ratio { min, max, .. }) | Source::Value(Value { min, max, .. }) => {
             min.is_none_or(|min| value >= min) && max.is_none_or(|max| value <= max)
         }
         Source::Histogram(Histogram { max, .. }) => value <= max.as_secs_f64(),
@@ -256,10 +268,12 @@ fn within(source: &Source, value: f64) -> bool {
 /// What a value is compared with, such as `<= 0.01`.
 pub(super) fn bound(source: &Source) -> String {
     match source {
-        Source::Ratio(Ratio { min: Some(min), max: Some(max), .. }) => format!(">= {min} and <= {max}"),
-        Source::Ratio(Ratio { min: Some(min), max: None, .. }) => format!(">= {min}"),
-        Source::Ratio(Ratio { min: None, max: Some(max), .. }) => format!("<= {max}"),
-        Source::Ratio(Ratio { min: None, max: None, .. }) => "no bound".to_owned(),
+        Source::Ratio(Ratio { min, max, .. }) | Source::Value(Value { min, max, .. }) => match (min, max) {
+            (Some(min), Some(max)) => format!(">= {min} and <= {max}"),
+            (Some(min), None) => format!(">= {min}"),
+            (None, Some(max)) => format!("<= {max}"),
+            (None, None) => "no bound".to_owned(),
+        },
         Source::Histogram(Histogram { max, .. }) => format!("<= {max}"),
     }
 }
@@ -267,7 +281,7 @@ pub(super) fn bound(source: &Source) -> String {
 fn show(source: &Source, value: f64) -> String {
     match source {
         // Enough digits to tell a breach from its bound.
-        Source::Ratio(_) => significant(value),
+        Source::Ratio(_) | Source::Value(_) => significant(value),
         Source::Histogram(_) => format!("{}ms", significant(value * 1000.0)),
     }
 }

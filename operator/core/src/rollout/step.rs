@@ -7,7 +7,7 @@
 
 use anneal_crds::{
     VersionRef,
-    metric::JudgeEvidence,
+    metric::{JudgeEvidence, Metric},
     model_rollout::{RecordedReading, RolloutPhase, Then},
     names,
 };
@@ -17,8 +17,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{
     command::{Command, Place},
     draft::{self, Draft, METRICS_AVAILABLE},
-    query::{self, Question},
-    reading::{self, Answer, Verdict},
+    query,
+    reading::{self, Answer, Reading, Verdict},
     steps::{self, Terms},
     transition::{Cause, Fate, PROMOTED_BY_HAND},
 };
@@ -66,7 +66,7 @@ impl Draft<'_> {
         // The strategy may have changed since.
         let terms = steps::terms(&self.rollout.spec.strategy, &self.status);
         let Judged { verdicts: judged, step } = match self.rollout.spec.judge.evidence {
-            JudgeEvidence::None => Judged { verdicts: self.judge(), step: StepSays::ByClock },
+            JudgeEvidence::None => Judged { verdicts: self.judge(version), step: StepSays::ByClock },
             JudgeEvidence::Sequential => self.compare(version, terms.as_ref()),
         };
         self.mismatched = matches!(step, StepSays::Mismatched);
@@ -231,25 +231,29 @@ impl Draft<'_> {
 
     /// The verdict of every trigger. One that no metric defines is none: the API server refuses that, but a pass must not
     /// depend on it.
-    fn judge(&self) -> Vec<(Verdict, RecordedReading)> {
+    fn judge(&self, version: &VersionRef) -> Vec<(Verdict, RecordedReading)> {
         let spec = &self.rollout.spec;
-        let triggers = steps::triggers(spec, &self.status);
-        let now = self.snapshot.now;
-        let queries = query::queries(self.snapshot.rollout, now);
-        let missing = Answer::Vector(vec![]);
-        let server = spec.prometheus.server();
-        let one = |trigger: &String| {
-            let Some(metric) = spec.metrics.iter().find(|metric| metric.name == *trigger) else {
-                return reading::undefined(trigger);
-            };
-            let key = (trigger.clone(), Question::Reading);
-            let answer = self.snapshot.answers.get(&key).unwrap_or(&missing);
-            let query =
-                queries.iter().find(|query| query.metric == *trigger).map_or("", |query| &query.expression);
-            let reading = reading::read(metric, answer, spec.prometheus.stale_after, now);
-            reading::judge(metric, &reading, &server, query)
+        let one = |trigger: &String| match spec.metrics.iter().find(|metric| metric.name == *trigger) {
+            Some(metric) => self.read_plainly(version, metric),
+            None => reading::undefined(trigger),
         };
-        triggers.iter().map(one).collect()
+        steps::triggers(spec, &self.status).iter().map(one).collect()
+    }
+
+    /// The verdict of a metric that is compared with its bounds as it is.
+    pub(super) fn read_plainly(&self, version: &VersionRef, metric: &Metric) -> (Verdict, RecordedReading) {
+        let (now, prometheus) = (self.snapshot.now, &self.rollout.spec.prometheus);
+        let seen = self.snapshot.rollout;
+        let status = seen.status.as_ref().unwrap_or(&self.status);
+        let (reading, query) = match query::reading(seen, status, version, metric, now) {
+            Ok(query) => {
+                let missing = Answer::Vector(vec![]);
+                let answer = self.snapshot.answers.get(&(query.metric, query.question)).unwrap_or(&missing);
+                (reading::read(metric, answer, prometheus.stale_after, now), query.expression)
+            }
+            Err(why) => (Reading::Malformed(why), String::new()),
+        };
+        reading::judge(metric, &reading, &prometheus.server(), &query)
     }
 
     /// Why the step may not end yet although nothing is wrong; keeps track of since when nothing can be read.
@@ -310,13 +314,20 @@ impl Draft<'_> {
         terms: &Terms,
     ) -> Option<String> {
         let answered = judged.iter().filter_map(|(verdict, _)| match verdict {
-            Verdict::Pass { step_requests } => Some(*step_requests),
+            Verdict::Pass { step_requests } => *step_requests,
             Verdict::Breach | Verdict::Hold(..) => None,
         });
-        let answered = answered.fold(f64::INFINITY, f64::min);
+        let answered = answered.reduce(f64::min);
         let waited = self.accepted_age().is_some_and(|age| age >= terms.duration.get());
-        (waited && answered < f64::from(terms.min_requests)).then(|| {
-            format!("{} answered fewer than {} requests in this step", version.version, terms.min_requests)
-        })
+        let least = terms.min_requests;
+        match answered {
+            None if least > 0 => Some(format!(
+                "none of its triggers counts requests, and {least} are asked for: name a counter in value.requests"
+            )),
+            Some(answered) if waited && answered < f64::from(least) => {
+                Some(format!("{} answered fewer than {least} requests in this step", version.version))
+            }
+            None | Some(_) => None,
+        }
     }
 }

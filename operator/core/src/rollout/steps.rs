@@ -93,6 +93,17 @@ pub(super) fn triggers(spec: &ModelRolloutSpec, status: &ModelRolloutStatus) -> 
         .map_or_else(|| spec.strategy.rollback_triggers.clone(), |terms| terms.triggers)
 }
 
+/// Every list of triggers that some phase of the strategy may be judged by.
+pub(super) fn trigger_lists(strategy: &Strategy) -> impl Iterator<Item = &Vec<String>> {
+    let steps = match &strategy.progression {
+        Progression::Steps(steps) => steps.as_slice(),
+        Progression::Canary(_) | Progression::BlueGreen(_) => &[],
+    };
+    let own = steps.iter().filter_map(|step| step.rollback_triggers.as_ref());
+    let bake = strategy.bake.as_ref().map(|bake| &bake.rollback_triggers);
+    own.chain([&strategy.rollback_triggers]).chain(bake)
+}
+
 /// The version that is judged by how it answers.
 pub fn on_trial(status: &ModelRolloutStatus) -> Option<&VersionRef> {
     match status.phase {

@@ -47,7 +47,10 @@ fn ratio_vector(bad: f64, total: f64, age: f64) -> Vec<Series> {
 
 #[test]
 fn a_share_is_compared_with_its_bound_inclusively() {
-    assert_eq!(verdict(&error_rate(), ratio_vector(1.0, 100.0, 1.0)), Verdict::Pass { step_requests: 100.0 });
+    assert_eq!(
+        verdict(&error_rate(), ratio_vector(1.0, 100.0, 1.0)),
+        Verdict::Pass { step_requests: Some(100.0) }
+    );
     assert_eq!(verdict(&error_rate(), ratio_vector(2.0, 100.0, 1.0)), Verdict::Breach);
 }
 
@@ -96,11 +99,11 @@ fn one_number_that_is_none_is_no_reading_and_no_breach() {
 fn the_oldest_sample_that_counts_and_the_first_request_count() {
     assert_eq!(
         verdict(&error_rate(), ratio_vector(0.0, 100.0, 30.0)),
-        Verdict::Pass { step_requests: 100.0 }
+        Verdict::Pass { step_requests: Some(100.0) }
     );
     let mut none_in_step = ratio_vector(0.0, 100.0, 1.0);
     none_in_step[2].value = 0.0;
-    assert_eq!(verdict(&error_rate(), none_in_step), Verdict::Pass { step_requests: 0.0 });
+    assert_eq!(verdict(&error_rate(), none_in_step), Verdict::Pass { step_requests: Some(0.0) });
 }
 
 /// Upper bounds and cumulative counts.
@@ -155,7 +158,7 @@ fn a_quantile_above_every_bucket_is_a_breach_however_high_the_bound() {
             series("at", None, NOW as f64),
         ]
     };
-    assert_eq!(verdict(&latency(), vector(96.0)), Verdict::Pass { step_requests: 100.0 });
+    assert_eq!(verdict(&latency(), vector(96.0)), Verdict::Pass { step_requests: Some(100.0) });
     assert_eq!(verdict(&latency(), vector(90.0)), Verdict::Breach);
 }
 
@@ -200,6 +203,41 @@ fn what_keeps_a_step_waiting_names_server_and_query() {
     }
 }
 
+fn accuracy(requests: Option<&str>) -> Metric {
+    let value = Value {
+        expression: "min(accuracy[$window])".into(),
+        requests: requests.map(str::to_owned),
+        max: None,
+        min: Some(0.8),
+    };
+    Metric { source: Source::Value(value), ..error_rate() }
+}
+
+#[test]
+fn a_value_is_compared_as_it_is_and_counts_requests_only_with_a_counter() {
+    let vector = |value: f64| vec![series("value", None, value), series("at", None, NOW as f64)];
+    let counted = |value: f64, step: f64| [vector(value), vec![series("step", None, step)]].concat();
+    let hold = |metric: &Metric, vector| match verdict(metric, vector) {
+        Verdict::Hold(class, _) => class,
+        other => panic!("{other:?}"),
+    };
+    let (alone, with) = (accuracy(None), accuracy(Some("requests_total")));
+    assert_eq!(verdict(&alone, vector(0.8)), Verdict::Pass { step_requests: None });
+    assert_eq!(verdict(&alone, vector(0.799)), Verdict::Breach);
+    assert_eq!(verdict(&with, counted(0.8, 7.0)), Verdict::Pass { step_requests: Some(7.0) });
+    // What should be counted and is not is missing.
+    assert_eq!(hold(&with, vector(0.9)), MissingClass::NoData);
+    assert_eq!(hold(&alone, vec![series("at", None, NOW as f64)]), MissingClass::NoData);
+    assert_eq!(hold(&alone, vec![series("value", None, 0.9)]), MissingClass::NoData);
+    assert_eq!(hold(&alone, vector(f64::NAN)), MissingClass::Error);
+    assert_eq!(hold(&alone, vector(f64::INFINITY)), MissingClass::Error);
+    assert_eq!(hold(&with, counted(0.9, f64::NAN)), MissingClass::Error);
+    let twice = [vector(0.9), vec![series("value", None, 0.95)]].concat();
+    assert_eq!(hold(&alone, twice), MissingClass::Error);
+    let old = vec![series("value", None, 0.9), series("at", None, NOW as f64 - 31.0)];
+    assert_eq!(hold(&alone, old), MissingClass::Stale);
+}
+
 proptest! {
     #[test]
     fn only_finite_and_sensible_numbers_can_pass(
@@ -209,8 +247,9 @@ proptest! {
             series("bad", None, bad), series("total", None, total), series("step", None, step), series("at", None, at),
         ];
         if let Verdict::Pass { step_requests } = verdict(&error_rate(), vector) {
-            prop_assert!(bad >= 0.0 && total > 0.0 && bad / total <= 0.01 && step_requests >= 0.0);
-            prop_assert!(step_requests.is_finite() && (-1.0..=30.0).contains(&(NOW as f64 - at)));
+            let requests = step_requests.unwrap();
+            prop_assert!(bad >= 0.0 && total > 0.0 && bad / total <= 0.01 && requests >= 0.0);
+            prop_assert!(requests.is_finite() && (-1.0..=30.0).contains(&(NOW as f64 - at)));
         }
     }
 

@@ -6,7 +6,6 @@
 use anneal_crds::{
     ModelRolloutSpec,
     metric::{Metric, Ratio, Source},
-    model_rollout::Progression,
     sequential::{Advance, OnInconclusive, Sequential},
 };
 use serde::{Deserialize, Serialize};
@@ -69,15 +68,7 @@ pub(super) struct Judged<'a> {
 
 /// Everything that any phase of the strategy may judge by, in the order of `spec.metrics`.
 pub(super) fn judged(spec: &ModelRolloutSpec) -> Vec<Judged<'_>> {
-    let strategy = &spec.strategy;
-    let own = match &strategy.progression {
-        Progression::Steps(steps) => {
-            steps.iter().filter_map(|step| step.rollback_triggers.as_ref()).collect()
-        }
-        Progression::Canary(_) | Progression::BlueGreen(_) => vec![],
-    };
-    let lists = own.into_iter().chain([&strategy.rollback_triggers]);
-    let lists: Vec<_> = lists.chain(strategy.bake.as_ref().map(|bake| &bake.rollback_triggers)).collect();
+    let lists: Vec<_> = steps::trigger_lists(&spec.strategy).collect();
     let counts = |metric: &&Metric| lists.iter().any(|list| list.contains(&metric.name));
     spec.metrics.iter().filter(counts).flat_map(bounds).collect()
 }
@@ -95,6 +86,7 @@ fn bounds(metric: &Metric) -> Vec<Judged<'_>> {
             let threshold = judge::Source::Histogram(histogram.max.as_secs_f64());
             vec![one(threshold, Events::Bad, 1.0 - histogram.quantile)]
         }
+        Source::Value(_) => vec![],
     }
 }
 

@@ -104,8 +104,9 @@ fn ask(metric: &Metric, question: Question, expression: String) -> Query {
 /// A metric's selectors, and the question that each answers.
 fn selectors(metric: &Metric, [events, all]: [Question; 2]) -> impl Iterator<Item = (Question, &str)> {
     let (first, second) = match &metric.source {
-        Source::Ratio(ratio) => ((events, ratio.bad.as_str()), Some((all, ratio.total.as_str()))),
-        Source::Histogram(histogram) => ((events, histogram.selector.as_str()), None),
+        Source::Ratio(ratio) => (Some((events, ratio.bad.as_str())), Some((all, ratio.total.as_str()))),
+        Source::Histogram(histogram) => (Some((events, histogram.selector.as_str())), None),
+        Source::Value(_) => (None, None),
     };
-    [first].into_iter().chain(second)
+    first.into_iter().chain(second)
 }

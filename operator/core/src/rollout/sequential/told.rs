@@ -15,6 +15,7 @@ use super::{
         samples::RawSeries,
         step::StepSays,
         steps::{self, Terms},
+        value,
     },
     Comparison, Unable, pods, policy,
     queries::{self, control},
@@ -36,6 +37,9 @@ impl Draft<'_> {
             let Some(metric) = spec.metrics.iter().find(|metric| metric.name == *trigger) else {
                 return reading::undefined(trigger);
             };
+            if value::is_value(metric) {
+                return self.read_plainly(trial, metric);
+            }
             let first = queries.iter().find(|query| query.metric == *trigger);
             let query = first.map_or("", |query| query.expression.as_str());
             let asked = shorten(query, MAX_QUERY);
@@ -48,7 +52,7 @@ impl Draft<'_> {
                     format!("{why} ({}: {})", spec.prometheus.server(), without_ranges(&asked)),
                 ),
                 (Ok(()), Err(Unable::Unread(why))) => Verdict::Hold(MissingClass::Error, why.clone()),
-                (Ok(()), Err(Unable::NotYet(_))) => Verdict::Pass { step_requests: 0.0 },
+                (Ok(()), Err(Unable::NotYet(_))) => Verdict::Pass { step_requests: Some(0.0) },
                 (Ok(()), Ok(comparison)) => comparison.countable(trigger),
             };
             let value = match (&verdict, comparison) {
@@ -88,6 +92,7 @@ impl Draft<'_> {
         let questions = match &metric.source {
             anneal_crds::metric::Source::Ratio(_) => vec![Question::Events, Question::All],
             anneal_crds::metric::Source::Histogram(_) => vec![Question::Events],
+            anneal_crds::metric::Source::Value(_) => vec![],
         };
         for question in questions {
             let series = match self.snapshot.answers.get(&(metric.name.clone(), question)) {
@@ -223,7 +228,7 @@ impl Comparison {
         match self.of(trigger).map(|(metric, _)| metric).find(blind) {
             None => {
                 let requests = self.of(trigger).map(|(metric, _)| metric.step_requests).min();
-                Verdict::Pass { step_requests: requests.unwrap_or(0) as f64 }
+                Verdict::Pass { step_requests: Some(requests.unwrap_or(0) as f64) }
             }
             Some(metric) if metric.invalid > 0 => Verdict::Hold(
                 MissingClass::Error,

@@ -1,0 +1,202 @@
+//! Value metrics: a user's own PromQL, made to read no other series than those of the version on trial.
+//!
+//! `query` asks with it, and `plan` asks [`obstacle`] before a version begins its trial. An expression is read by a parser
+//! and written anew, so that nothing in it ends a selector early.
+
+use anneal_crds::{
+    ModelRolloutSpec,
+    metric::{JudgeEvidence, Metric, Source, Value},
+};
+use promql_parser::{
+    parser::{self, Expr, VectorSelector, value::ValueType},
+    util::visitor::{ExprVisitorMut, walk_expr_mut},
+};
+
+use super::{query::Scope, select::Obstacle, steps};
+
+/// What stands for the metric's window in an expression.
+const WINDOW: &str = "$window";
+
+/// A value's expression, ready to be asked.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Scoped {
+    /// An instant vector.
+    pub(super) expression: String,
+    /// The selectors that look at the present, at least one.
+    pub(super) selectors: Vec<String>,
+}
+
+/// `value` over a window of so many milliseconds, of nothing but `scope`; in a sentence why not, for who wrote it.
+pub(super) fn scoped(value: &Value, window_ms: i64, scope: &Scope) -> Result<Scoped, String> {
+    let text = value.expression.replace(WINDOW, &format!("{window_ms}ms"));
+    let mut expression =
+        parser::parse(&text).map_err(|why| format!("its expression is not PromQL: {why}"))?;
+    let mut narrow = Narrow { scope, selectors: vec![] };
+    walk_expr_mut(&mut narrow, &mut expression)?;
+    let mut selectors = narrow.selectors;
+    selectors.sort();
+    selectors.dedup();
+    if selectors.is_empty() {
+        return Err("its expression has no selector that looks at the present".to_owned());
+    }
+    let expression = match expression.value_type() {
+        ValueType::Vector => expression.to_string(),
+        ValueType::Scalar => format!("vector({expression})"),
+        ValueType::Matrix => return Err("its expression is a range of samples, and not a number".to_owned()),
+        ValueType::String => return Err("its expression is a text, and not a number".to_owned()),
+    };
+    Ok(Scoped { expression, selectors })
+}
+
+/// Adds the scope's matchers to every selector.
+struct Narrow<'a> {
+    scope: &'a Scope,
+    selectors: Vec<String>,
+}
+
+impl ExprVisitorMut for Narrow<'_> {
+    type Error = String;
+
+    fn pre_visit(&mut self, expression: &mut Expr) -> Result<bool, String> {
+        match expression {
+            Expr::VectorSelector(selector) => self.narrow(selector)?,
+            Expr::MatrixSelector(selector) => self.narrow(&mut selector.vs)?,
+            Expr::Extension(_) => return Err("its expression is not PromQL".to_owned()),
+            Expr::Aggregate(_)
+            | Expr::Unary(_)
+            | Expr::Binary(_)
+            | Expr::Paren(_)
+            | Expr::Subquery(_)
+            | Expr::NumberLiteral(_)
+            | Expr::StringLiteral(_)
+            | Expr::Call(_) => {}
+        }
+        Ok(true)
+    }
+}
+
+impl Narrow<'_> {
+    fn narrow(&mut self, selector: &mut VectorSelector) -> Result<(), String> {
+        if !selector.matchers.or_matchers.is_empty() {
+            return Err(
+                "its expression has `or` inside a selector, which Prometheus does not know".to_owned()
+            );
+        }
+        let of_past = selector.offset.is_some() || selector.at.is_some();
+        let (name, matchers) = (selector.name.clone(), selector.matchers.clone());
+        let scoped = self.scope.apply(&VectorSelector::new(name, matchers).to_string());
+        match parser::parse(&scoped)? {
+            Expr::VectorSelector(narrowed) => selector.matchers = narrowed.matchers,
+            other => return Err(format!("its selector cannot be narrowed: {other}")),
+        }
+        if !of_past {
+            self.selectors.push(scoped);
+        }
+        Ok(())
+    }
+}
+
+/// Why no version begins a trial: a metric that cannot be asked, or a step that nothing could be compared in.
+pub(super) fn obstacle(spec: &ModelRolloutSpec) -> Option<Obstacle> {
+    let anything = Scope::example();
+    let wrong = spec.metrics.iter().find_map(|metric| match &metric.source {
+        Source::Value(value) => {
+            let why = scoped(value, metric.window.as_millis(), &anything).err()?;
+            Some(format!("Metric {}: {why}. Mend it in spec.metrics.", metric.name))
+        }
+        Source::Ratio(_) | Source::Histogram(_) => None,
+    });
+    let message = wrong.or_else(|| incomparable(spec))?;
+    Some(Obstacle { reason: "InvalidMetric", message })
+}
+
+/// Values are not compared with stable's: a step that has nothing else would be judged by no request at all.
+fn incomparable(spec: &ModelRolloutSpec) -> Option<String> {
+    match spec.judge.evidence {
+        JudgeEvidence::None => return None,
+        JudgeEvidence::Sequential => {}
+    }
+    let is_compared = |trigger: &String| {
+        let metric = spec.metrics.iter().find(|metric| metric.name == *trigger);
+        metric.is_none_or(|metric| !is_value(metric))
+    };
+    let list = steps::trigger_lists(&spec.strategy).find(|list| !list.iter().any(is_compared))?;
+    Some(format!(
+        "With judge.evidence sequential a step needs a trigger that is a ratio or a histogram, and [{}] has none. Add one, or take evidence none.",
+        list.join(", ")
+    ))
+}
+
+/// Whether the metric is an expression of the user's own.
+pub(super) const fn is_value(metric: &Metric) -> bool {
+    match &metric.source {
+        Source::Value(_) => true,
+        Source::Ratio(_) | Source::Histogram(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(expression: &str) -> Result<Scoped, String> {
+        let value = Value { expression: expression.to_owned(), requests: None, max: Some(1.0), min: None };
+        scoped(&value, 300_000, &Scope::example())
+    }
+
+    #[test]
+    fn every_selector_is_narrowed_and_the_window_takes_its_place() {
+        let cases = [
+            (
+                "avg_over_time(accuracy[$window])",
+                r#"avg_over_time(accuracy{model="m",namespace="n",version="v"}[5m])"#,
+            ),
+            (
+                r#"min(x{site=~"a|b"}) - on () avg_over_time(x[$window] offset 1w)"#,
+                r#"min(x{model="m",namespace="n",site=~"a|b",version="v"}) - on () avg_over_time(x{model="m",namespace="n",version="v"}[5m] offset 1w)"#,
+            ),
+            ("scalar(x) + 1", r#"vector(scalar(x{model="m",namespace="n",version="v"}) + 1)"#),
+            (
+                r#"max_over_time(rate(x{a="}",}[1m])[$window:10s])"#,
+                r#"max_over_time(rate(x{a="}",model="m",namespace="n",version="v"}[1m])[5m:10s])"#,
+            ),
+            (r#"{__name__="x"}"#, r#"{__name__="x",model="m",namespace="n",version="v"}"#),
+            (r#"x{version="other"}"#, r#"x{model="m",namespace="n",version="other",version="v"}"#),
+        ];
+        for (expression, wanted) in cases {
+            assert_eq!(read(expression).unwrap().expression, wanted, "{expression}");
+        }
+    }
+
+    #[test]
+    fn what_is_of_the_past_says_nothing_about_freshness() {
+        let selectors = read("x - x offset 1d - y{a=\"b\"} + x").unwrap().selectors;
+        assert_eq!(selectors, [Scope::example().apply("x"), Scope::example().apply("y{a=\"b\"}")]);
+    }
+
+    #[test]
+    fn nesting_as_deep_as_the_schema_allows_is_read() {
+        for (open, close) in [("(", ")"), ("-", ""), ("abs(", ")"), ("x-(", ")")] {
+            let room = (2048 - "x{$window}".len()) / (open.len() + close.len());
+            let text = format!("{}x{}", open.repeat(room), close.repeat(room));
+            assert!(read(&text).is_ok(), "{open}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_of_the_present_is_told() {
+        let cases = [
+            ("sum(", "not PromQL"),
+            ("x} or y{", "not PromQL"),
+            ("x[$window]", "a range of samples"),
+            ("\"text\"", "no selector"),
+            ("vector(1)", "no selector"),
+            ("x offset 5m", "no selector"),
+            ("x{a=\"1\" or b=\"2\"}", "`or` inside a selector"),
+        ];
+        for (expression, why) in cases {
+            let said = read(expression).unwrap_err();
+            assert!(said.contains(why), "{expression}: {said}");
+        }
+    }
+}
