@@ -46,14 +46,8 @@ impl Window {
 
     /// The counts of each pod.
     pub(super) fn counts(&self, source: Source, events: Events, pods: &[Pod]) -> Vec<ArmCount> {
-        let bounds = match source {
-            Source::Counters => None,
-            Source::Histogram(threshold) => match common_bounds(pods, threshold) {
-                Some(bounds) => Some(bounds),
-                None => return vec![],
-            },
-        };
-        let good = events == Events::Good && source == Source::Counters;
+        let Ok(bounds) = bounds(source, pods) else { return vec![] };
+        let good = counts_good(source, events);
         let one = |pod: &Pod| {
             let increments = self.pod(pod, &Series::of(&pod.counters, bounds)?).ok()??;
             increments.counts(good).ok().map(|counts| counts.above)
@@ -100,15 +94,9 @@ impl Window {
 
     /// What one metric has.
     pub(super) fn outcome(&self, metric: &MetricPolicy, arms: Arms, pods: &[Pod]) -> Outcome {
-        let bounds = match metric.source {
-            Source::Counters => None,
-            Source::Histogram(threshold) => match common_bounds(pods, threshold) {
-                Some(bounds) => Some(bounds),
-                None if pods.is_empty() => return Outcome::Missing(Missing::NoSeries),
-                None => return Outcome::Missing(Missing::NoBucket),
-            },
-        };
-        self.counted(metric, arms, bounds, pods).unwrap_or_else(Outcome::Missing)
+        bounds(metric.source, pods)
+            .and_then(|bounds| self.counted(metric, arms, bounds, pods))
+            .unwrap_or_else(Outcome::Missing)
     }
 
     fn counted(
@@ -119,6 +107,10 @@ impl Window {
         pods: &[Pod],
     ) -> Result<Outcome, Missing> {
         let candidate = self.arm(bounds, pods, Arm::Candidate)?;
+        let good = match metric.rule {
+            Rule::Share { events, .. } => counts_good(metric.source, events),
+            Rule::Plain { .. } | Rule::Mean { .. } | Rule::Paired => false,
+        };
         match metric.rule {
             Rule::Paired => candidate.pairs().map(Outcome::Pairs),
             Rule::Mean { .. } => {
@@ -126,16 +118,14 @@ impl Window {
                 Ok(Outcome::Means { candidate: candidate.values()?, stable: stable.values()? })
             }
             Rule::Share { .. } | Rule::Plain { .. } if arms == Arms::Both => {
-                let stable = self.arm(bounds, pods, Arm::Stable)?.counts(counts_good(metric))?;
-                let candidate = candidate.counts(counts_good(metric))?;
+                let stable = self.arm(bounds, pods, Arm::Stable)?.counts(good)?;
+                let candidate = candidate.counts(good)?;
                 Ok(Outcome::Both {
                     shares: Shares { candidate: candidate.above, stable: stable.above },
                     strict: Shares { candidate: candidate.below, stable: stable.below },
                 })
             }
-            Rule::Share { .. } | Rule::Plain { .. } => {
-                Ok(Outcome::Alone(candidate.counts(counts_good(metric))?.above))
-            }
+            Rule::Share { .. } | Rule::Plain { .. } => Ok(Outcome::Alone(candidate.counts(good)?.above)),
         }
     }
 
@@ -365,18 +355,22 @@ impl Increments {
     }
 }
 
-/// Whether a metric's events are the good ones. Buckets count what is fast, which is seen to where they are read.
-fn counts_good(metric: &MetricPolicy) -> bool {
-    match metric.rule {
-        Rule::Share { events: Events::Good, .. } => metric.source == Source::Counters,
-        Rule::Share { events: Events::Bad, .. } | Rule::Plain { .. } | Rule::Mean { .. } | Rule::Paired => {
-            false
-        }
-    }
+/// Whether counters are of the good events. Buckets count what is fast, which is seen to where they are read.
+fn counts_good(source: Source, events: Events) -> bool {
+    events == Events::Good && source == Source::Counters
 }
 
 fn whole(number: f64) -> Result<u64, Missing> {
     if (0.0..MAX_COUNT).contains(&number) { Ok(number.round() as u64) } else { Err(Missing::Invalid) }
+}
+
+/// The bounds that stand for a threshold; none where there is no histogram.
+fn bounds(source: Source, pods: &[Pod]) -> Result<Option<Bounds>, Missing> {
+    match source {
+        Source::Counters => Ok(None),
+        Source::Histogram(_) if pods.is_empty() => Err(Missing::NoSeries),
+        Source::Histogram(threshold) => common_bounds(pods, threshold).map(Some).ok_or(Missing::NoBucket),
+    }
 }
 
 /// The bounds that all pods have: versions may be built with different buckets.
