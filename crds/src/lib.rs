@@ -11,6 +11,7 @@ pub mod metric;
 pub mod model_rollout;
 pub mod model_version;
 pub mod names;
+pub mod preset;
 pub mod prometheus;
 pub mod retrain_job;
 pub mod sequential;

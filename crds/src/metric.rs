@@ -1,10 +1,16 @@
 //! Metrics of a rollout: what is read from Prometheus and which value is too much.
 
+use std::borrow::Cow;
+
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{sequential::Sequential, span::Span};
+use crate::{
+    preset::{Errors, Latency},
+    sequential::Sequential,
+    span::Span,
+};
 
 /// A metric's name, with any number of matchers. Nothing may follow them: the operator adds its own, and an expression
 /// could end them early.
@@ -47,6 +53,34 @@ pub enum Source {
     Histogram(Histogram),
     /// Any expression with one number as its value.
     Value(Value),
+    /// Failed requests as a share of all, by the names that a well-known server gives them.
+    Errors(Errors),
+    /// A quantile of how long requests take, by the names that a well-known server gives them.
+    Latency(Latency),
+}
+
+/// What a source comes to when presets are written out.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Form<'a> {
+    /// A share from 0 to 1.
+    Ratio(Cow<'a, Ratio>),
+    /// A quantile, in seconds.
+    Histogram(Cow<'a, Histogram>),
+    /// A number of any kind.
+    Value(&'a Value),
+}
+
+impl Source {
+    /// With presets written out.
+    pub fn form(&self) -> Form<'_> {
+        match self {
+            Self::Ratio(ratio) => Form::Ratio(Cow::Borrowed(ratio)),
+            Self::Histogram(histogram) => Form::Histogram(Cow::Borrowed(histogram)),
+            Self::Value(value) => Form::Value(value),
+            Self::Errors(errors) => Form::Ratio(Cow::Owned(errors.ratio())),
+            Self::Latency(latency) => Form::Histogram(Cow::Owned(latency.histogram())),
+        }
+    }
 }
 
 /// A share from 0 to 1.
@@ -55,13 +89,15 @@ pub enum Source {
 #[x_kube(validation = Rule::new("has(self.min) || has(self.max)").message("a ratio needs min, max or both"))]
 #[x_kube(validation = Rule::new("!has(self.min) || !has(self.max) || self.min <= self.max").message("min must not be above max"))]
 pub struct Ratio {
-    /// Series selector of the counter of bad events, such as `anneal_serve_requests_total{code=~"5.."}`. A selector
-    /// that matches no series is missing data, not zero.
+    /// Series selector of the counter of bad events, such as `anneal_serve_requests_total{code=~"5.."}`.
     #[schemars(schema_with = "selector")]
     pub bad: String,
-    /// Series selector of the counter of all events.
-    #[schemars(schema_with = "selector")]
-    pub total: String,
+    /// Series selector of the counter of the others.
+    #[serde(flatten)]
+    pub others: Others,
+    /// What it means when one of the two selectors matches no series. Default Missing.
+    #[serde(default)]
+    pub absent: Absent,
     /// Largest share that passes, inclusive, from 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0, max = 1.0))]
@@ -72,18 +108,61 @@ pub struct Ratio {
     pub min: Option<f64>,
 }
 
+/// What bad events are a share of. Exactly one of the forms.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Others {
+    /// Series selector of the counter of all events, bad ones among them.
+    Total(#[schemars(schema_with = "selector")] String),
+    /// Series selector of the counter of good events.
+    Good(#[schemars(schema_with = "selector")] String),
+}
+
+/// What a counter without a series is, while the other counter of the ratio has one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Absent {
+    /// Missing data.
+    #[default]
+    Missing,
+    /// Zero, for servers that make a counter with its first event. A selector with a mistake in it is zero too, then.
+    Zero,
+}
+
 /// A latency quantile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.quantile > 0.0 && self.quantile < 1.0").message("quantile must lie between 0 and 1, such as 0.95"))]
 pub struct Histogram {
-    /// Series selector of the histogram's buckets in seconds, such as `anneal_serve_request_duration_seconds_bucket`.
+    /// Series selector of the histogram's buckets, such as `anneal_serve_request_duration_seconds_bucket`.
     #[schemars(schema_with = "selector")]
     pub selector: String,
+    /// What its buckets are counted in. Default Seconds.
+    #[serde(default)]
+    pub unit: Unit,
     /// Which quantile, above 0 and below 1.
     pub quantile: f64,
     /// Largest value that passes, inclusive, such as `300ms`. It must lie below the histogram's highest bucket.
     pub max: Span,
+}
+
+/// What the buckets of a histogram are counted in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Unit {
+    /// Seconds.
+    #[default]
+    Seconds,
+    /// Milliseconds.
+    Milliseconds,
+}
+
+impl Unit {
+    /// How many of it a second has.
+    pub const fn per_second(self) -> f64 {
+        match self {
+            Self::Seconds => 1.0,
+            Self::Milliseconds => 1000.0,
+        }
+    }
 }
 
 /// What an expression says. It is compared with its bounds as it is, under every `judge.evidence`: nothing is known of

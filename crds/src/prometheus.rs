@@ -32,6 +32,9 @@ pub struct Prometheus {
     /// Certificates for an `https://` server. Default: the public authorities, and no client certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
+    /// How the series of one version are told from those of others. Default Labels.
+    #[serde(default)]
+    pub version_from: VersionFrom,
     /// Label of the series that holds the model's name; the operator adds the matchers `<modelLabel>="<model>"`,
     /// `<versionLabel>="<candidate>"` and `namespace="<namespace of the rollout>"` to every selector. Default `model`.
     #[serde(default = "default_model_label")]
@@ -41,8 +44,8 @@ pub struct Prometheus {
     #[serde(default = "default_version_label")]
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-zA-Z_][a-zA-Z0-9_]*$"))]
     pub version_label: String,
-    /// Label of the series that holds the pod's name, by which `evidence: sequential` tells pods apart; series without it
-    /// are told apart by `instance`. Default `pod`.
+    /// Label of the series that holds the pod's name, by which `evidence: sequential` tells pods apart and
+    /// `versionFrom: PodName` versions; otherwise series without it are told apart by `instance`. Default `pod`.
     #[serde(default = "default_pod_label")]
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-zA-Z_][a-zA-Z0-9_]*$"))]
     pub pod_label: String,
@@ -60,6 +63,16 @@ impl Prometheus {
         let host = authority.rsplit('@').next().unwrap_or_default();
         format!("{scheme}://{host}")
     }
+}
+
+/// What tells of which version a series is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum VersionFrom {
+    /// The labels `modelLabel` and `versionLabel`, which the model server writes.
+    #[default]
+    Labels,
+    /// The pod's name in `podLabel`, which the scrape writes: for servers that do not know as what version they run.
+    PodName,
 }
 
 /// One header of every request.

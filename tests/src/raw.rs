@@ -9,7 +9,7 @@ use jiff::Timestamp;
 pub struct Raw {
     /// The selector before the operator's own matchers.
     pub selector: String,
-    /// The model.
+    /// The model; empty where only pods' names are asked for.
     pub model: String,
     /// The namespace.
     pub namespace: String,
@@ -44,11 +44,12 @@ impl Raw {
         };
         let versions = match label("version", "=~") {
             Some(any) => any.replace(r"\\.", ".").split('|').map(str::to_owned).collect(),
-            None => vec![label("version", "=")?],
+            None => label("version", "=").map(|version| vec![version]).or_else(|| of_pods(scoped))?,
         };
+        let own = scoped.split_once("model=\"").or_else(|| scoped.split_once("pod=~\""))?.0;
         Some(Self {
-            selector: scoped.split_once("model=\"")?.0.trim_end_matches([',', '{']).to_owned(),
-            model: label("model", "=")?,
+            selector: own.trim_end_matches([',', '{']).to_owned(),
+            model: label("model", "=").unwrap_or_default(),
             namespace: label("namespace", "=")?,
             versions,
             from_ms: until_ms.saturating_sub(length),
@@ -63,4 +64,14 @@ impl Raw {
         let first = self.from_ms.div_euclid(point).saturating_add(1).saturating_mul(point);
         Some((first..=self.until_ms).step_by(usize::try_from(point).ok()?).collect())
     }
+}
+
+/// Versions whose pods are asked for, such as `pod=~"(ads-v20261121-1-).{5,16}"`.
+fn of_pods(scoped: &str) -> Option<Vec<String>> {
+    let prefixes = scoped.split_once("pod=~\"(")?.1.split_once(')')?.0.split('|');
+    prefixes
+        .map(|prefix| {
+            Some(format!("v{}", prefix.split_once("-v")?.1.trim_end_matches('-').replace('-', ".")))
+        })
+        .collect()
 }

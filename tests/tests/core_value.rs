@@ -1,6 +1,6 @@
 //! Metrics that are a user's own PromQL, in a rollout's plan, and as Prometheus itself reads what is asked.
 
-#![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "this is a test")]
+#![expect(clippy::unwrap_used, reason = "this is a test")]
 
 use std::{collections::BTreeMap, fs, process::Command};
 

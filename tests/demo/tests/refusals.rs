@@ -128,6 +128,9 @@ fn a_wrong_object_is_refused_with_field_and_reason() {
         (with(rollout(), "/spec/metrics/0/ratio/max", json!(1.5)), "spec.metrics[0].ratio.max"),
         (with(rollout(), "/spec/metrics/0/ratio/bad", json!("rate(x[5m])")), "spec.metrics[0].ratio.bad"),
         (with(rollout(), "/spec/metrics/0/ratio/bad", json!("a{} or b{}")), "spec.metrics[0].ratio.bad"),
+        (without(rollout(), "/spec/metrics/0/ratio/total"), "spec.metrics[0].ratio"),
+        (with(rollout(), "/spec/metrics/0/ratio/good", json!("b")), "spec.metrics[0].ratio"),
+        (with(rollout(), "/spec/metrics/0/errors", json!({"of": "Triton", "max": 0.1})), "spec.metrics[0]"),
         (value(json!({"expression": "avg(accuracy)", "min": 0.8})), "must read $window"),
         (value(json!({"expression": "avg(accuracy[$window])"})), "a value needs min, max or both"),
         (

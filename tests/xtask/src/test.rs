@@ -168,7 +168,10 @@ fn chart(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Alerts, dashboards and statuses, by the programs that read them: Prometheus, Alertmanager, and what Flux and Helm are
+/// Tests with cases for programs that read what we write.
+const READERS: [&str; 5] = ["promql", "core_value", "core_foreign", "gitops", "notifications"];
+
+/// Alerts, dashboards, queries and statuses, by the programs that read them: Prometheus, Alertmanager, and what Flux and Helm are
 /// built on.
 fn readers(context: &Context, cargo: &Cargo) -> Result<()> {
     parts::apt(
@@ -179,11 +182,12 @@ fn readers(context: &Context, cargo: &Cargo) -> Result<()> {
     let kstatus = parts::go_part(&context.cache, &context.progress, &parts::KSTATUS)?.join("kstatus");
     let command = cargo
         .command(&["test", "--locked", "--package", "anneal-tests"])
-        .args(["--test", "promql", "--test", "core_value", "--test", "gitops", "--test", "notifications", "--", "--include-ignored"])
+        .args(READERS.iter().flat_map(|test| ["--test", test]))
+        .args(["--", "--include-ignored"])
         .env("ANNEAL_TEST_PROMTOOL", "/usr/bin/promtool")
         .env("ANNEAL_TEST_ALERTMANAGER", "/usr/bin/prometheus-alertmanager")
         .env("ANNEAL_TEST_KSTATUS", kstatus);
-    count(context, "Test alerts, dashboards and statuses with what reads them", &command)
+    count(context, "Test alerts, dashboards, queries and statuses with what reads them", &command)
 }
 
 fn licences(context: &Context) -> Result<()> {

@@ -6,12 +6,12 @@
 
 use anneal_crds::{
     ModelRollout, ModelRolloutStatus, VersionRef,
-    metric::{JudgeEvidence, Metric, Source},
+    metric::{JudgeEvidence, Metric},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{by_hand, sequential, steps, value};
+use super::{by_hand, expression::expression, scope::Scope, sequential, steps, value};
 
 /// A question to Prometheus.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,97 +117,6 @@ pub(super) fn reading(
     })
 }
 
-/// Whose series are read: the matchers of a rollout's model and versions.
-#[derive(Clone, Debug)]
-pub(super) struct Scope(String);
-
-impl Scope {
-    /// Versions are numbered for each model, so a version alone may be another model's.
-    pub(super) fn of(rollout: &ModelRollout, versions: &[&VersionRef]) -> Self {
-        let prometheus = &rollout.spec.prometheus;
-        let versions = match versions {
-            [version] => format!("=\"{}\"", version.version),
-            // Nothing in a version but its dot means anything in a regular expression.
-            versions => {
-                let any: Vec<_> =
-                    versions.iter().map(|version| version.version.replace('.', r"\\.")).collect();
-                format!("=~\"{}\"", any.join("|"))
-            }
-        };
-        Self(format!(
-            "{}=\"{}\",{}{versions},namespace=\"{}\"",
-            prometheus.model_label,
-            rollout.spec.model,
-            prometheus.version_label,
-            rollout.metadata.namespace.as_deref().unwrap_or_default()
-        ))
-    }
-
-    /// A scope that has the shape of every other one.
-    pub(super) fn example() -> Self {
-        Self("model=\"m\",version=\"v\",namespace=\"n\"".to_owned())
-    }
-
-    /// `selector` with the matchers added.
-    pub(super) fn apply(&self, selector: &str) -> String {
-        let matchers = &self.0;
-        match selector.trim_end().strip_suffix('}') {
-            None => format!("{selector}{{{matchers}}}"),
-            Some(open) => {
-                let open = open.trim_end().trim_end_matches(',');
-                let comma = if open.ends_with('{') { "" } else { "," };
-                format!("{open}{comma}{matchers}}}")
-            }
-        }
-    }
-}
-
-/// Label that tells the parts of an answer apart.
-pub(super) const PART: &str = "anneal_part";
-
-fn expression(metric: &Metric, scope: &Scope, elapsed_seconds: i64) -> Result<String, String> {
-    let window = metric.window.as_millis();
-    let part =
-        |name: &str, vector: &str| format!("label_replace({vector}, \"{PART}\", \"{name}\", \"\", \"\")");
-    let increase = |selector: &str, range: &str| format!("sum(increase({selector}[{range}]))");
-    let (window_range, step_range) = (format!("{window}ms"), format!("{elapsed_seconds}s"));
-    let parts = match &metric.source {
-        Source::Ratio(ratio) => {
-            let (bad, total) = (scope.apply(&ratio.bad), scope.apply(&ratio.total));
-            vec![
-                part("bad", &increase(&bad, &window_range)),
-                part("total", &increase(&total, &window_range)),
-                part("step", &increase(&total, &step_range)),
-                part("at", &format!("max(timestamp({total}))")),
-            ]
-        }
-        Source::Histogram(histogram) => {
-            let buckets = scope.apply(&histogram.selector);
-            vec![
-                part("bucket", &format!("sum by (le) (increase({buckets}[{window_range}]))")),
-                part("step", &increase(&with_all(&buckets), &step_range)),
-                part("at", &format!("max(timestamp({buckets}))")),
-            ]
-        }
-        Source::Value(value) => {
-            let value::Scoped { expression, selectors } = value::scoped(value, window, scope)?;
-            let newest = selectors.iter().enumerate();
-            let newest = newest
-                .map(|(index, selector)| part(&index.to_string(), &format!("max(timestamp({selector}))")));
-            let stalest = format!("min({})", newest.collect::<Vec<_>>().join(" or "));
-            let requests = value.requests.as_ref().map(|requests| scope.apply(requests));
-            let step = requests.map(|requests| part("step", &increase(&requests, &step_range)));
-            [part("value", &expression), part("at", &stalest)].into_iter().chain(step).collect()
-        }
-    };
-    Ok(parts.join(" or "))
-}
-
-/// The scoped selector, of the bucket that counts everything.
-fn with_all(scoped: &str) -> String {
-    format!("{},le=\"+Inf\"}}", scoped.trim_end_matches('}'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,16 +126,5 @@ mod tests {
         assert_eq!(without_ranges("a{b=\"c\"}[14000ms] @ 1795262400.000"), "a{b=\"c\"}[…]");
         assert_eq!(without_ranges("sum(increase(a[10s])) or max(b)"), "sum(increase(a[…])) or max(b)");
         assert_eq!(without_ranges("up"), "up");
-    }
-
-    #[test]
-    fn matchers_are_added_to_any_form_of_selector() {
-        let added = "model=\"ads\",version=\"v20261121.1\",namespace=\"team-a\"";
-        let scope = Scope(added.to_owned());
-        assert_eq!(scope.apply("requests"), format!("requests{{{added}}}"));
-        assert_eq!(scope.apply("requests{}"), format!("requests{{{added}}}"));
-        assert_eq!(scope.apply("requests{code=~\"5..\"}"), format!("requests{{code=~\"5..\",{added}}}"));
-        assert_eq!(scope.apply("requests{code=~\"5..\", }"), format!("requests{{code=~\"5..\",{added}}}"));
-        assert_eq!(with_all(&scope.apply("b")), format!("b{{{added},le=\"+Inf\"}}"));
     }
 }

@@ -7,16 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use anneal_crds::{
     Span,
     common::shorten,
-    metric::{Histogram, Metric, MissingClass, Ratio, Source, Value},
+    metric::{Form, Metric, MissingClass, Source},
     model_rollout::RecordedReading,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    query::{PART, without_ranges},
-    samples::RawSeries,
-};
+use super::{expression::PART, query::without_ranges, samples::RawSeries};
 
 /// One sample of an instant vector.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -106,10 +103,12 @@ pub fn read(metric: &Metric, answer: &Answer, stale_after: Span, now: Timestamp)
     if age > stale_after.as_secs_f64() {
         return Reading::Stale(SignedDuration::try_from_secs_f64(age).unwrap_or(SignedDuration::MAX));
     }
-    let value = match &metric.source {
-        Source::Ratio(_) => share(vector),
-        Source::Histogram(histogram) => quantile(vector, histogram.quantile),
-        Source::Value(_) => part(vector, "value").ok_or(Reading::Empty),
+    let value = match metric.source.form() {
+        Form::Ratio(_) => share(vector),
+        Form::Histogram(histogram) => {
+            quantile(vector, histogram.quantile).map(|value| value / histogram.unit.per_second())
+        }
+        Form::Value(_) => part(vector, "value").ok_or(Reading::Empty),
     };
     match value {
         Ok(value) if value.is_finite() => Reading::Value { value, step_requests },
@@ -118,10 +117,10 @@ pub fn read(metric: &Metric, answer: &Answer, stale_after: Span, now: Timestamp)
     }
 }
 
-const fn counts_requests(source: &Source) -> bool {
-    match source {
-        Source::Ratio(_) | Source::Histogram(_) => true,
-        Source::Value(value) => value.requests.is_some(),
+fn counts_requests(source: &Source) -> bool {
+    match source.form() {
+        Form::Ratio(_) | Form::Histogram(_) => true,
+        Form::Value(value) => value.requests.is_some(),
     }
 }
 
@@ -257,32 +256,37 @@ pub(super) fn undefined(trigger: &str) -> (Verdict, RecordedReading) {
 }
 
 fn within(source: &Source, value: f64) -> bool {
-    match source {
-        Source::Ratio(Ratio { min, max, .. }) | Source::Value(Value { min, max, .. }) => {
-            min.is_none_or(|min| value >= min) && max.is_none_or(|max| value <= max)
-        }
-        Source::Histogram(Histogram { max, .. }) => value <= max.as_secs_f64(),
+    match source.form() {
+        Form::Ratio(ratio) => is_between(value, ratio.min, ratio.max),
+        Form::Value(bounds) => is_between(value, bounds.min, bounds.max),
+        Form::Histogram(histogram) => value <= histogram.max.as_secs_f64(),
     }
+}
+
+fn is_between(value: f64, min: Option<f64>, max: Option<f64>) -> bool {
+    min.is_none_or(|min| value >= min) && max.is_none_or(|max| value <= max)
 }
 
 /// What a value is compared with, such as `<= 0.01`.
 pub(super) fn bound(source: &Source) -> String {
-    match source {
-        Source::Ratio(Ratio { min, max, .. }) | Source::Value(Value { min, max, .. }) => match (min, max) {
-            (Some(min), Some(max)) => format!(">= {min} and <= {max}"),
-            (Some(min), None) => format!(">= {min}"),
-            (None, Some(max)) => format!("<= {max}"),
-            (None, None) => "no bound".to_owned(),
-        },
-        Source::Histogram(Histogram { max, .. }) => format!("<= {max}"),
+    let (min, max) = match source.form() {
+        Form::Ratio(ratio) => (ratio.min, ratio.max),
+        Form::Value(value) => (value.min, value.max),
+        Form::Histogram(histogram) => return format!("<= {}", histogram.max),
+    };
+    match (min, max) {
+        (Some(min), Some(max)) => format!(">= {min} and <= {max}"),
+        (Some(min), None) => format!(">= {min}"),
+        (None, Some(max)) => format!("<= {max}"),
+        (None, None) => "no bound".to_owned(),
     }
 }
 
 fn show(source: &Source, value: f64) -> String {
-    match source {
+    match source.form() {
         // Enough digits to tell a breach from its bound.
-        Source::Ratio(_) | Source::Value(_) => significant(value),
-        Source::Histogram(_) => format!("{}ms", significant(value * 1000.0)),
+        Form::Ratio(_) | Form::Value(_) => significant(value),
+        Form::Histogram(_) => format!("{}ms", significant(value * 1000.0)),
     }
 }
 

@@ -5,14 +5,14 @@
 
 use anneal_crds::{
     ModelRolloutSpec,
-    metric::{JudgeEvidence, Metric, Source, Value},
+    metric::{Form, JudgeEvidence, Metric, Value},
 };
 use promql_parser::{
     parser::{self, Expr, VectorSelector, value::ValueType},
     util::visitor::{ExprVisitorMut, walk_expr_mut},
 };
 
-use super::{query::Scope, select::Obstacle, steps};
+use super::{scope::Scope, select::Obstacle, steps};
 
 /// What stands for the metric's window in an expression.
 const WINDOW: &str = "$window";
@@ -85,10 +85,10 @@ impl Narrow<'_> {
         let of_past = selector.offset.is_some() || selector.at.is_some();
         let (name, matchers) = (selector.name.clone(), selector.matchers.clone());
         let scoped = self.scope.apply(&VectorSelector::new(name, matchers).to_string());
-        match parser::parse(&scoped)? {
-            Expr::VectorSelector(narrowed) => selector.matchers = narrowed.matchers,
-            other => return Err(format!("its selector cannot be narrowed: {other}")),
-        }
+        let Expr::VectorSelector(narrowed) = parser::parse(&scoped)? else {
+            return Err(format!("its selector {selector} cannot be narrowed"));
+        };
+        selector.matchers = narrowed.matchers;
         if !of_past {
             self.selectors.push(scoped);
         }
@@ -99,12 +99,12 @@ impl Narrow<'_> {
 /// Why no version begins a trial: a metric that cannot be asked, or a step that nothing could be compared in.
 pub(super) fn obstacle(spec: &ModelRolloutSpec) -> Option<Obstacle> {
     let anything = Scope::example();
-    let wrong = spec.metrics.iter().find_map(|metric| match &metric.source {
-        Source::Value(value) => {
+    let wrong = spec.metrics.iter().find_map(|metric| match metric.source.form() {
+        Form::Value(value) => {
             let why = scoped(value, metric.window.as_millis(), &anything).err()?;
             Some(format!("Metric {}: {why}. Mend it in spec.metrics.", metric.name))
         }
-        Source::Ratio(_) | Source::Histogram(_) => None,
+        Form::Ratio(_) | Form::Histogram(_) => None,
     });
     let message = wrong.or_else(|| incomparable(spec))?;
     Some(Obstacle { reason: "InvalidMetric", message })
@@ -128,10 +128,10 @@ fn incomparable(spec: &ModelRolloutSpec) -> Option<String> {
 }
 
 /// Whether the metric is an expression of the user's own.
-pub(super) const fn is_value(metric: &Metric) -> bool {
-    match &metric.source {
-        Source::Value(_) => true,
-        Source::Ratio(_) | Source::Histogram(_) => false,
+pub(super) fn is_value(metric: &Metric) -> bool {
+    match metric.source.form() {
+        Form::Value(_) => true,
+        Form::Ratio(_) | Form::Histogram(_) => false,
     }
 }
 

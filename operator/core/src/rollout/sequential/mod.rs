@@ -14,6 +14,7 @@ mod pods;
 mod policy;
 mod queries;
 mod record;
+mod series;
 mod told;
 
 use anneal_crds::{VersionRef, metric::Metric, model_rollout::RolloutPhase};
@@ -29,7 +30,6 @@ use super::{
     draft::Draft,
     query::Question,
     reading::Answer,
-    samples::RawSeries,
     step::{self, StepSays},
     steps::Terms,
 };
@@ -136,21 +136,21 @@ impl Draft<'_> {
         let triggers = terms.map_or(&spec.strategy.rollback_triggers, |terms| &terms.triggers);
         let judged = policy::judged(spec);
         let is_asked = |judged: &Judged<'_>| triggers.contains(&judged.metric.name);
-        let asked: Vec<(&str, Question)> = judged
+        let asked: Vec<(&Metric, Question)> = judged
             .iter()
             .filter(|judged| is_asked(judged))
             .flat_map(|judged| questions(judged.metric))
             .collect();
         let seen = |judged: &Judged<'_>| {
-            let name = &judged.metric.name;
             if !is_asked(judged) {
                 return Seen::NotAsked;
             }
-            let (events, all) = (self.series(name, Question::Events), self.series(name, Question::All));
-            Seen::Pods(labels.pods(judged.source, events, all))
+            let (events, all) =
+                (self.series(judged.metric, Question::Events), self.series(judged.metric, Question::All));
+            Seen::Pods(labels.pods(judged.source, &events, &all))
         };
-        let series = asked.iter().flat_map(|&(metric, question)| self.series(metric, question));
-        let until_ms = match pods::scraped(series) {
+        let series: Vec<_> = asked.iter().map(|&(metric, question)| self.series(metric, question)).collect();
+        let until_ms = match pods::scraped(series.iter().flat_map(|series| series.iter())) {
             // A question without an answer is asked again; what it was about is not lost.
             _ if asked.iter().any(|&(metric, question)| self.is_unread(metric, question)) => i64::MIN,
             // What is long past will not change any more, if there is anything or not.
@@ -167,16 +167,8 @@ impl Draft<'_> {
         }
     }
 
-    /// Raw samples that were answered; nothing where there was no such answer, which `told` explains.
-    fn series(&self, metric: &str, question: Question) -> &[RawSeries] {
-        match self.snapshot.answers.get(&(metric.to_owned(), question)) {
-            Some(Answer::Matrix(series)) => series,
-            Some(Answer::Vector(_) | Answer::Unreachable(_)) | None => &[],
-        }
-    }
-
-    fn is_unread(&self, metric: &str, question: Question) -> bool {
-        match self.snapshot.answers.get(&(metric.to_owned(), question)) {
+    fn is_unread(&self, metric: &Metric, question: Question) -> bool {
+        match self.snapshot.answers.get(&(metric.name.clone(), question)) {
             Some(Answer::Unreachable(_) | Answer::Vector(_)) => true,
             Some(Answer::Matrix(_)) | None => false,
         }
@@ -232,6 +224,6 @@ impl Draft<'_> {
 }
 
 /// What is asked about a metric at each look.
-fn questions(metric: &Metric) -> impl Iterator<Item = (&str, Question)> {
-    queries::selectors(metric, NOW).map(|(question, _)| (metric.name.as_str(), question))
+fn questions(metric: &Metric) -> impl Iterator<Item = (&Metric, Question)> {
+    queries::selectors(metric, NOW).map(move |(question, _)| (metric, question))
 }

@@ -1,5 +1,9 @@
 //! What stable's own past shows: by how much its pods, and its minutes, differ without any change.
 
+use std::borrow::Cow;
+
+use anneal_crds::metric::Metric;
+
 use super::{
     super::{draft::Draft, query::Question, reading::Answer, samples::RawSeries},
     pods::Labels,
@@ -29,13 +33,12 @@ impl Draft<'_> {
             candidate: &past.stable,
             pods: &self.snapshot.children.pods,
         };
-        let name = &judged.metric.name;
-        let events = self.past(name, Question::PastEvents)?;
+        let events = self.past(judged.metric, Question::PastEvents)?;
         let all = match judged.source {
-            crate::judge::Source::Counters => self.past(name, Question::PastAll)?,
-            crate::judge::Source::Histogram(_) => &[],
+            crate::judge::Source::Counters => self.past(judged.metric, Question::PastAll)?,
+            crate::judge::Source::Histogram(_) => Cow::default(),
         };
-        let pods = labels.pods(judged.source, events, all);
+        let pods = labels.pods(judged.source, &events, &all);
         let span = (past.until_ms.saturating_sub(past.point_ms * PAST_POINTS), past.until_ms);
         let history = samples::history(judged.source, judged.events, &pods, span, past.point_ms);
         Ok(dispersion::estimate(&history).map(|found| Learned {
@@ -45,14 +48,14 @@ impl Draft<'_> {
         }))
     }
 
-    fn past(&self, metric: &str, question: Question) -> Result<&[RawSeries], String> {
-        match self.snapshot.answers.get(&(metric.to_owned(), question)) {
-            Some(Answer::Matrix(series)) => Ok(series),
+    fn past(&self, metric: &Metric, question: Question) -> Result<Cow<'_, [RawSeries]>, String> {
+        match self.snapshot.answers.get(&(metric.name.clone(), question)) {
+            Some(Answer::Matrix(_)) => Ok(self.series(metric, question)),
             Some(Answer::Unreachable(why)) => {
                 Err(format!("the stable version's past could not be read: {why}"))
             }
             Some(Answer::Vector(_)) | None => {
-                Err(format!("the stable version's past of {metric} has not been read yet"))
+                Err(format!("the stable version's past of {} has not been read yet", metric.name))
             }
         }
     }

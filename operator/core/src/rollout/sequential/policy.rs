@@ -5,7 +5,7 @@
 
 use anneal_crds::{
     ModelRolloutSpec,
-    metric::{Metric, Ratio, Source},
+    metric::{Form, Metric},
     sequential::{Advance, OnInconclusive, Sequential},
 };
 use serde::{Deserialize, Serialize};
@@ -75,18 +75,18 @@ pub(super) fn judged(spec: &ModelRolloutSpec) -> Vec<Judged<'_>> {
 
 fn bounds(metric: &Metric) -> Vec<Judged<'_>> {
     let one = |source, events, most| Judged { metric, source, events, most };
-    match &metric.source {
-        Source::Ratio(Ratio { min, max, .. }) => {
-            let upper = max.map(|max| one(judge::Source::Counters, Events::Bad, max));
+    match metric.source.form() {
+        Form::Ratio(ratio) => {
+            let upper = ratio.max.map(|max| one(judge::Source::Counters, Events::Bad, max));
             // Above a lower bound is good.
-            let lower = min.map(|min| one(judge::Source::Counters, Events::Good, 1.0 - min));
+            let lower = ratio.min.map(|min| one(judge::Source::Counters, Events::Good, 1.0 - min));
             upper.into_iter().chain(lower).collect()
         }
-        Source::Histogram(histogram) => {
-            let threshold = judge::Source::Histogram(histogram.max.as_secs_f64());
-            vec![one(threshold, Events::Bad, 1.0 - histogram.quantile)]
+        Form::Histogram(histogram) => {
+            let threshold = histogram.max.as_secs_f64() * histogram.unit.per_second();
+            vec![one(judge::Source::Histogram(threshold), Events::Bad, 1.0 - histogram.quantile)]
         }
-        Source::Value(_) => vec![],
+        Form::Value(_) => vec![],
     }
 }
 

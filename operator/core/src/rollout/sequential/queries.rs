@@ -2,7 +2,7 @@
 
 use anneal_crds::{
     ModelRollout, ModelRolloutStatus, VersionRef, Weight,
-    metric::{Metric, Source},
+    metric::{Form, Metric, Others},
     model_rollout::RolloutPhase,
     sequential::Dispersion,
 };
@@ -13,7 +13,8 @@ use super::{
     record::{Range, Stored, seconds},
 };
 use crate::rollout::{
-    query::{Query, Question, Scope, Shape},
+    query::{Query, Question, Shape},
+    scope::Scope,
     steps,
 };
 
@@ -95,7 +96,9 @@ pub(super) fn of_now(
     let asked = rollout.spec.metrics.iter().filter(|metric| triggers.contains(&metric.name));
     asked
         .flat_map(|metric| {
-            let ask = |(question, selector)| ask(metric, question, range.apply(&scope.apply(selector)));
+            let ask = |(question, selector): (Question, String)| {
+                ask(metric, question, range.apply(&scope.apply(&selector)))
+            };
             selectors(metric, NOW).map(ask)
         })
         .collect()
@@ -112,8 +115,9 @@ fn of_past(rollout: &ModelRollout, past: &Past) -> Vec<Query> {
     metrics
         .into_iter()
         .flat_map(|metric| {
-            let ask =
-                |(question, selector)| ask(metric, question, format!("{}{range}", scope.apply(selector)));
+            let ask = |(question, selector): (Question, String)| {
+                ask(metric, question, format!("{}{range}", scope.apply(&selector)))
+            };
             selectors(metric, [Question::PastEvents, Question::PastAll]).map(ask)
         })
         .collect()
@@ -127,11 +131,14 @@ fn ask(metric: &Metric, question: Question, expression: String) -> Query {
 pub(super) fn selectors(
     metric: &Metric,
     [events, all]: [Question; 2],
-) -> impl Iterator<Item = (Question, &str)> {
-    let (first, second) = match &metric.source {
-        Source::Ratio(ratio) => (Some((events, ratio.bad.as_str())), Some((all, ratio.total.as_str()))),
-        Source::Histogram(histogram) => (Some((events, histogram.selector.as_str())), None),
-        Source::Value(_) => (None, None),
+) -> impl Iterator<Item = (Question, String)> + use<> {
+    let (first, second) = match metric.source.form() {
+        Form::Ratio(ratio) => {
+            let (Others::Total(others) | Others::Good(others)) = &ratio.others;
+            (Some((events, ratio.bad.clone())), Some((all, others.clone())))
+        }
+        Form::Histogram(histogram) => (Some((events, histogram.selector.clone())), None),
+        Form::Value(_) => (None, None),
     };
     first.into_iter().chain(second)
 }

@@ -90,16 +90,16 @@ impl Draft<'_> {
     ) -> Result<(), (MissingClass, String)> {
         let counted = comparison.is_some_and(|comparison| comparison.has_counted(&metric.name));
         for (question, _) in queries::selectors(metric, NOW) {
-            let series = match self.snapshot.answers.get(&(metric.name.clone(), question)) {
-                Some(Answer::Matrix(series)) => series.as_slice(),
+            match self.snapshot.answers.get(&(metric.name.clone(), question)) {
+                Some(Answer::Matrix(_)) | None => {}
                 Some(Answer::Vector(_)) => {
                     return Err((MissingClass::Error, "numbers instead of raw samples".to_owned()));
                 }
                 Some(Answer::Unreachable(why)) => {
                     return Err((MissingClass::Error, format!("Prometheus did not answer: {why}")));
                 }
-                None => &[],
-            };
+            }
+            let series = &self.series(metric, question);
             for (version, whose) in [
                 (Some(trial), "this version"),
                 (control(&self.status), "the stable version, to compare with"),

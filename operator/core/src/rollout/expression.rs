@@ -1,0 +1,100 @@
+//! Expressions: the PromQL that brings everything that a verdict on one metric needs, so that its parts are of one moment.
+//!
+//! Written for `query`, and read again by `reading`.
+
+use anneal_crds::metric::{Absent, Form, Metric, Others, Ratio};
+
+use super::{scope::Scope, value};
+
+/// Label that tells the parts of an answer apart.
+pub(super) const PART: &str = "anneal_part";
+
+/// The value of `metric` over its window, its requests since the step began, and when the newest sample was scraped; else why
+/// it cannot be asked.
+pub(super) fn expression(metric: &Metric, scope: &Scope, elapsed_seconds: i64) -> Result<String, String> {
+    let window = metric.window.as_millis();
+    let part =
+        |name: &str, vector: &str| format!("label_replace({vector}, \"{PART}\", \"{name}\", \"\", \"\")");
+    let (window_range, step_range) = (format!("{window}ms"), format!("{elapsed_seconds}s"));
+    let parts = match metric.source.form() {
+        Form::Ratio(ratio) => {
+            let over = |range: &str| counts(&ratio, scope, range);
+            let ((bad, total), (_, step)) = (over(&window_range), over(&step_range));
+            let newest = newest(&ratio, scope);
+            vec![part("bad", &bad), part("total", &total), part("step", &step), part("at", &newest)]
+        }
+        Form::Histogram(histogram) => {
+            let buckets = scope.apply(&histogram.selector);
+            vec![
+                part("bucket", &format!("sum by (le) (increase({buckets}[{window_range}]))")),
+                part("step", &increase(&with_all(&buckets), &step_range)),
+                part("at", &format!("max(timestamp({buckets}))")),
+            ]
+        }
+        Form::Value(value) => {
+            let value::Scoped { expression, selectors } = value::scoped(value, window, scope)?;
+            let newest = selectors.iter().enumerate();
+            let newest = newest
+                .map(|(index, selector)| part(&index.to_string(), &format!("max(timestamp({selector}))")));
+            let stalest = format!("min({})", newest.collect::<Vec<_>>().join(" or "));
+            let requests = value.requests.as_ref().map(|requests| scope.apply(requests));
+            let step = requests.map(|requests| part("step", &increase(&requests, &step_range)));
+            [part("value", &expression), part("at", &stalest)].into_iter().chain(step).collect()
+        }
+    };
+    Ok(parts.join(" or "))
+}
+
+fn increase(scoped: &str, range: &str) -> String {
+    format!("sum(increase({scoped}[{range}]))")
+}
+
+/// Bad events and all events over a range. A counter that may be absent is zero as long as the other one is there.
+fn counts(ratio: &Ratio, scope: &Scope, range: &str) -> (String, String) {
+    let bad = increase(&scope.apply(&ratio.bad), range);
+    let or_zero = |counter: &str, other: &str| match ratio.absent {
+        Absent::Missing => counter.to_owned(),
+        Absent::Zero => format!("({counter} or 0 * {other})"),
+    };
+    match &ratio.others {
+        Others::Total(total) => {
+            let total = increase(&scope.apply(total), range);
+            (or_zero(&bad, &total), total)
+        }
+        Others::Good(good) => {
+            let good = increase(&scope.apply(good), range);
+            let bad_or_zero = or_zero(&bad, &good);
+            let total = format!("{} + {bad_or_zero}", or_zero(&good, &bad));
+            (bad_or_zero, total)
+        }
+    }
+}
+
+/// When the newest of a ratio's events were scraped.
+fn newest(ratio: &Ratio, scope: &Scope) -> String {
+    match &ratio.others {
+        Others::Total(total) => format!("max(timestamp({}))", scope.apply(total)),
+        Others::Good(good) => {
+            let (good, bad) = (scope.apply(good), scope.apply(&ratio.bad));
+            format!("max(timestamp({good}) or timestamp({bad}))")
+        }
+    }
+}
+
+/// The scoped selector, of the bucket that counts everything.
+fn with_all(scoped: &str) -> String {
+    format!("{},le=\"+Inf\"}}", scoped.trim_end_matches('}'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_histogram_counts_everything_in_its_last_bucket() {
+        assert_eq!(
+            with_all(&Scope::example().apply("b")),
+            "b{model=\"m\",version=\"v\",namespace=\"n\",le=\"+Inf\"}"
+        );
+    }
+}

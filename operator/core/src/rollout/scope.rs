@@ -1,0 +1,89 @@
+//! Whose series are read: what the operator adds to every selector.
+//!
+//! Used wherever a query is written. A selector is checked by the schema, or parsed by `value`, before it comes here, so
+//! that nothing in it ends it early.
+
+use anneal_crds::{ModelRollout, VersionRef, prometheus::VersionFrom};
+
+use super::build;
+
+/// What follows a version's name in those of its pods: the hash of its ReplicaSet and five letters, of which the API
+/// server cuts as much of the hash as it has to.
+const POD_SUFFIX: &str = ".{5,16}";
+
+/// Start of the names of a version's pods.
+pub(super) fn pod_prefix(rollout: &ModelRollout, version: &VersionRef) -> String {
+    let name = rollout.metadata.name.as_deref().unwrap_or_default();
+    format!("{}-", build::workload_name(name, &version.version))
+}
+
+/// A matcher's operator and value.
+fn any_of(versions: &[&VersionRef]) -> String {
+    match versions {
+        [version] => format!("=\"{}\"", version.version),
+        // Nothing in a version but its dot means anything in a regular expression.
+        versions => {
+            let any: Vec<_> = versions.iter().map(|version| version.version.replace('.', r"\\.")).collect();
+            format!("=~\"{}\"", any.join("|"))
+        }
+    }
+}
+
+/// Whose series are read: the matchers of a rollout's model and versions.
+#[derive(Clone, Debug)]
+pub(super) struct Scope(String);
+
+impl Scope {
+    /// Versions are numbered for each model, so a version alone may be another model's.
+    pub(super) fn of(rollout: &ModelRollout, versions: &[&VersionRef]) -> Self {
+        let prometheus = &rollout.spec.prometheus;
+        let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
+        let whose = match prometheus.version_from {
+            VersionFrom::Labels => format!(
+                "{}=\"{}\",{}{}",
+                prometheus.model_label,
+                rollout.spec.model,
+                prometheus.version_label,
+                any_of(versions)
+            ),
+            VersionFrom::PodName => {
+                let names = versions.iter().map(|version| pod_prefix(rollout, version)).collect::<Vec<_>>();
+                format!("{}=~\"({}){POD_SUFFIX}\"", prometheus.pod_label, names.join("|"))
+            }
+        };
+        Self(format!("{whose},namespace=\"{namespace}\""))
+    }
+
+    /// A scope that has the shape of every other one.
+    pub(super) fn example() -> Self {
+        Self("model=\"m\",version=\"v\",namespace=\"n\"".to_owned())
+    }
+
+    /// `selector` with the matchers added.
+    pub(super) fn apply(&self, selector: &str) -> String {
+        let matchers = &self.0;
+        match selector.trim_end().strip_suffix('}') {
+            None => format!("{selector}{{{matchers}}}"),
+            Some(open) => {
+                let open = open.trim_end().trim_end_matches(',');
+                let comma = if open.ends_with('{') { "" } else { "," };
+                format!("{open}{comma}{matchers}}}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matchers_are_added_to_any_form_of_selector() {
+        let added = "model=\"ads\",version=\"v20261121.1\",namespace=\"team-a\"";
+        let scope = Scope(added.to_owned());
+        assert_eq!(scope.apply("requests"), format!("requests{{{added}}}"));
+        assert_eq!(scope.apply("requests{}"), format!("requests{{{added}}}"));
+        assert_eq!(scope.apply("requests{code=~\"5..\"}"), format!("requests{{code=~\"5..\",{added}}}"));
+        assert_eq!(scope.apply("requests{code=~\"5..\", }"), format!("requests{{code=~\"5..\",{added}}}"));
+    }
+}
