@@ -57,6 +57,10 @@ pub enum Source {
     Errors(Errors),
     /// A quantile of how long requests take, by the names that a well-known server gives them.
     Latency(Latency),
+    /// How far a distribution has moved from what it was in the first days of a bake.
+    Drift(Drift),
+    /// How well an order has been kept since the first days of a bake.
+    Stability(Stability),
 }
 
 /// What a source comes to when presets are written out.
@@ -68,6 +72,10 @@ pub enum Form<'a> {
     Histogram(Cow<'a, Histogram>),
     /// A number of any kind.
     Value(&'a Value),
+    /// A divergence, in bits.
+    Drift(&'a Drift),
+    /// A correlation, from -1 to 1.
+    Stability(&'a Stability),
 }
 
 impl Source {
@@ -79,6 +87,8 @@ impl Source {
             Self::Value(value) => Form::Value(value),
             Self::Errors(errors) => Form::Ratio(Cow::Owned(errors.ratio())),
             Self::Latency(latency) => Form::Histogram(Cow::Owned(latency.histogram())),
+            Self::Drift(drift) => Form::Drift(drift),
+            Self::Stability(stability) => Form::Stability(stability),
         }
     }
 }
@@ -189,6 +199,50 @@ pub struct Value {
     /// Smallest value that passes, inclusive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min: Option<f64>,
+}
+
+/// The distribution of what a histogram counts, such as predicted scores, beside the one of the first days of the bake.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Drift {
+    /// Series selector of the histogram's buckets, such as `prediction_score_bucket`.
+    #[schemars(schema_with = "selector")]
+    pub buckets: String,
+    /// The first days of the bake, which later ones are compared with. Default 7d.
+    #[serde(default = "default_baseline")]
+    pub baseline: Span,
+    /// Fewer events in the window or in the baseline are no distribution. Default 1000.
+    #[serde(default = "default_min_events")]
+    #[schemars(range(min = 1))]
+    pub min_events: u32,
+    /// Largest Jensen-Shannon divergence that passes, inclusive, in bits: 0 is the same, 1 is nothing in common.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub max: f64,
+}
+
+/// The order of things by a gauge, such as features by their importance, beside the one of the first days of the bake.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Stability {
+    /// Series selector of the gauge, such as `feature_importance`.
+    #[schemars(schema_with = "selector")]
+    pub gauge: String,
+    /// Label that names the things, such as `feature`.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-zA-Z_][a-zA-Z0-9_]*$"))]
+    pub by: String,
+    /// The first days of the bake, which later ones are compared with. Default 7d.
+    #[serde(default = "default_baseline")]
+    pub baseline: Span,
+    /// Smallest rank correlation of Spearman that passes, inclusive: 1 is the same order, -1 the reverse one.
+    #[schemars(range(min = -1.0, max = 1.0))]
+    pub min: f64,
+}
+
+fn default_baseline() -> Span {
+    Span::from_secs(7 * 24 * 3600)
+}
+fn default_min_events() -> u32 {
+    1000
 }
 
 /// How readings become verdicts.

@@ -266,7 +266,7 @@ fn look(seed: u64, seen: &mut Seen) {
         }
         for judged in [Source::Ratio, Source::Histogram] {
             let metric = judged.metric();
-            let reading = read(&metric, &answer, Span::from_secs(STALE_AFTER), now);
+            let reading = read(&metric, &answer, None, Span::from_secs(STALE_AFTER), now);
             match judge(&metric, &reading, "http://p", "q").0 {
                 Verdict::Pass { .. } => {
                     seen.passes += 1;

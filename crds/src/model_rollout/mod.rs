@@ -24,8 +24,8 @@ mod traffic;
 pub use probe::{Expect, ExpectedValue, Request, Smoke, SmokeRequest, Warmup};
 pub use staging::{JobTest, Staging, StagingTest, TestVariable, Webhook};
 pub use status::{
-    Decision, Missing, ModelRolloutStatus, Observed, RecordedReading, Rejection, Retry, RolloutPhase, Trial,
-    TrialState,
+    Baseline, Decision, Missing, ModelRolloutStatus, Observed, RecordedReading, Rejection, Retry,
+    RolloutPhase, Trial, TrialState,
 };
 pub use strategy::{Bake, BlueGreen, Canary, CopyShare, Fraction, Progression, Shadow, Step, Strategy, Then};
 pub use traffic::{Gateway, MirrorDropped, Traffic, TrafficStatus, WrittenRoute};
@@ -58,6 +58,11 @@ pub use traffic::{Gateway, MirrorDropped, Traffic, TrafficStatus, WrittenRoute};
 #[x_kube(validation = Rule::new("self.strategy.rollbackTriggers.all(t, self.metrics.exists(m, m.name == t))").message("strategy.rollbackTriggers names a metric that metrics does not define"))]
 #[x_kube(validation = Rule::new("!has(self.strategy.steps) || self.strategy.steps.all(s, !has(s.rollbackTriggers) || s.rollbackTriggers.all(t, self.metrics.exists(m, m.name == t)))").message("rollbackTriggers of a step names a metric that metrics does not define"))]
 #[x_kube(validation = Rule::new("!has(self.strategy.bake) || self.strategy.bake.rollbackTriggers.all(t, self.metrics.exists(m, m.name == t))").message("strategy.bake.rollbackTriggers names a metric that metrics does not define"))]
+#[x_kube(validation = Rule::new("(has(self.strategy.warnTriggers) ? self.strategy.warnTriggers : []).all(t, self.metrics.exists(m, m.name == t))").message("strategy.warnTriggers names a metric that metrics does not define"))]
+#[x_kube(validation = Rule::new("!has(self.strategy.bake) || !has(self.strategy.bake.warnTriggers) || self.strategy.bake.warnTriggers.all(t, self.metrics.exists(m, m.name == t))").message("strategy.bake.warnTriggers names a metric that metrics does not define"))]
+#[x_kube(validation = Rule::new("self.strategy.rollbackTriggers.all(t, !self.metrics.exists(m, m.name == t && (has(m.drift) || has(m.stability))))").message("drift and stability are measured in a bake: name them in strategy.bake.rollbackTriggers or strategy.bake.warnTriggers"))]
+#[x_kube(validation = Rule::new("(has(self.strategy.warnTriggers) ? self.strategy.warnTriggers : []).all(t, !self.metrics.exists(m, m.name == t && (has(m.drift) || has(m.stability))))").message("drift and stability are measured in a bake: name them in strategy.bake.rollbackTriggers or strategy.bake.warnTriggers"))]
+#[x_kube(validation = Rule::new("!has(self.strategy.steps) || self.strategy.steps.all(s, !has(s.rollbackTriggers) || s.rollbackTriggers.all(t, !self.metrics.exists(m, m.name == t && (has(m.drift) || has(m.stability)))))").message("drift and stability are measured in a bake: name them in strategy.bake.rollbackTriggers or strategy.bake.warnTriggers"))]
 #[x_kube(validation = Rule::new("!has(self.strategy.steps) || (self.strategy.steps.map(s, s.weight).isSorted() && self.strategy.steps.all(s, self.strategy.steps.exists_one(t, t.weight == s.weight)))").message("the weights of strategy.steps must rise from step to step"))]
 #[x_kube(validation = Rule::new("self.metrics.all(m, self.metrics.exists_one(n, n.name == m.name))").message("metrics must have different names"))]
 pub struct ModelRolloutSpec {

@@ -1,5 +1,7 @@
 //! Where a ModelRollout stands: the operator's decision log.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -68,6 +70,10 @@ pub struct ModelRolloutStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "common::preserve")]
     pub judge: Option<serde_json::Value>,
+    /// What metrics with a baseline were in the first days of this bake.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub baselines: Vec<Baseline>,
     /// A rollback that is decided and waits until the version that should answer instead has a ready pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_rollback: Option<Decision>,
@@ -92,7 +98,7 @@ pub struct ModelRolloutStatus {
     /// The last `anneal.dev/retry` that was granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
-    /// Ready, Reconciling, Stalled, Progressing, Paused, RolledBack, TrafficVerified, MetricsAvailable, InvalidCommand.
+    /// Ready, Reconciling, Stalled, Progressing, Paused, RolledBack, TrafficVerified, MetricsAvailable, Warned, InvalidCommand.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "common::conditions")]
     pub conditions: Vec<Condition>,
@@ -134,6 +140,19 @@ pub struct Missing {
     pub class: MissingClass,
     /// Since when some trigger has had no reading for it.
     pub since: Time,
+}
+
+/// What one metric was in the first days of a bake.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Baseline {
+    /// Its name.
+    pub metric: String,
+    /// Digest of how it was defined then.
+    pub of: String,
+    /// A number for each bucket, or for each thing that has a rank.
+    #[schemars(extend("maxProperties" = 64))]
+    pub values: BTreeMap<String, f64>,
 }
 
 /// What really happened to requests.

@@ -29,6 +29,11 @@ pub struct Strategy {
     /// Names of metrics. A step needs a fresh passing reading of each, and one breach in shadow or canary rolls back.
     #[schemars(length(min = 1, max = 16), inner(length(max = 63)))]
     pub rollback_triggers: Vec<String>,
+    /// Names of metrics that people are warned by, in shadow and canary: the condition `Warned` and an event. They decide
+    /// nothing, and are compared with their bounds as they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 63)))]
+    pub warn_triggers: Vec<String>,
     /// Alerts of Alertmanager that take the version on trial out of traffic, such as
     /// `alertname="HighErrors",severity=~"page|critical"`: all matchers of one entry must hold, and any entry will do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -208,6 +213,10 @@ pub struct Bake {
     /// Names of metrics. One breach takes the version before it back; without fresh readings the bake does not end.
     #[schemars(length(min = 1, max = 16), inner(length(max = 63)))]
     pub rollback_triggers: Vec<String>,
+    /// Names of metrics that people are warned by, and nothing else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 63)))]
+    pub warn_triggers: Vec<String>,
 }
 
 fn default_percent() -> i32 {

@@ -11,6 +11,8 @@ pub enum Truth {
     True,
     /// It is not so.
     False,
+    /// Nobody can tell.
+    Unknown,
 }
 
 impl Truth {
@@ -18,6 +20,7 @@ impl Truth {
         match self {
             Self::True => "True",
             Self::False => "False",
+            Self::Unknown => "Unknown",
         }
     }
 }

@@ -20,4 +20,5 @@ mod pod;
 mod quantity;
 pub mod retrain;
 pub mod rollout;
+mod statistics;
 mod trouble;

@@ -130,6 +130,18 @@ fn a_wrong_object_is_refused_with_field_and_reason() {
         (with(rollout(), "/spec/metrics/0/ratio/bad", json!("a{} or b{}")), "spec.metrics[0].ratio.bad"),
         (without(rollout(), "/spec/metrics/0/ratio/total"), "spec.metrics[0].ratio"),
         (with(rollout(), "/spec/metrics/0/ratio/good", json!("b")), "spec.metrics[0].ratio"),
+        (
+            with(rollout(), "/spec/strategy/warnTriggers", json!(["speed"])),
+            "strategy.warnTriggers names a metric",
+        ),
+        (
+            with(
+                without(rollout(), "/spec/metrics/0/ratio"),
+                "/spec/metrics/0/drift",
+                json!({"buckets": "b", "max": 0.1}),
+            ),
+            "are measured in a bake",
+        ),
         (with(rollout(), "/spec/metrics/0/errors", json!({"of": "Triton", "max": 0.1})), "spec.metrics[0]"),
         (value(json!({"expression": "avg(accuracy)", "min": 0.8})), "must read $window"),
         (value(json!({"expression": "avg(accuracy[$window])"})), "a value needs min, max or both"),

@@ -122,7 +122,7 @@ async fn each_case_has_its_reading_and_names_server_and_query() {
                 server.timeout = Duration::from_millis(50);
             }
             let answer = HttpPrometheus::default().query(&server, &query("up"), now()).await;
-            let reading = read(&metric, &answer, Span::from_secs(30), now());
+            let reading = read(&metric, &answer, None, Span::from_secs(30), now());
             assert!(expected(&reading), "{case} of a {source}: {reading:?}");
             let (verdict, record) = judge(&metric, &reading, &url, "up");
             let Verdict::Hold(class, why) = verdict else { panic!("{case} of a {source}: {verdict:?}") };
@@ -139,7 +139,7 @@ async fn a_server_that_is_not_there_is_no_reading() {
         for (source, metric) in metrics() {
             let server = server(url);
             let answer = HttpPrometheus::default().query(&server, &query("up"), now()).await;
-            let reading = read(&metric, &answer, Span::from_secs(30), now());
+            let reading = read(&metric, &answer, None, Span::from_secs(30), now());
             assert!(is_error(&reading, &format!("({url}: up)")), "{source}: {reading:?}");
         }
     }
@@ -151,7 +151,7 @@ async fn the_same_servers_good_answer_passes() {
     for (source, metric) in metrics() {
         let server = server(&format!("{url}/good/{source}"));
         let answer = HttpPrometheus::default().query(&server, &query("up"), now()).await;
-        let reading = read(&metric, &answer, Span::from_secs(30), now());
+        let reading = read(&metric, &answer, None, Span::from_secs(30), now());
         assert_eq!(
             judge(&metric, &reading, &url, "up").0,
             Verdict::Pass { step_requests: Some(100.0) },
@@ -215,7 +215,7 @@ async fn each_policy_gives_its_verdict_and_a_message_that_names_server_and_query
             let mut server = server(server_url);
             server.timeout = Duration::from_millis(200);
             let answer = HttpPrometheus::default().query(&server, &query("up"), now()).await;
-            let reading = read(&metric, &answer, Span::from_secs(30), now());
+            let reading = read(&metric, &answer, None, Span::from_secs(30), now());
             let Verdict::Hold(class, _) = judge(&metric, &reading, server_url, "up").0 else {
                 panic!("{server_url}: {reading:?}")
             };

@@ -169,7 +169,7 @@ fn chart(context: &Context) -> Result<()> {
 }
 
 /// Tests with cases for programs that read what we write.
-const READERS: [&str; 5] = ["promql", "core_value", "core_foreign", "gitops", "notifications"];
+const READERS: [&str; 6] = ["promql", "core_value", "core_foreign", "core_drift", "gitops", "notifications"];
 
 /// Alerts, dashboards, queries and statuses, by the programs that read them: Prometheus, Alertmanager, and what Flux and Helm are
 /// built on.

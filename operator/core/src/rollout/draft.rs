@@ -22,6 +22,7 @@ use super::{
     sequential::{Comparison, DETECTABILITY},
     snapshot::{GatewayState, Snapshot},
     steps,
+    warning::WARNED,
 };
 use crate::{
     condition::{KState, Truth, Writer, keep_refusal, keep_times, not_before},
@@ -150,6 +151,7 @@ impl<'a> Draft<'a> {
         status.holding_since = None;
         status.missing.clear();
         status.waiting_rollback = None;
+        status.baselines.clear();
         status.observed = None;
         status.verdict = worst(&readings);
         status.decision =
@@ -158,7 +160,9 @@ impl<'a> Draft<'a> {
         let severity = if rolled_back { Severity::Warning } else { Severity::Normal };
         self.note(severity, reason, message);
         // Each step has its own time and traffic.
-        self.status.conditions.retain(|condition| condition.type_ != DETECTABILITY);
+        self.status
+            .conditions
+            .retain(|condition| ![DETECTABILITY, WARNED].contains(&condition.type_.as_str()));
         if !phase.is_judged() {
             // Nothing is read now, so nothing is known.
             self.status.conditions.retain(|condition| condition.type_ != METRICS_AVAILABLE);

@@ -9,12 +9,21 @@ use super::{scope::Scope, value};
 /// Label that tells the parts of an answer apart.
 pub(super) const PART: &str = "anneal_part";
 
+/// Label that tells the values of one part apart.
+pub(super) const KEY: &str = "anneal_key";
+
+/// The part that has a number for each bucket or rank.
+pub(super) const KEYED: &str = "keyed";
+
+/// One part of an answer.
+fn part(name: &str, vector: &str) -> String {
+    format!("label_replace({vector}, \"{PART}\", \"{name}\", \"\", \"\")")
+}
+
 /// The value of `metric` over its window, its requests since the step began, and when the newest sample was scraped; else why
 /// it cannot be asked.
 pub(super) fn expression(metric: &Metric, scope: &Scope, elapsed_seconds: i64) -> Result<String, String> {
     let window = metric.window.as_millis();
-    let part =
-        |name: &str, vector: &str| format!("label_replace({vector}, \"{PART}\", \"{name}\", \"\", \"\")");
     let (window_range, step_range) = (format!("{window}ms"), format!("{elapsed_seconds}s"));
     let parts = match metric.source.form() {
         Form::Ratio(ratio) => {
@@ -41,12 +50,37 @@ pub(super) fn expression(metric: &Metric, scope: &Scope, elapsed_seconds: i64) -
             let step = requests.map(|requests| part("step", &increase(&requests, &step_range)));
             [part("value", &expression), part("at", &stalest)].into_iter().chain(step).collect()
         }
+        Form::Drift(drift) => {
+            let buckets = scope.apply(&drift.buckets);
+            let step = part("step", &increase(&with_all(&buckets), &step_range));
+            let newest = part("at", &format!("max(timestamp({buckets}))"));
+            keyed(metric, scope, &window_range, "").into_iter().chain([step, newest]).collect()
+        }
+        Form::Stability(stability) => {
+            let newest = part("at", &format!("max(timestamp({}))", scope.apply(&stability.gauge)));
+            keyed(metric, scope, &window_range, "").into_iter().chain([newest]).collect()
+        }
     };
     Ok(parts.join(" or "))
 }
 
 fn increase(scoped: &str, range: &str) -> String {
     format!("sum(increase({scoped}[{range}]))")
+}
+
+/// A number for each bucket of a drift, or for each rank of a stability, over a range that ends `at`.
+pub(super) fn keyed(metric: &Metric, scope: &Scope, range: &str, at: &str) -> Option<String> {
+    let values = match metric.source.form() {
+        Form::Drift(drift) => format!("sum by (le) (increase({}[{range}]{at}))", scope.apply(&drift.buckets)),
+        Form::Stability(stability) => {
+            let (gauge, by) = (scope.apply(&stability.gauge), &stability.by);
+            format!(
+                "label_replace(avg by ({by}) (avg_over_time({gauge}[{range}]{at})), \"{KEY}\", \"$1\", \"{by}\", \"(.*)\")"
+            )
+        }
+        Form::Ratio(_) | Form::Histogram(_) | Form::Value(_) => return None,
+    };
+    Some(part(KEYED, &values))
 }
 
 /// Bad events and all events over a range. A counter that may be absent is zero as long as the other one is there.

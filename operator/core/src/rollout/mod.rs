@@ -13,6 +13,7 @@
 //! for how long, `staging`, `probe` and `smoke` what it must answer before it takes requests and after, `transition` what is
 //! written down, `build` which objects follow.
 
+mod baseline;
 mod build;
 mod by_hand;
 mod command;
@@ -39,6 +40,7 @@ mod step;
 mod steps;
 mod transition;
 mod value;
+mod warning;
 
 pub use build::{workload_name, workload_names};
 pub use plan::plan;

@@ -6,12 +6,18 @@
 
 use anneal_crds::{
     ModelRollout, ModelRolloutStatus, VersionRef,
-    metric::{JudgeEvidence, Metric},
+    metric::{Form, JudgeEvidence, Metric},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{by_hand, expression::expression, scope::Scope, sequential, steps, value};
+use super::{
+    baseline::{self, Stage},
+    by_hand,
+    expression::expression,
+    scope::Scope,
+    sequential, steps,
+};
 
 /// A question to Prometheus.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +54,8 @@ pub fn without_ranges(expression: &str) -> String {
 pub enum Question {
     /// Its value over the window, its requests in this step, and how fresh they are.
     Reading,
+    /// What it was in the first days of a bake.
+    Baseline,
     /// Raw samples of the counter of bad events, or of a histogram's buckets.
     Events,
     /// Raw samples of the counter of all events.
@@ -75,28 +83,61 @@ pub fn queries(rollout: &ModelRollout, now: Timestamp) -> Vec<Query> {
     };
     let Some(version) = steps::on_trial(status) else { return vec![] };
     match rollout.spec.judge.evidence {
-        JudgeEvidence::None => readings(rollout, status, version, now, |_| true).collect(),
+        JudgeEvidence::None => plain(rollout, status, version, now, |_| true),
         JudgeEvidence::Sequential => {
             let mut queries = sequential::queries(rollout, status, now);
-            queries.extend(readings(rollout, status, version, now, value::is_value));
+            queries.extend(plain(rollout, status, version, now, |metric| !is_compared(metric)));
             queries
         }
     }
 }
 
-/// What is asked about those triggers of the step that are wanted. What cannot be asked is told by `step`.
-fn readings<'a>(
-    rollout: &'a ModelRollout,
-    status: &'a ModelRolloutStatus,
-    version: &'a VersionRef,
+/// Whether the judge compares this metric with the stable version's.
+pub(super) fn is_compared(metric: &Metric) -> bool {
+    match metric.source.form() {
+        Form::Ratio(_) | Form::Histogram(_) => true,
+        Form::Value(_) | Form::Drift(_) | Form::Stability(_) => false,
+    }
+}
+
+/// What is asked about those triggers of the step that are wanted, and about all that people are warned by. What cannot be
+/// asked is told by `step`.
+fn plain(
+    rollout: &ModelRollout,
+    status: &ModelRolloutStatus,
+    version: &VersionRef,
     now: Timestamp,
     wanted: fn(&Metric) -> bool,
-) -> impl Iterator<Item = Query> + use<'a> {
-    let triggers = steps::triggers(&rollout.spec, status);
-    let metrics = rollout.spec.metrics.iter().filter(move |metric| triggers.contains(&metric.name));
-    metrics
-        .filter(move |metric| wanted(metric))
-        .filter_map(move |metric| reading(rollout, status, version, metric, now).ok())
+) -> Vec<Query> {
+    let (triggers, warns) =
+        (steps::triggers(&rollout.spec, status), steps::warn_triggers(&rollout.spec, status));
+    let asked =
+        rollout.spec.metrics.iter().filter(|metric| {
+            (triggers.contains(&metric.name) && wanted(metric)) || warns.contains(&metric.name)
+        });
+    asked
+        .filter_map(|metric| match baseline::stage(rollout, status, metric, now) {
+            Stage::NotNeeded | Stage::Taken(_) => reading(rollout, status, version, metric, now).ok(),
+            Stage::Due(until) => of_baseline(rollout, version, metric, until),
+            Stage::Gathering(_) | Stage::NoBake => None,
+        })
+        .collect()
+}
+
+/// What is asked about the first days of `version`, which ended at `until`.
+pub(super) fn of_baseline(
+    rollout: &ModelRollout,
+    version: &VersionRef,
+    metric: &Metric,
+    until: Timestamp,
+) -> Option<Query> {
+    let expression = baseline::expression(metric, &Scope::of(rollout, &[version]), until)?;
+    Some(Query {
+        metric: metric.name.clone(),
+        question: Question::Baseline,
+        expression,
+        shape: Shape::Vector,
+    })
 }
 
 /// What is asked about the value of one metric of `version`; else why it cannot be asked.

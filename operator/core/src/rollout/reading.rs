@@ -13,7 +13,12 @@ use anneal_crds::{
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{expression::PART, query::without_ranges, samples::RawSeries};
+use super::{
+    baseline::{self, Values},
+    expression::{KEY, PART},
+    query::without_ranges,
+    samples::RawSeries,
+};
 
 /// One sample of an instant vector.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +54,8 @@ pub enum Reading {
     Empty,
     /// The newest sample is this old.
     Stale(SignedDuration),
+    /// Fewer events than this in the window or in the baseline.
+    Few(u32),
     /// A number that is not finite or cannot be.
     NotFinite,
     /// Numbers of which it is not clear what they say, and why.
@@ -78,8 +85,14 @@ pub(super) const MAX_QUERY: usize = 300;
 /// Seconds by which a sample may be newer than the question: clocks are read and rounded in two places.
 const CLOCK_TOLERANCE: f64 = 1.0;
 
-/// What `answer` says about `metric` at `now`.
-pub fn read(metric: &Metric, answer: &Answer, stale_after: Span, now: Timestamp) -> Reading {
+/// What `answer` says about `metric` at `now`, beside its baseline if it has one.
+pub fn read(
+    metric: &Metric,
+    answer: &Answer,
+    baseline: Option<&Values>,
+    stale_after: Span,
+    now: Timestamp,
+) -> Reading {
     let vector = match answer {
         Answer::Unreachable(why) => return Reading::Unreachable(why.clone()),
         Answer::Matrix(_) => return Reading::Malformed("raw samples instead of numbers".to_owned()),
@@ -109,6 +122,9 @@ pub fn read(metric: &Metric, answer: &Answer, stale_after: Span, now: Timestamp)
             quantile(vector, histogram.quantile).map(|value| value / histogram.unit.per_second())
         }
         Form::Value(_) => part(vector, "value").ok_or(Reading::Empty),
+        Form::Drift(_) | Form::Stability(_) => baseline
+            .ok_or_else(|| Reading::Malformed("it is compared with its baseline, and has none".to_owned()))
+            .and_then(|baseline| baseline::compare(metric, &baseline::values(metric, vector)?, baseline)),
     };
     match value {
         Ok(value) if value.is_finite() => Reading::Value { value, step_requests },
@@ -119,8 +135,9 @@ pub fn read(metric: &Metric, answer: &Answer, stale_after: Span, now: Timestamp)
 
 fn counts_requests(source: &Source) -> bool {
     match source.form() {
-        Form::Ratio(_) | Form::Histogram(_) => true,
+        Form::Ratio(_) | Form::Histogram(_) | Form::Drift(_) => true,
         Form::Value(value) => value.requests.is_some(),
+        Form::Stability(_) => false,
     }
 }
 
@@ -128,9 +145,10 @@ fn counts_requests(source: &Source) -> bool {
 fn repeated(vector: &[Series]) -> Option<&str> {
     let mut seen = BTreeSet::new();
     let mut names = vector.iter().filter_map(|series| {
-        Some((series.labels.get(PART)?.as_str(), series.labels.get("le").map(String::as_str)))
+        let label = |name: &str| series.labels.get(name).map(String::as_str);
+        Some((label(PART)?, label("le"), label(KEY)))
     });
-    names.find(|name| !seen.insert(*name)).map(|(part, _)| part)
+    names.find(|name| !seen.insert(*name)).map(|(part, ..)| part)
 }
 
 fn part(vector: &[Series], name: &str) -> Option<f64> {
@@ -212,6 +230,10 @@ pub fn judge(metric: &Metric, reading: &Reading, server: &str, query: &str) -> (
             hold(MissingClass::Stale, "the newest sample is too old"),
             format!("newest sample is {}s old", age.as_secs()),
         ),
+        Reading::Few(least) => (
+            hold(MissingClass::NoData, &format!("fewer than {least} events in its window or its baseline")),
+            "too few events".to_owned(),
+        ),
         Reading::NotFinite => {
             (hold(MissingClass::Error, "not a finite number"), "not a finite number".to_owned())
         }
@@ -243,6 +265,19 @@ pub(super) const fn name(verdict: &Verdict) -> &'static str {
     }
 }
 
+/// The verdict on a metric whose baseline is measured until then: there is nothing yet that it could be compared with, and
+/// that is as it should be.
+pub(super) fn gathering(metric: &Metric, until: Timestamp) -> (Verdict, RecordedReading) {
+    let record = RecordedReading {
+        metric: metric.name.clone(),
+        verdict: "Pass".to_owned(),
+        value: format!("its baseline is measured until {until}"),
+        bound: bound(&metric.source),
+        query: String::new(),
+    };
+    (Verdict::Pass { step_requests: None }, record)
+}
+
 /// The verdict on a trigger that no metric defines.
 pub(super) fn undefined(trigger: &str) -> (Verdict, RecordedReading) {
     let record = RecordedReading {
@@ -260,6 +295,8 @@ fn within(source: &Source, value: f64) -> bool {
         Form::Ratio(ratio) => is_between(value, ratio.min, ratio.max),
         Form::Value(bounds) => is_between(value, bounds.min, bounds.max),
         Form::Histogram(histogram) => value <= histogram.max.as_secs_f64(),
+        Form::Drift(drift) => value <= drift.max,
+        Form::Stability(stability) => value >= stability.min,
     }
 }
 
@@ -273,6 +310,8 @@ pub(super) fn bound(source: &Source) -> String {
         Form::Ratio(ratio) => (ratio.min, ratio.max),
         Form::Value(value) => (value.min, value.max),
         Form::Histogram(histogram) => return format!("<= {}", histogram.max),
+        Form::Drift(drift) => return format!("<= {} bits", drift.max),
+        Form::Stability(stability) => (Some(stability.min), None),
     };
     match (min, max) {
         (Some(min), Some(max)) => format!(">= {min} and <= {max}"),
@@ -285,7 +324,7 @@ pub(super) fn bound(source: &Source) -> String {
 fn show(source: &Source, value: f64) -> String {
     match source.form() {
         // Enough digits to tell a breach from its bound.
-        Form::Ratio(_) | Form::Value(_) => significant(value),
+        Form::Ratio(_) | Form::Value(_) | Form::Drift(_) | Form::Stability(_) => significant(value),
         Form::Histogram(_) => format!("{}ms", significant(value * 1000.0)),
     }
 }

@@ -15,6 +15,7 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
+    baseline::{self, Stage},
     command::{Command, Place},
     draft::{self, Draft, METRICS_AVAILABLE},
     query,
@@ -63,6 +64,8 @@ impl Draft<'_> {
                 waiting.readings,
             );
         }
+        self.take_baselines();
+        self.tell_warnings(version);
         // The strategy may have changed since.
         let terms = steps::terms(&self.rollout.spec.strategy, &self.status);
         let Judged { verdicts: judged, step } = match self.rollout.spec.judge.evidence {
@@ -245,11 +248,24 @@ impl Draft<'_> {
         let (now, prometheus) = (self.snapshot.now, &self.rollout.spec.prometheus);
         let seen = self.snapshot.rollout;
         let status = seen.status.as_ref().unwrap_or(&self.status);
-        let (reading, query) = match query::reading(seen, status, version, metric, now) {
+        let stage = baseline::stage(seen, status, metric, now);
+        let is_taken = matches!(baseline::stage(seen, &self.status, metric, now), Stage::Taken(_));
+        let (question, baseline) = match stage {
+            Stage::Gathering(until) => return reading::gathering(metric, until),
+            Stage::Due(until) if is_taken => return reading::gathering(metric, until),
+            Stage::Due(until) => {
+                let query = query::of_baseline(seen, version, metric, until);
+                (query.ok_or_else(|| "its baseline cannot be asked for".to_owned()), None)
+            }
+            Stage::NoBake => (Err("it is measured in a bake only".to_owned()), None),
+            Stage::NotNeeded => (query::reading(seen, status, version, metric, now), None),
+            Stage::Taken(values) => (query::reading(seen, status, version, metric, now), Some(values)),
+        };
+        let (reading, query) = match question {
             Ok(query) => {
                 let missing = Answer::Vector(vec![]);
                 let answer = self.snapshot.answers.get(&(query.metric, query.question)).unwrap_or(&missing);
-                (reading::read(metric, answer, prometheus.stale_after, now), query.expression)
+                (reading::read(metric, answer, baseline, prometheus.stale_after, now), query.expression)
             }
             Err(why) => (Reading::Malformed(why), String::new()),
         };

@@ -93,6 +93,20 @@ pub(super) fn triggers(spec: &ModelRolloutSpec, status: &ModelRolloutStatus) -> 
         .map_or_else(|| spec.strategy.rollback_triggers.clone(), |terms| terms.triggers)
 }
 
+/// Metrics that people are warned by while `status` is what it is.
+pub(super) fn warn_triggers<'a>(spec: &'a ModelRolloutSpec, status: &ModelRolloutStatus) -> &'a [String] {
+    match status.phase {
+        RolloutPhase::Shadow | RolloutPhase::Canary => &spec.strategy.warn_triggers,
+        RolloutPhase::Baking => spec.strategy.bake.as_ref().map_or(&[], |bake| &bake.warn_triggers),
+        RolloutPhase::Pending
+        | RolloutPhase::Preparing
+        | RolloutPhase::Staging
+        | RolloutPhase::RollingBack
+        | RolloutPhase::Healthy
+        | RolloutPhase::RolledBack => &[],
+    }
+}
+
 /// Every list of triggers that some phase of the strategy may be judged by.
 pub(super) fn trigger_lists(strategy: &Strategy) -> impl Iterator<Item = &Vec<String>> {
     let steps = match &strategy.progression {
@@ -134,6 +148,7 @@ mod tests {
             smoke: None,
             bake: None,
             rollback_triggers: vec![],
+            warn_triggers: vec![],
             abort_on_alerts: vec![],
             rollback_window: 3,
         }

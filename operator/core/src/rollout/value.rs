@@ -5,14 +5,14 @@
 
 use anneal_crds::{
     ModelRolloutSpec,
-    metric::{Form, JudgeEvidence, Metric, Value},
+    metric::{Form, JudgeEvidence, Value},
 };
 use promql_parser::{
     parser::{self, Expr, VectorSelector, value::ValueType},
     util::visitor::{ExprVisitorMut, walk_expr_mut},
 };
 
-use super::{scope::Scope, select::Obstacle, steps};
+use super::{baseline, query::is_compared, scope::Scope, select::Obstacle, steps};
 
 /// What stands for the metric's window in an expression.
 const WINDOW: &str = "$window";
@@ -96,15 +96,18 @@ impl Narrow<'_> {
     }
 }
 
-/// Why no version begins a trial: a metric that cannot be asked, or a step that nothing could be compared in.
+/// Why no version begins a trial: a metric that cannot be asked or has nothing to be compared with, or a step that nothing
+/// could be compared in.
 pub(super) fn obstacle(spec: &ModelRolloutSpec) -> Option<Obstacle> {
     let anything = Scope::example();
-    let wrong = spec.metrics.iter().find_map(|metric| match metric.source.form() {
-        Form::Value(value) => {
-            let why = scoped(value, metric.window.as_millis(), &anything).err()?;
-            Some(format!("Metric {}: {why}. Mend it in spec.metrics.", metric.name))
-        }
-        Form::Ratio(_) | Form::Histogram(_) => None,
+    let bake = spec.strategy.bake.as_ref().map(|bake| bake.duration);
+    let wrong = spec.metrics.iter().find_map(|metric| {
+        let why = match metric.source.form() {
+            Form::Value(value) => scoped(value, metric.window.as_millis(), &anything).err(),
+            Form::Drift(_) | Form::Stability(_) => baseline::too_short(bake, metric),
+            Form::Ratio(_) | Form::Histogram(_) => None,
+        }?;
+        Some(format!("Metric {}: {why}. Mend it in spec.metrics.", metric.name))
     });
     let message = wrong.or_else(|| incomparable(spec))?;
     Some(Obstacle { reason: "InvalidMetric", message })
@@ -118,21 +121,13 @@ fn incomparable(spec: &ModelRolloutSpec) -> Option<String> {
     }
     let is_compared = |trigger: &String| {
         let metric = spec.metrics.iter().find(|metric| metric.name == *trigger);
-        metric.is_none_or(|metric| !is_value(metric))
+        metric.is_none_or(is_compared)
     };
     let list = steps::trigger_lists(&spec.strategy).find(|list| !list.iter().any(is_compared))?;
     Some(format!(
         "With judge.evidence sequential a step needs a trigger that is a ratio or a histogram, and [{}] has none. Add one, or take evidence none.",
         list.join(", ")
     ))
-}
-
-/// Whether the metric is an expression of the user's own.
-pub(super) fn is_value(metric: &Metric) -> bool {
-    match metric.source.form() {
-        Form::Value(_) => true,
-        Form::Ratio(_) | Form::Histogram(_) => false,
-    }
 }
 
 #[cfg(test)]

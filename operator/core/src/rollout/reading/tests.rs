@@ -1,5 +1,6 @@
 //! Readings that pass, breach, or are none.
 
+use anneal_crds::metric::{Absent, Histogram, Others, Ratio, Unit, Value};
 use proptest::prelude::*;
 
 use super::*;
@@ -17,12 +18,19 @@ fn error_rate() -> Metric {
         name: "error_rate".into(),
         window: Span::from_secs(60),
         interval: None,
-        source: Source::Ratio(Ratio { bad: "b".into(), total: "t".into(), max: Some(0.01), min: None }),
+        source: Source::Ratio(Ratio {
+            bad: "b".into(),
+            others: Others::Total("t".into()),
+            absent: Absent::Missing,
+            max: Some(0.01),
+            min: None,
+        }),
     }
 }
 
 fn latency() -> Metric {
-    let histogram = Histogram { selector: "h".into(), quantile: 0.95, max: Span::from_secs(1) };
+    let histogram =
+        Histogram { selector: "h".into(), unit: Unit::Seconds, quantile: 0.95, max: Span::from_secs(1) };
     Metric {
         name: "latency".into(),
         window: Span::from_secs(60),
@@ -33,7 +41,7 @@ fn latency() -> Metric {
 
 fn verdict(metric: &Metric, vector: Vec<Series>) -> Verdict {
     let now = Timestamp::from_second(NOW).unwrap();
-    judge(metric, &read(metric, &Answer::Vector(vector), Span::from_secs(30), now), "http://p", "q").0
+    judge(metric, &read(metric, &Answer::Vector(vector), None, Span::from_secs(30), now), "http://p", "q").0
 }
 
 fn ratio_vector(bad: f64, total: f64, age: f64) -> Vec<Series> {
@@ -184,7 +192,7 @@ fn a_quantile_below_every_number_is_no_reading() {
 #[test]
 fn raw_samples_are_no_reading_of_a_threshold() {
     let now = Timestamp::from_second(NOW).unwrap();
-    let reading = read(&error_rate(), &Answer::Matrix(vec![]), Span::from_secs(30), now);
+    let reading = read(&error_rate(), &Answer::Matrix(vec![]), None, Span::from_secs(30), now);
     assert!(matches!(reading, Reading::Malformed(_)), "{reading:?}");
 }
 

@@ -86,7 +86,7 @@ fn bounds(metric: &Metric) -> Vec<Judged<'_>> {
             let threshold = histogram.max.as_secs_f64() * histogram.unit.per_second();
             vec![one(judge::Source::Histogram(threshold), Events::Bad, 1.0 - histogram.quantile)]
         }
-        Form::Value(_) => vec![],
+        Form::Value(_) | Form::Drift(_) | Form::Stability(_) => vec![],
     }
 }
 

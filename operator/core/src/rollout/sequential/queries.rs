@@ -138,7 +138,7 @@ pub(super) fn selectors(
             (Some((events, ratio.bad.clone())), Some((all, others.clone())))
         }
         Form::Histogram(histogram) => (Some((events, histogram.selector.clone())), None),
-        Form::Value(_) => (None, None),
+        Form::Value(_) | Form::Drift(_) | Form::Stability(_) => (None, None),
     };
     first.into_iter().chain(second)
 }

@@ -21,7 +21,7 @@ impl Draft<'_> {
         let own = self.answered(metric, question);
         let ratio = match metric.source.form() {
             Form::Ratio(ratio) => Some(ratio),
-            Form::Histogram(_) | Form::Value(_) => None,
+            Form::Histogram(_) | Form::Value(_) | Form::Drift(_) | Form::Stability(_) => None,
         };
         let absent = ratio.as_ref().map_or(Absent::Missing, |ratio| ratio.absent);
         let is_apart = ratio.is_some_and(|ratio| matches!(ratio.others, Others::Good(_)));
@@ -72,7 +72,7 @@ const fn counterpart(question: Question) -> Counterpart {
         Question::All => (Question::Events, true),
         Question::PastEvents => (Question::PastAll, false),
         Question::PastAll => (Question::PastEvents, true),
-        Question::Reading => (Question::Reading, false),
+        Question::Reading | Question::Baseline => (question, false),
     };
     Counterpart { question, is_bad }
 }

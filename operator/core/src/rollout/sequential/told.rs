@@ -10,12 +10,11 @@ use anneal_crds::{
 use super::{
     super::{
         draft::Draft,
-        query::without_ranges,
+        query::{is_compared, without_ranges},
         reading::{self, Answer, MAX_QUERY, Verdict, two_digits},
         samples::RawSeries,
         step::StepSays,
         steps::{self, Terms},
-        value,
     },
     Comparison, Unable, pods, policy,
     queries::{self, NOW, control},
@@ -37,7 +36,7 @@ impl Draft<'_> {
             let Some(metric) = spec.metrics.iter().find(|metric| metric.name == *trigger) else {
                 return reading::undefined(trigger);
             };
-            if value::is_value(metric) {
+            if !is_compared(metric) {
                 return self.read_plainly(trial, metric);
             }
             let first = queries.iter().find(|query| query.metric == *trigger);
