@@ -262,6 +262,70 @@ fn a_pause_begins_nothing_and_a_pass_waits_for_its_end() {
 }
 
 #[test]
+fn what_a_test_said_under_a_pause_outlives_its_job() {
+    for (end, said, phase, then) in
+        [("Complete", T::Passed, P::Shadow, 1), ("Failed", T::Failed, P::Staging, 2)]
+    {
+        let mut case = with_job(1, 10, Some((end, "x")));
+        case.rollout.spec.paused = true;
+        let status = case.plan().status;
+        assert_eq!(status.staging.as_ref().unwrap().state, said);
+        case.rollout.status = Some(status);
+        // Its time to live is over, or someone tidied up.
+        case.children.test = None;
+        let plan = case.plan();
+        assert_eq!((plan.status.phase, jobs(&plan).len()), (P::Staging, 0), "{end}");
+        assert_eq!(Some(&plan.status), case.rollout.status.as_ref(), "nothing more is written");
+        case.rollout.spec.paused = false;
+        let plan = case.plan();
+        let number = plan.status.staging.as_ref().unwrap().number;
+        assert_eq!((plan.status.phase, number), (phase, then), "{end}");
+        assert_eq!(jobs(&plan).len(), usize::from(phase == P::Staging), "{end}");
+    }
+    // So does a pass while a pod is missing.
+    let mut case = with_test(staging(1, 2), &webhook());
+    case.rollout.status.as_mut().unwrap().staging.as_mut().unwrap().state = T::Passed;
+    assert_eq!((case.probes(), case.plan().status.phase), (vec![], P::Shadow));
+}
+
+#[test]
+fn an_edited_test_begins_its_tries_anew() {
+    let edit = |case: &mut RolloutCase, test: &Value| {
+        let staging = case.rollout.spec.strategy.staging.as_mut().unwrap();
+        staging.test = serde_json::from_value(test.clone()).unwrap();
+    };
+    for test in [json!({"job": {"image": "tests:2"}}), webhook()] {
+        let mut case = with_test(cases::moving("Preparing", 0), &job());
+        let plan = case.plan();
+        case.perform(&plan.actions);
+        case.rollout.status = Some(plan.status);
+        // The last try, and its time is nearly over.
+        case.rollout.status.as_mut().unwrap().staging.as_mut().unwrap().number = 2;
+        case.now += SignedDuration::from_secs(299);
+        edit(&mut case, &test);
+        assert_eq!(case.probes(), [], "nothing is asked before it is recorded");
+        let mut paused = case.clone();
+        paused.rollout.spec.paused = true;
+        let plan = paused.plan();
+        assert_eq!((plan.status.staging.as_ref().unwrap().number, jobs(&plan).len()), (2, 0), "it waits");
+        let plan = case.plan();
+        let trial = plan.status.staging.clone().unwrap();
+        assert_eq!((trial.number, trial.state, trial.started_at.0), (1, T::Running, case.now));
+        assert_eq!(plan.notes[0].reason, "StagingTestChanged");
+        case.perform(&plan.actions);
+        case.rollout.status = Some(plan.status);
+        case.now += SignedDuration::from_secs(200);
+        case.probed = answered(200, r#"{"passed": false}"#);
+        let trial = case.plan().status.staging.unwrap();
+        let is_asked = test == webhook();
+        assert_eq!(trial.number, if is_asked { 2 } else { 1 });
+        // How long and how often is no other test.
+        case.rollout.spec.strategy.staging.as_mut().unwrap().tries = 9;
+        assert_eq!(case.plan().status.staging.unwrap().number, trial.number);
+    }
+}
+
+#[test]
 fn a_candidate_that_passed_and_lost_its_pods_gets_no_requests_and_not_for_ever() {
     for (ago, phase) in [(10, P::Staging), (300 + 119, P::Staging), (300 + 121, P::RolledBack)] {
         let mut case = with_job(1, ago, Some(("Complete", "CompletionsReached")));

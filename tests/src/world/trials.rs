@@ -33,7 +33,7 @@ pub struct Trials {
     jobs: BTreeMap<String, Found>,
     /// Digests of models that answer wrongly, and of those that do not.
     wrong: BTreeMap<String, bool>,
-    /// Jobs that passed: rollout, version, and when they were made.
+    /// Tests that passed: rollout, version, and when their Job was made, or their webhook said so.
     pub passed: Vec<(String, String, Timestamp)>,
     /// Workloads that answered every smoke request as expected since they took all traffic.
     pub smoked: BTreeSet<String>,
@@ -89,6 +89,9 @@ impl Sim {
         self.say(|_| format!("{subject}{path} answers operator {caller}, good: {good}"));
         if good && path == "/smoke" {
             self.trials.smoked.insert(subject.clone());
+        }
+        if let Some(question) = first.body.as_ref().filter(|_| good && path.is_empty()) {
+            self.trials.passed.push((text(&question["rollout"]).to_owned(), subject.clone(), self.now));
         }
         self.callers[caller].walk.probed = Some(Probed { subject, path, good });
         answers

@@ -4,15 +4,17 @@
 //! answer is as expected. One wrong answer goes back at once; silence has some tries, and then goes back too.
 
 use anneal_crds::{
-    VersionRef,
+    VersionRef, Weight,
     common::shorten,
-    model_rollout::{ExpectedValue, Smoke, SmokeRequest, Trial, TrialState},
+    model_rollout::{ExpectedValue, RolloutPhase, Smoke, SmokeRequest, Trial, TrialState},
+    names,
 };
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
 use super::{
+    command::Command,
     draft::Draft,
     probe::{self, AGAIN_AFTER, Door, MAX_WORDS, Probe, ProbeAnswer},
     transition::{Fate, PROMOTED_BY_HAND},
@@ -114,7 +116,7 @@ impl Draft<'_> {
     fn smoke_again(&mut self, trial: Trial, why: &str) {
         let message = Some(shorten(why, MAX_WORDS).into_owned());
         let number = trial.number.saturating_add(1);
-        self.status.smoke = Some(Trial { number, started_at: Time(self.now), state: trial.state, message });
+        self.status.smoke = Some(Trial { number, started_at: Time(self.now), message, ..trial });
         self.note(Severity::Warning, "SmokeUnanswered", &format!("{why}. It is sent again."));
         self.wake_at_latest(AGAIN_AFTER);
     }
@@ -158,12 +160,26 @@ impl Draft<'_> {
         }
     }
 
-    /// What the stable version did not answer as expected, where nothing could be gone back to.
+    /// It serves anyhow: what it answers is asked again.
+    pub(super) fn smoke_anew(&mut self, stable: &VersionRef, retry: &Command) {
+        let message =
+            format!("{} must answer the smoke requests once more, {}.", stable.version, retry.because());
+        self.status.candidate = None;
+        self.status.smoke = Some(self.first_try());
+        self.enter(RolloutPhase::Baking, Weight::ZERO, "Retried", &message, vec![]);
+    }
+
+    /// What the stable version did not answer as expected, where nothing could be gone back to; none if nothing is
+    /// expected any more.
     pub(super) fn smoke_trouble(&self) -> Option<Trouble> {
+        self.rollout.spec.strategy.smoke.as_ref()?;
+        let version = &self.status.stable.as_ref()?.version;
         let trial = self.status.smoke.as_ref().filter(|trial| trial.state == TrialState::Failed)?;
         let said = trial.message.as_deref().unwrap_or_default();
         let message = format!(
-            "The stable version did not answer as expected, and there was no version to go back to: {said}. Retrain, or correct spec.strategy.smoke."
+            "{version} did not answer as expected, and there was no version to go back to: {said}. Retrain, or correct what is wrong with it or with spec.strategy.smoke and send the requests again: kubectl annotate modelrollout {} {}=\"{version}: why\" --overwrite",
+            self.rollout.metadata.name.as_deref().unwrap_or_default(),
+            names::ANNOTATION_RETRY,
         );
         Some(Trouble { reason: SMOKE_FAILED.to_owned(), message })
     }
