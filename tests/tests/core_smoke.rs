@@ -214,7 +214,9 @@ fn a_first_version_that_answers_wrongly_serves_and_says_so_until_another_one_com
     let status = case.plan().status;
     let stalled = status.conditions.iter().find(|told| told.type_ == "Stalled").unwrap();
     assert_eq!((stalled.status.as_str(), stalled.reason.as_str()), ("True", "SmokeFailed"));
+    assert!(stalled.message.contains("anneal.dev/retry=\"v20261121.2: why\""), "{}", stalled.message);
     case.rollout.status = Some(status);
+    retried(&case);
     case.versions.push(cases::version(3, Some(2)).unwrap());
     assert_eq!(case.plan().status.phase, P::Preparing);
     // One that answers as expected has shown all that it can.
@@ -224,6 +226,37 @@ fn a_first_version_that_answers_wrongly_serves_and_says_so_until_another_one_com
     case.probed = right();
     let status = case.plan().status;
     assert_eq!((status.phase, status.decision.unwrap().reason.as_str()), (P::Healthy, "SmokePassed"));
+}
+
+/// Whoever corrected what was wrong has the requests sent again, once for each text.
+fn retried(failed: &RolloutCase) {
+    let retry = |mut case: RolloutCase, text: &str| {
+        let retry = ("anneal.dev/retry".to_owned(), text.to_owned());
+        case.rollout.metadata.annotations = Some([retry].into());
+        case
+    };
+    for (text, paused) in [("v20261121.1: it is another one", false), ("v20261121.2: under a pause", true)] {
+        let mut case = retry(failed.clone(), text);
+        case.rollout.spec.paused = paused;
+        assert_eq!(case.plan().status.phase, P::Healthy, "{text}");
+    }
+    let mut removed = retry(failed.clone(), "v20261121.2: nothing is expected");
+    removed.rollout.spec.strategy.smoke = None;
+    let status = removed.plan().status;
+    assert!(!status.conditions.iter().any(|told| told.reason == "SmokeFailed" && told.type_ == "Stalled"));
+    for (answer, phase, state) in [(right(), P::Healthy, T::Passed), (answered(500, ""), P::Healthy, T::Failed)] {
+        let mut case = retry(failed.clone(), "v20261121.2: the feature store was down");
+        let status = case.plan().status;
+        assert_eq!((status.phase, status.decision.as_ref().unwrap().reason.as_str()), (P::Baking, "Retried"));
+        assert_eq!(status.smoke.as_ref().unwrap().state, T::Running);
+        case.rollout.status = Some(status);
+        case.probed = answer;
+        assert_eq!(case.probes().len(), 1);
+        let status = case.plan().status;
+        assert_eq!((status.phase, status.smoke.as_ref().unwrap().state), (phase, state));
+        case.rollout.status = Some(status);
+        assert_eq!(case.plan().status.phase, P::Healthy, "the same text gives no other try");
+    }
 }
 
 #[test]

@@ -43,13 +43,26 @@ impl Draft<'_> {
         self.recover();
         self.note_commands();
         self.grant_retry();
-        if self.obey_abort() || self.obey_rollback() {
+        if self.obey_abort() || self.obey_rollback() || self.retry_smoke() {
             return;
         }
-        match self.status.stable.clone().filter(|_| self.status.phase == RolloutPhase::Baking) {
+        match (self.status.phase, self.status.stable.clone(), &self.status.previous) {
             // What comes next was not compared with a version that is on trial itself.
-            Some(stable) => self.watch(&stable),
-            None => self.follow_spec(),
+            (RolloutPhase::Baking, Some(stable), _) => self.watch(&stable),
+            (RolloutPhase::RollingBack, Some(stable), Some(_)) => self.bake_anew(&stable),
+            (
+                RolloutPhase::Pending
+                | RolloutPhase::Preparing
+                | RolloutPhase::Staging
+                | RolloutPhase::Shadow
+                | RolloutPhase::Canary
+                | RolloutPhase::Baking
+                | RolloutPhase::RollingBack
+                | RolloutPhase::Healthy
+                | RolloutPhase::RolledBack,
+                _,
+                _,
+            ) => self.follow_spec(),
         }
     }
 
