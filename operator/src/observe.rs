@@ -144,14 +144,17 @@ pub async fn rollout(ports: &Ports, rollout: ModelRollout) -> Result<Look, Clust
 }
 
 impl Look {
-    /// Decides, once the metrics and those who were probed have said what they say now.
-    pub async fn decide(&self, ports: &Ports) -> Plan<ModelRolloutStatus> {
-        let now = ports.clock.now();
-        let nothing = rollout::Answers::new();
-        let mut snapshot = self.snapshot(&nothing, now);
+    /// Decides at `now`, once the metrics and those who were probed have said what they say. What the metrics decide by
+    /// themselves waits for nobody.
+    pub async fn decide(&self, ports: &Ports, now: jiff::Timestamp) -> Plan<ModelRolloutStatus> {
+        let answers = answers(ports, &self.rollout, now).await;
+        let mut snapshot = self.snapshot(&answers, now);
         let probes = rollout::probes(&snapshot);
-        let (answers, probed) = tokio::join!(answers(ports, &self.rollout, now), probed(ports, &probes));
-        (snapshot.answers, snapshot.probed) = (&answers, &probed);
+        if probes.is_empty() || rollout::is_decided_by_metrics(&snapshot) {
+            return rollout::plan(&snapshot);
+        }
+        let probed = ports.probes.send(&probes).await;
+        snapshot.probed = &probed;
         rollout::plan(&snapshot)
     }
 
@@ -202,11 +205,6 @@ async fn answers(ports: &Ports, rollout: &ModelRollout, now: jiff::Timestamp) ->
         ((query.metric, query.question), answer)
     });
     join_all(asked).await.into_iter().collect()
-}
-
-/// Sends what the plan waits for. Nothing to send takes no turn.
-async fn probed(ports: &Ports, probes: &[rollout::Probe]) -> Vec<rollout::ProbeAnswer> {
-    if probes.is_empty() { vec![] } else { ports.probes.send(probes).await }
 }
 
 /// The rollout's children of a kind by label, and those by name that lack it: their names may be someone else's.

@@ -419,7 +419,8 @@ fn no_version_takes_requests_before_it_is_warm() {
     let probes = case.probes();
     // Two requests, twice for each of two pods.
     assert_eq!(probes.len(), 8);
-    assert_eq!(probes[0].url, "http://ads-v20261121-2.team-a.svc:81/a");
+    assert_eq!(probes[0].url, "http://10.96.0.2:81/a");
+    assert_eq!(probes[0].headers, [("host".to_owned(), "ads-v20261121-2.team-a.svc:81".to_owned())]);
     assert_eq!((probes[0].body.clone(), probes[1].body.clone()), (Some(json!({"x": 1})), None));
     for (answer, phase) in [
         (answered(200, ""), P::Shadow),
@@ -450,6 +451,51 @@ fn no_version_takes_requests_before_it_is_warm() {
     many.children.deployments[1]["status"] =
         json!({"observedGeneration": 1, "updatedReplicas": 1000, "readyReplicas": 1000});
     assert_eq!(many.probes().len(), 200);
+}
+
+#[test]
+fn a_warmup_that_fails_is_sent_more_and_more_rarely_and_told_without_its_words() {
+    let mut case = warm();
+    case.rollout.spec.serving.progress_deadline = "1h".parse().unwrap();
+    let began = case.now;
+    let mut sent = vec![];
+    for tick in 0..60 {
+        // Whatever it says is something else each time.
+        case.probed = answered(503, &format!("request {tick} failed"));
+        let asked = !case.probes().is_empty();
+        let plan = case.plan();
+        assert_eq!(told(&plan.status).0, "WarmingUp");
+        assert!(told(&plan.status).1.contains("8 of 8 warm-up requests failed"), "{}", told(&plan.status).1);
+        let same = Some(&plan.status) == case.rollout.status.as_ref();
+        assert_eq!(same, !asked, "only what is sent is a write, and wakes the next look");
+        case.rollout.status = Some(plan.status);
+        sent.extend(asked.then(|| case.now.duration_since(began).as_secs()));
+        case.now += SignedDuration::from_secs(5);
+    }
+    assert_eq!(sent, [0, 10, 30, 70, 130, 190, 250]);
+    // The next one may be answered, and the one after a new start is sent at once.
+    case.now += SignedDuration::from_secs(10);
+    case.probed = answered(200, "");
+    let status = case.plan().status;
+    assert_eq!((status.phase, status.warmup), (P::Shadow, None));
+    let mut other = case.clone();
+    other.versions.push(cases::version(3, Some(1)).unwrap());
+    assert_eq!(other.plan().status.warmup, None);
+}
+
+#[test]
+fn nothing_is_warmed_up_while_something_else_is_in_the_way() {
+    let mut case = warm();
+    case.features = rollout::Features::of(
+        &json!({"metadata": {"name": "plain"}, "status": {"supportedFeatures": ["HTTPRouteRetry"]}}),
+    );
+    assert_eq!(case.probes(), []);
+    assert_eq!(told(&case.plan().status).0, "MirrorUnsupported");
+    let mut headless = warm();
+    for service in &mut headless.children.services {
+        service["spec"]["clusterIP"] = "None".into();
+    }
+    assert_eq!((headless.probes(), told(&headless.plan().status).0), (vec![], "ServiceHeadless"));
 }
 
 #[test]

@@ -38,7 +38,7 @@ mod steps;
 mod transition;
 
 pub use build::{workload_name, workload_names};
-pub use plan::plan;
+pub use plan::{is_decided_by_metrics, plan};
 pub use plane::{Features, asks_for_features};
 pub use probe::{Probe, ProbeAnswer, probes};
 pub use query::{Query, Question, Shape, queries, without_ranges};

@@ -22,7 +22,7 @@ use super::{
     snapshot::Snapshot,
     transition::{Fate, MAX_REJECTED},
 };
-use crate::{condition::KState, plan::Plan, trouble::Trouble};
+use crate::{condition::KState, plan::Plan};
 
 /// How soon to see whether an older rollout of the same model is gone.
 const RIVAL_RECHECK: SignedDuration = SignedDuration::from_secs(30);
@@ -35,6 +35,16 @@ pub fn plan(snapshot: &Snapshot<'_>) -> Plan<ModelRolloutStatus> {
         draft.converge();
     }
     draft.finish()
+}
+
+/// Whether the metrics decide, whatever those who are to be probed would say: a version in its bake that is taken back, or
+/// will be as soon as someone can answer instead, has nothing left to show.
+pub fn is_decided_by_metrics(snapshot: &Snapshot<'_>) -> bool {
+    let status = snapshot.rollout.status.as_ref();
+    status.is_some_and(|status| status.phase == RolloutPhase::Baking) && {
+        let decided = plan(snapshot).status;
+        decided.phase != RolloutPhase::Baking || decided.waiting_rollback.is_some()
+    }
 }
 
 impl Draft<'_> {
@@ -73,6 +83,10 @@ impl Draft<'_> {
             // The first version: there is nothing that its metrics could lead back to.
             Tick::Open => self.leave_unjudged(stable),
             Tick::Decided => {}
+        }
+        let waits = self.status.phase == RolloutPhase::Baking && self.smoke_is_outstanding();
+        if let Some(trouble) = self.unreachable(stable).filter(|_| waits) {
+            self.stalled(&trouble);
         }
     }
 
@@ -205,7 +219,7 @@ impl Draft<'_> {
     /// Preparing: capacity comes before traffic, and warm-up does too.
     fn preparing(&mut self, candidate: &VersionRef) {
         let ready = self.ready(candidate);
-        let cold = self.cold().filter(|_| ready);
+        let cold = if ready { self.cold(candidate) } else { None };
         match (self.pause.clone().filter(|_| ready), self.mirror_trouble().filter(|_| ready)) {
             (Some(why), _) => return self.kstatus(KState::Reconciling, "Paused", &why),
             (None, Some(trouble)) => return self.blocked(&trouble),
@@ -213,7 +227,6 @@ impl Draft<'_> {
             (None, None) => {}
         }
         self.wake_at_latest(RECHECK);
-        let cold = cold.map(|message| Trouble { reason: "WarmingUp".to_owned(), message });
         let trouble = cold.or_else(|| self.pod_trouble(candidate));
         let deadline = self.rollout.spec.serving.progress_deadline;
         if self.step_age() > deadline.get() {

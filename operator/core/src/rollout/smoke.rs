@@ -15,8 +15,8 @@ use serde_json::Value;
 
 use super::{
     command::Command,
-    draft::Draft,
-    probe::{self, AGAIN_AFTER, Door, MAX_WORDS, Probe, ProbeAnswer},
+    draft::{Draft, RECHECK},
+    probe::{self, AGAIN_AFTER, Door, MAX_WORDS, Probe, ProbeAnswer, Sent},
     transition::{Fate, PROMOTED_BY_HAND},
 };
 use crate::{condition::KState, plan::Severity, trouble::Trouble};
@@ -43,24 +43,13 @@ enum Seen {
 impl Draft<'_> {
     /// What is sent to the stable version now.
     pub(super) fn smoke_requests(&self, stable: &VersionRef) -> Vec<Probe> {
-        let Some(smoke) = self
-            .rollout
-            .spec
-            .strategy
-            .smoke
-            .as_ref()
-            .filter(|_| self.smoke_is_due(stable) && self.has_service(stable))
-        else {
-            return vec![];
+        let smoke = self.rollout.spec.strategy.smoke.as_ref().filter(|_| self.smoke_is_due(stable));
+        let Some(smoke) = smoke else { return vec![] };
+        let probe = |request: &SmokeRequest| {
+            let sent = Sent { path: &request.path, body: request.body.as_ref(), timeout: smoke.timeout };
+            self.probe(stable, Door::Live, &sent)
         };
-        let address = probe::address(self.rollout, stable, Door::Live);
-        let probe = |request: &SmokeRequest| Probe {
-            url: format!("{address}{}", request.path),
-            headers: vec![],
-            body: request.body.clone(),
-            timeout: smoke.timeout,
-        };
-        smoke.requests.iter().map(probe).collect()
+        smoke.requests.iter().filter_map(probe).collect()
     }
 
     fn smoke_is_due(&self, stable: &VersionRef) -> bool {
@@ -98,6 +87,7 @@ impl Draft<'_> {
                     return self.smoke_failed(stable, trial, &why);
                 }
                 Some(Seen::Silent(why)) => self.smoke_again(trial, &why),
+                None if self.unreachable(stable).is_some() => self.wake_at_latest(RECHECK),
                 // Nothing is asked before it is recorded.
                 None => self.wake_at_latest(SignedDuration::from_secs(1)),
             },

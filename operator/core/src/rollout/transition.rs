@@ -59,6 +59,7 @@ impl Draft<'_> {
     pub(super) fn prepare(&mut self, candidate: VersionRef, reason: &str, message: &str) {
         self.status.candidate = Some(candidate);
         self.status.judge = None;
+        self.status.warmup = None;
         self.status.staging = None;
         self.enter(RolloutPhase::Preparing, Weight::ZERO, reason, message, vec![]);
     }
