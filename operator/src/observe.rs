@@ -10,6 +10,7 @@ use anneal_core::{
 };
 use anneal_crds::{ModelRollout, ModelRolloutStatus, ModelVersion, RetrainJob, RetrainJobStatus, names};
 use futures::future::join_all;
+use k8s_openapi::api::core::v1::Pod;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -110,8 +111,6 @@ pub struct Look {
 pub async fn rollout(ports: &Ports, rollout: ModelRollout) -> Result<Look, ClusterError> {
     let cluster: &dyn Reader = ports.cluster.as_ref();
     let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
-    let name = rollout.metadata.name.as_deref().unwrap_or_default();
-    let label = (names::LABEL_ROLLOUT, name);
 
     let versions: Vec<ModelVersion> =
         find_all(cluster, Kind::ModelVersion, namespace, (names::LABEL_MODEL, &rollout.spec.model)).await?;
@@ -119,6 +118,7 @@ pub async fn rollout(ports: &Ports, rollout: ModelRollout) -> Result<Look, Clust
     for name in rollout::rivals(&rollout, &versions) {
         rivals.extend(find(cluster, Key::new(Kind::ModelRollout, namespace, &name)).await?);
     }
+    let (pods, pods_listed) = pods(cluster, &rollout).await;
     let children = rollout::Children {
         deployments: workloads(cluster, Kind::Deployment, &rollout).await?,
         services: workloads(cluster, Kind::Service, &rollout).await?,
@@ -131,8 +131,8 @@ pub async fn rollout(ports: &Ports, rollout: ModelRollout) -> Result<Look, Clust
             Some(name) => cluster.get(&Key::new(Kind::Job, namespace, &name)).await?.map(lean),
             None => None,
         },
-        // They only explain; a decision does not wait for them.
-        pods: find_all(cluster, Kind::Pod, namespace, label).await.unwrap_or_default(),
+        pods,
+        pods_listed,
     };
     let gateway = match rollout::gateway_key(&rollout) {
         Some(key) => cluster.get(&key).await,
@@ -175,6 +175,11 @@ impl Look {
             probed: &[],
             now,
         }
+    }
+
+    /// Whether everything could be read: what could not is asked for again by the next tick.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.children.pods_listed == rollout::Listed::All
     }
 
     /// The status as it was seen.
@@ -222,6 +227,19 @@ async fn workloads(
         }
     }
     Ok(found.into_iter().map(lean).collect())
+}
+
+/// The pods of the rollout. One that goes back need not wait for them, so that a list that fails is no error.
+async fn pods(cluster: &dyn Reader, rollout: &ModelRollout) -> (Vec<Pod>, rollout::Listed) {
+    let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
+    let name = rollout.metadata.name.as_deref().unwrap_or_default();
+    match find_all(cluster, Kind::Pod, namespace, (names::LABEL_ROLLOUT, name)).await {
+        Ok(pods) => (pods, rollout::Listed::All),
+        Err(error) => {
+            tracing::warn!(%error, namespace, name, "pods could not be listed, so nothing is compared");
+            (vec![], rollout::Listed::Failed)
+        }
+    }
 }
 
 /// What the gateway's class lists. A class that cannot be read lists nothing.

@@ -39,8 +39,10 @@ struct Calm {
     pace: AtomicI64,
     /// Whether something moves while Prometheus is asked.
     restless: AtomicBool,
-    /// Whether versions answer.
+    /// Whether versions answer nothing.
     mute: AtomicBool,
+    /// Whether pods cannot be listed.
+    blind: AtomicBool,
 }
 
 fn key() -> Key {
@@ -62,6 +64,7 @@ impl Calm {
             pace: AtomicI64::new(0),
             restless: AtomicBool::new(false),
             mute: AtomicBool::new(false),
+            blind: AtomicBool::new(false),
         });
         for _ in 0..3 {
             calm.tick().await;
@@ -111,6 +114,10 @@ impl Reader for Calm {
             Kind::ModelVersion => case.versions.iter().map(|v| serde_json::to_value(v).unwrap()).collect(),
             Kind::Deployment => case.children.deployments.clone(),
             Kind::Service => case.children.services.clone(),
+            Kind::Pod if self.blind.load(Ordering::SeqCst) => {
+                let (verb, what) = ("list", "Pod".to_owned());
+                return Err(ClusterError::Transient { verb, what, message: "timeout".to_owned() });
+            }
             _ => vec![],
         })
     }
@@ -274,6 +281,19 @@ async fn a_look_counts_for_five_minutes_and_not_before_it_was_made() {
         calm.change(|case| case.now = case.now.saturating_add(SignedDuration::from_secs(seconds)).unwrap());
         assert_eq!(calm.tick().await.0 > 5, is_read, "after {seconds} s");
     }
+}
+
+#[tokio::test]
+async fn pods_that_could_not_be_listed_are_asked_for_by_every_tick_until_they_are() {
+    let calm = Calm::new(|_| {}).await;
+    calm.looks.moved(&key());
+    calm.blind.store(true, Ordering::SeqCst);
+    for _ in 0..3 {
+        assert!(calm.tick().await.0 > 5);
+    }
+    calm.blind.store(false, Ordering::SeqCst);
+    calm.tick().await;
+    assert_eq!(calm.tick().await.0, 0);
 }
 
 #[tokio::test]

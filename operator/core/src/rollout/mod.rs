@@ -46,6 +46,6 @@ pub use reading::{Answer, Reading, Series, Verdict, judge, read};
 pub use rival::rivals;
 pub use route::{gateway_key, route_key};
 pub use samples::{Boundary, NativeBucket, NativeHistogram, RawSeries};
-pub use snapshot::{Answers, Children, GatewayState, Snapshot};
+pub use snapshot::{Answers, Children, GatewayState, Listed, Snapshot};
 pub use staging::staging_job;
 pub use steps::on_trial;

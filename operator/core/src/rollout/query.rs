@@ -9,6 +9,7 @@ use anneal_crds::{
     metric::{JudgeEvidence, Metric, Source},
 };
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
 use super::{by_hand, sequential, steps};
@@ -88,6 +89,9 @@ fn readings(
 ) -> Vec<Query> {
     let elapsed =
         status.traffic_accepted_at.as_ref().map_or(0, |at| now.duration_since(at.0).as_secs()).max(1);
+    // Warm-up and tests come before the trial, and are no requests of users. A range of nothing is an error in PromQL.
+    let since_ms = |at: &Time| now.as_millisecond().saturating_sub(at.0.as_millisecond()).max(1);
+    let trial_ms = status.trial_started_at.as_ref().map_or(i64::MAX, since_ms);
     let scope = Scope::of(rollout, &[version]);
     let triggers = steps::triggers(&rollout.spec, status);
     let is_trigger = |metric: &&Metric| triggers.contains(&metric.name);
@@ -99,7 +103,7 @@ fn readings(
         .map(|metric| Query {
             metric: metric.name.clone(),
             question: Question::Reading,
-            expression: expression(metric, &scope, elapsed),
+            expression: expression(metric, &scope, elapsed, trial_ms),
             shape: Shape::Vector,
         })
         .collect()
@@ -148,8 +152,8 @@ impl Scope {
 /// Label that tells the parts of an answer apart.
 pub(super) const PART: &str = "anneal_part";
 
-fn expression(metric: &Metric, scope: &Scope, elapsed_seconds: i64) -> String {
-    let window = metric.window.as_millis();
+fn expression(metric: &Metric, scope: &Scope, elapsed_seconds: i64, longest_ms: i64) -> String {
+    let window = metric.window.as_millis().min(longest_ms);
     let part =
         |name: &str, vector: String| format!("label_replace({vector}, \"{PART}\", \"{name}\", \"\", \"\")");
     let parts = match &metric.source {
