@@ -2,7 +2,8 @@
 //!
 //! Called by `route` for every write of it. A hand that slips is put right at once, and counted. A controller with a wish of
 //! its own answers every write with another, a deletion, or a change on its way in: from the fifth time on the route is put
-//! right once a minute, people are told who writes it, and nothing counts as accepted until it has been left alone. A new decision is never held up.
+//! right once a minute, people are told who writes it, and nothing counts as accepted until it has been left alone. A new
+//! decision is never held up.
 
 use anneal_crds::model_rollout::WrittenRoute;
 use jiff::SignedDuration;
@@ -123,7 +124,7 @@ impl Draft<'_> {
         }
         let who = self.status.traffic.as_ref()?.changed_by.as_deref().unwrap_or("someone");
         let message = format!(
-            "HTTPRoute {} was changed or deleted {CONTESTED_AFTER} times within 10 minutes, last by {who}. It is put right once a minute at most, and no step counts until it has been left alone for 2 minutes. Keep {who} from writing it.",
+            "HTTPRoute {} was changed or deleted {CONTESTED_AFTER} times within 10 minutes, last by {who}. It is put right once a minute at most, or made again every 10 seconds, and no step counts until it has been left alone for 2 minutes. Keep {who} from writing it.",
             self.route_name()
         );
         Some(Trouble { reason: "RouteContested".to_owned(), message })
