@@ -91,7 +91,9 @@ mod tests {
         let told = |headers: HeaderMap, uri: Uri, body: Option<Json<Value>>| async move {
             let names: Vec<&str> = headers.keys().map(|name| name.as_str()).collect();
             let host = headers.get("host").and_then(|host| host.to_str().ok());
-            Json(json!({"path": uri.to_string(), "host": host, "headers": names, "body": body.map(|Json(body)| body)}))
+            Json(
+                json!({"path": uri.to_string(), "host": host, "headers": names, "body": body.map(|Json(body)| body)}),
+            )
         };
         let app = Router::new()
             .route("/told", post(told))

@@ -3,7 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "this is a test")]
 
 use anneal_core::{object::Kind, plan::Action};
-use anneal_crds::{ModelRolloutStatus, Weight, model_rollout::{RolloutPhase as P, TrialState as T}, names};
+use anneal_crds::{
+    ModelRolloutStatus, Weight,
+    model_rollout::{RolloutPhase as P, TrialState as T},
+    names,
+};
 use anneal_tests::cases::{self, BLIND, Read, RolloutCase};
 use serde_json::{Value, json};
 
@@ -465,9 +469,11 @@ fn a_bake_whose_version_before_lost_its_pods_is_not_lost_either() {
     let mut case = baking_over_a_cold_one();
     case.rollout.spec.rollback =
         Some(serde_json::from_value(json!({"targetVersion": "v20261121.1", "reason": "no"})).unwrap());
-    case.children.deployments.iter_mut().filter(|it| it["metadata"]["name"] == "ads-v20261121-1").for_each(
-        |deployment| deployment["status"]["readyReplicas"] = 0.into(),
-    );
+    case.children
+        .deployments
+        .iter_mut()
+        .filter(|it| it["metadata"]["name"] == "ads-v20261121-1")
+        .for_each(|deployment| deployment["status"]["readyReplicas"] = 0.into());
     let plan = case.plan();
     assert_eq!((plan.status.phase, plan.status.previous.is_some()), (P::RollingBack, true));
     case.rollout.status = Some(plan.status);

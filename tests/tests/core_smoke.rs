@@ -249,7 +249,11 @@ fn a_service_without_an_address_is_not_asked_by_name_and_that_is_told() {
             let stalled = status.conditions.iter().find(|told| told.type_ == "Stalled").unwrap();
             let told = (stalled.status.as_str(), stalled.reason.as_str());
             let held = (status.phase, status.smoke.as_ref().unwrap().state) == (P::Baking, T::Running);
-            assert_eq!((told == ("True", "ServiceHeadless"), held), (url.is_none(), url.is_none()), "{address}");
+            assert_eq!(
+                (told == ("True", "ServiceHeadless"), held),
+                (url.is_none(), url.is_none()),
+                "{address}"
+            );
             assert!(url.is_some() || stalled.message.contains("Service ads-v20261121-2"));
         }
     }
@@ -271,7 +275,9 @@ fn retried(failed: &RolloutCase) {
     removed.rollout.spec.strategy.smoke = None;
     let status = removed.plan().status;
     assert!(!status.conditions.iter().any(|told| told.reason == "SmokeFailed" && told.type_ == "Stalled"));
-    for (answer, phase, state) in [(right(), P::Healthy, T::Passed), (answered(500, ""), P::Healthy, T::Failed)] {
+    for (answer, phase, state) in
+        [(right(), P::Healthy, T::Passed), (answered(500, ""), P::Healthy, T::Failed)]
+    {
         let mut case = retry(failed.clone(), "v20261121.2: the feature store was down");
         let status = case.plan().status;
         assert_eq!((status.phase, status.decision.as_ref().unwrap().reason.as_str()), (P::Baking, "Retried"));

@@ -110,9 +110,11 @@ impl Draft<'_> {
             return false;
         };
         let granted = Retry { digest: stable.digest.clone(), text: retry.text.clone(), spent_abort: None };
-        let used = self.status.retry.as_ref().is_some_and(|used| {
-            used.digest == granted.digest && used.text == granted.text
-        });
+        let used = self
+            .status
+            .retry
+            .as_ref()
+            .is_some_and(|used| used.digest == granted.digest && used.text == granted.text);
         if used || retry.version != stable.version || self.smoke_trouble().is_none() {
             return false;
         }

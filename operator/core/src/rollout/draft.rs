@@ -279,13 +279,7 @@ impl<'a> Draft<'a> {
 
     /// The first try of a test, which begins now.
     pub(super) fn first_try(&self) -> Trial {
-        Trial {
-            number: 1,
-            started_at: Time(self.now),
-            state: TrialState::Running,
-            test: None,
-            message: None,
-        }
+        Trial { number: 1, started_at: Time(self.now), state: TrialState::Running, test: None, message: None }
     }
 
     pub(super) fn age(&self, since: &Time) -> SignedDuration {

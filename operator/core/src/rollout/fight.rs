@@ -68,8 +68,7 @@ impl Draft<'_> {
             (None, None) => SignedDuration::ZERO,
         };
         let age = self.age_of(self.fights().last());
-        let waits =
-            self.contested() && decided_before && self.step_age() >= REWRITE_EVERY && age < every;
+        let waits = self.contested() && decided_before && self.step_age() >= REWRITE_EVERY && age < every;
         if waits {
             self.wake_at_latest(every.saturating_sub(age));
         }

@@ -275,7 +275,8 @@ impl Draft<'_> {
         else {
             return;
         };
-        let Some(trial) = self.status.staging.as_ref().filter(|trial| self.is_tried(trial, &staging.test)) else {
+        let Some(trial) = self.status.staging.as_ref().filter(|trial| self.is_tried(trial, &staging.test))
+        else {
             return;
         };
         if self.test_job().is_none() {

@@ -69,7 +69,8 @@ impl Draft<'_> {
         // The strategy may have changed since.
         let terms = steps::terms(&self.rollout.spec.strategy, &self.status);
         let children = self.snapshot.children;
-        let Judged { verdicts: judged, step } = match (self.rollout.spec.judge.evidence, children.pods_listed) {
+        let Judged { verdicts: judged, step } = match (self.rollout.spec.judge.evidence, children.pods_listed)
+        {
             (JudgeEvidence::None, _) => Judged { verdicts: self.judge(), step: StepSays::ByClock },
             (JudgeEvidence::Sequential, Listed::All) => self.compare(version, terms.as_ref()),
             // Without the time at which a pod started, what it counted before looks like requests of this step.

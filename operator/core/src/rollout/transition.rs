@@ -303,7 +303,10 @@ impl Draft<'_> {
         self.status.candidate = None;
         self.status.judge = None;
         self.status.smoke = self.rollout.spec.strategy.smoke.as_ref().map(|_| self.first_try());
-        let message = format!("Nobody asks for another version than {} any more; its bake begins anew.", stable.version);
+        let message = format!(
+            "Nobody asks for another version than {} any more; its bake begins anew.",
+            stable.version
+        );
         self.enter(RolloutPhase::Baking, Weight::ZERO, "RollbackWithdrawn", &message, vec![]);
     }
 
