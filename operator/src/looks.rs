@@ -56,7 +56,8 @@ impl Looks {
         let is_stalled = |status: &ModelRolloutStatus| {
             status.conditions.iter().any(|said| said.type_ == "Stalled" && said.status == "True")
         };
-        if look.status().is_none_or(|status| !status.phase.is_judged() || is_stalled(status)) {
+        let rests = look.status().is_none_or(|status| !status.phase.is_judged() || is_stalled(status));
+        if rests || !look.is_whole() {
             return;
         }
         if let Some(entry) = self.lock().entries.get_mut(rollout).filter(|entry| entry.moved <= begin.0) {

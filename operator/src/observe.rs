@@ -10,6 +10,7 @@ use anneal_core::{
 };
 use anneal_crds::{ModelRollout, ModelRolloutStatus, ModelVersion, RetrainJob, RetrainJobStatus, names};
 use futures::future::join_all;
+use k8s_openapi::api::core::v1::Pod;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -110,8 +111,6 @@ pub struct Look {
 pub async fn rollout(ports: &Ports, rollout: ModelRollout) -> Result<Look, ClusterError> {
     let cluster: &dyn Reader = ports.cluster.as_ref();
     let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
-    let name = rollout.metadata.name.as_deref().unwrap_or_default();
-    let label = (names::LABEL_ROLLOUT, name);
 
     let versions: Vec<ModelVersion> =
         find_all(cluster, Kind::ModelVersion, namespace, (names::LABEL_MODEL, &rollout.spec.model)).await?;
@@ -119,6 +118,7 @@ pub async fn rollout(ports: &Ports, rollout: ModelRollout) -> Result<Look, Clust
     for name in rollout::rivals(&rollout, &versions) {
         rivals.extend(find(cluster, Key::new(Kind::ModelRollout, namespace, &name)).await?);
     }
+    let (pods, pods_listed) = pods(cluster, &rollout).await;
     let children = rollout::Children {
         deployments: workloads(cluster, Kind::Deployment, &rollout).await?,
         services: workloads(cluster, Kind::Service, &rollout).await?,
@@ -131,8 +131,8 @@ pub async fn rollout(ports: &Ports, rollout: ModelRollout) -> Result<Look, Clust
             Some(name) => cluster.get(&Key::new(Kind::Job, namespace, &name)).await?.map(lean),
             None => None,
         },
-        // They only explain; a decision does not wait for them.
-        pods: find_all(cluster, Kind::Pod, namespace, label).await.unwrap_or_default(),
+        pods,
+        pods_listed,
     };
     let gateway = match rollout::gateway_key(&rollout) {
         Some(key) => cluster.get(&key).await,
@@ -144,14 +144,17 @@ pub async fn rollout(ports: &Ports, rollout: ModelRollout) -> Result<Look, Clust
 }
 
 impl Look {
-    /// Decides, once the metrics and those who were probed have said what they say now.
-    pub async fn decide(&self, ports: &Ports) -> Plan<ModelRolloutStatus> {
-        let now = ports.clock.now();
-        let nothing = rollout::Answers::new();
-        let mut snapshot = self.snapshot(&nothing, now);
+    /// Decides at `now`, once the metrics and those who were probed have said what they say. What the metrics decide by
+    /// themselves waits for nobody.
+    pub async fn decide(&self, ports: &Ports, now: jiff::Timestamp) -> Plan<ModelRolloutStatus> {
+        let answers = answers(ports, &self.rollout, now).await;
+        let mut snapshot = self.snapshot(&answers, now);
         let probes = rollout::probes(&snapshot);
-        let (answers, probed) = tokio::join!(answers(ports, &self.rollout, now), probed(ports, &probes));
-        (snapshot.answers, snapshot.probed) = (&answers, &probed);
+        if probes.is_empty() || rollout::is_decided_by_metrics(&snapshot) {
+            return rollout::plan(&snapshot);
+        }
+        let probed = ports.probes.send(&probes).await;
+        snapshot.probed = &probed;
         rollout::plan(&snapshot)
     }
 
@@ -172,6 +175,11 @@ impl Look {
             probed: &[],
             now,
         }
+    }
+
+    /// Whether everything could be read: what could not is asked for again by the next tick.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.children.pods_listed == rollout::Listed::All
     }
 
     /// The status as it was seen.
@@ -204,11 +212,6 @@ async fn answers(ports: &Ports, rollout: &ModelRollout, now: jiff::Timestamp) ->
     join_all(asked).await.into_iter().collect()
 }
 
-/// Sends what the plan waits for. Nothing to send takes no turn.
-async fn probed(ports: &Ports, probes: &[rollout::Probe]) -> Vec<rollout::ProbeAnswer> {
-    if probes.is_empty() { vec![] } else { ports.probes.send(probes).await }
-}
-
 /// The rollout's children of a kind by label, and those by name that lack it: their names may be someone else's.
 async fn workloads(
     cluster: &dyn Reader,
@@ -224,6 +227,19 @@ async fn workloads(
         }
     }
     Ok(found.into_iter().map(lean).collect())
+}
+
+/// The pods of the rollout. One that goes back need not wait for them, so that a list that fails is no error.
+async fn pods(cluster: &dyn Reader, rollout: &ModelRollout) -> (Vec<Pod>, rollout::Listed) {
+    let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
+    let name = rollout.metadata.name.as_deref().unwrap_or_default();
+    match find_all(cluster, Kind::Pod, namespace, (names::LABEL_ROLLOUT, name)).await {
+        Ok(pods) => (pods, rollout::Listed::All),
+        Err(error) => {
+            tracing::warn!(%error, namespace, name, "pods could not be listed, so nothing is compared");
+            (vec![], rollout::Listed::Failed)
+        }
+    }
 }
 
 /// What the gateway's class lists. A class that cannot be read lists nothing.

@@ -90,7 +90,10 @@ mod tests {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let told = |headers: HeaderMap, uri: Uri, body: Option<Json<Value>>| async move {
             let names: Vec<&str> = headers.keys().map(|name| name.as_str()).collect();
-            Json(json!({"path": uri.to_string(), "headers": names, "body": body.map(|Json(body)| body)}))
+            let host = headers.get("host").and_then(|host| host.to_str().ok());
+            Json(
+                json!({"path": uri.to_string(), "host": host, "headers": names, "body": body.map(|Json(body)| body)}),
+            )
         };
         let app = Router::new()
             .route("/told", post(told))
@@ -136,6 +139,17 @@ mod tests {
             headers,
             ["accept", "accept-encoding", "content-length", "content-type", "host", "x-team"]
         );
+    }
+
+    #[tokio::test]
+    async fn a_probe_says_which_host_it_means_wherever_it_is_sent() {
+        let mut named = probe(format!("{}/told", server().await), Some(json!({})));
+        named.headers = vec![("host".into(), "ads-v20261121-1.team-a.svc:81".into())];
+        let ProbeAnswer::Answered { body, .. } = one(named).await else { panic!("no answer") };
+        let told: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(told["host"], "ads-v20261121-1.team-a.svc:81");
+        let hosts = told["headers"].as_array().unwrap().iter().filter(|name| **name == "host");
+        assert_eq!(hosts.count(), 1);
     }
 
     #[tokio::test]

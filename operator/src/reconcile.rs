@@ -92,7 +92,7 @@ pub async fn reconcile(
 async fn glance(ports: &Ports, key: &Key) -> Option<Wake> {
     let now = ports.clock.now();
     let look = ports.looks.recall(key, now).filter(|look| !look.probes(now))?;
-    let plan = look.decide(ports).await;
+    let plan = look.decide(ports, now).await;
     plan.is_idle(look.status()).then_some(plan.wake)
 }
 
@@ -119,7 +119,7 @@ async fn walk(
             let look = observe::rollout(ports, rollout).await?;
             // The rest takes as long as the metrics server does, and others need not wait for that.
             drop(turn);
-            let plan = look.decide(ports).await;
+            let plan = look.decide(ports, look.at).await;
             let is_idle = plan.is_idle(look.status());
             let wake = follow(ports, key, object, look.status(), plan).await?;
             if is_idle {

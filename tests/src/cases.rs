@@ -275,7 +275,12 @@ impl RolloutCase {
                 body["status"] = json!({"observedGeneration": 1, "updatedReplicas": 2, "readyReplicas": 2});
                 replace(&mut self.children.deployments, body);
             }
-            Kind::Service => replace(&mut self.children.services, body),
+            Kind::Service => {
+                // One address for each version.
+                let number = object.key.name.rsplit('-').next().unwrap_or_default();
+                body["spec"]["clusterIP"] = format!("10.96.0.{number}").into();
+                replace(&mut self.children.services, body);
+            }
             Kind::HttpRoute => {
                 let before = self.children.route.as_ref();
                 let generation = before

@@ -3,7 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "this is a test")]
 
 use anneal_core::{object::Kind, plan::Action};
-use anneal_crds::{ModelRolloutStatus, Weight, model_rollout::RolloutPhase as P, names};
+use anneal_crds::{
+    ModelRolloutStatus, Weight,
+    model_rollout::{RolloutPhase as P, TrialState as T},
+    names,
+};
 use anneal_tests::cases::{self, BLIND, Read, RolloutCase};
 use serde_json::{Value, json};
 
@@ -403,6 +407,83 @@ fn a_rollback_by_hand_to_a_cold_version_waits_for_its_pods() {
         (status.phase, stable(&status), reason(&status)),
         (P::Healthy, "v20261121.2", "RollbackWithdrawn")
     );
+}
+
+/// Version 2 is in its bake, and its smoke requests have been answered; version 3 was stable long ago and has no pods.
+fn baking_over_a_cold_one() -> RolloutCase {
+    let mut case = baking();
+    case.read = Read::Errors(0.0, 3.0);
+    case.versions.insert(0, cases::version(3, None).unwrap());
+    let smoke = json!({"requests": [{"path": "/infer"}]});
+    case.rollout.spec.strategy.smoke = Some(serde_json::from_value(smoke).unwrap());
+    let status = case.rollout.status.as_mut().unwrap();
+    status.history = vec![
+        serde_json::from_value(cases::reference(3)).unwrap(),
+        serde_json::from_value(cases::reference(1)).unwrap(),
+    ];
+    let passed = json!({"try": 1, "startedAt": cases::ago(50), "state": "Passed"});
+    status.smoke = Some(serde_json::from_value(passed).unwrap());
+    case
+}
+
+#[test]
+fn a_bake_that_was_left_for_a_cold_version_begins_anew_when_nobody_wants_that_any_more() {
+    let rollback = |to: &str| {
+        Some(serde_json::from_value(json!({"targetVersion": to, "reason": "complaints"})).unwrap())
+    };
+    let mut back = baking_over_a_cold_one();
+    back.rollout.spec.rollback = rollback("v20261121.3");
+    for _ in 0..2 {
+        let plan = back.plan();
+        assert_eq!((plan.status.phase, stable(&plan.status)), (P::RollingBack, "v20261121.2"));
+        assert_eq!(plan.status.previous.as_ref().unwrap().version, "v20261121.1");
+        let deletes = |action: &Action| matches!(action, Action::Delete { .. });
+        assert!(!plan.actions.iter().any(deletes), "the version before stays warm: {:?}", plan.actions);
+        back.rollout.status = Some(plan.status);
+        back.now += jiff::SignedDuration::from_secs(600);
+    }
+    // It was withdrawn, or the version that was in its bake is asked for, or one of which nobody knows.
+    for to in [None, rollback("v20261121.2"), rollback("v20200101.1")] {
+        let mut case = back.clone();
+        case.rollout.spec.rollback = to.clone();
+        let status = case.plan().status;
+        assert_eq!((status.phase, reason(&status)), (P::Baking, "RollbackWithdrawn"), "{to:?}");
+        assert_eq!((stable(&status), status.candidate.clone()), ("v20261121.2", None));
+        assert_eq!(status.previous.as_ref().unwrap().version, "v20261121.1");
+        assert_eq!(status.smoke.as_ref().unwrap().state, T::Running);
+        assert_eq!(status.step_started_at.clone().unwrap().0, case.now);
+    }
+    // The version before may be gone back to meanwhile, and whoever stays with it gets the cold one.
+    let mut other = back.clone();
+    other.rollout.spec.rollback = rollback("v20261121.1");
+    assert_eq!(stable(&other.plan().status), "v20261121.1");
+    let actions = back.plan().actions;
+    back.perform(&actions);
+    let status = back.plan().status;
+    assert_eq!((status.phase, stable(&status)), (P::RolledBack, "v20261121.3"));
+    assert_eq!(status.previous, None);
+}
+
+#[test]
+fn a_bake_whose_version_before_lost_its_pods_is_not_lost_either() {
+    let mut case = baking_over_a_cold_one();
+    case.rollout.spec.rollback =
+        Some(serde_json::from_value(json!({"targetVersion": "v20261121.1", "reason": "no"})).unwrap());
+    case.children
+        .deployments
+        .iter_mut()
+        .filter(|it| it["metadata"]["name"] == "ads-v20261121-1")
+        .for_each(|deployment| deployment["status"]["readyReplicas"] = 0.into());
+    let plan = case.plan();
+    assert_eq!((plan.status.phase, plan.status.previous.is_some()), (P::RollingBack, true));
+    case.rollout.status = Some(plan.status);
+    case.children.deployments.clear();
+    let made = case.plan().actions.into_iter().filter(|action| {
+        matches!(action, Action::Apply(object) if object.key.name == "ads-v20261121-1" && object.key.kind == Kind::Deployment)
+    });
+    assert_eq!(made.count(), 1);
+    case.rollout.spec.rollback = None;
+    assert_eq!(case.plan().status.phase, P::Baking);
 }
 
 #[test]

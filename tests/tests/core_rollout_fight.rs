@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "this is a test")]
 
-use anneal_core::plan::{Plan, Severity, Wake};
-use anneal_crds::{ModelRolloutStatus, model_rollout::RolloutPhase as P};
+use anneal_core::{
+    plan::{Plan, Severity, Wake},
+    rollout::Answer,
+};
+use anneal_crds::{ModelRolloutStatus, Weight, model_rollout::RolloutPhase as P, names};
 use anneal_tests::cases::{self, Read, RolloutCase};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
@@ -190,6 +193,127 @@ fn a_contested_route_that_is_gone_is_made_again_at_once() {
     case.now += SignedDuration::from_secs(1);
     case.children.route = None;
     assert!(cases::route_of(&case.plan()).is_some());
+}
+
+#[test]
+fn a_route_that_is_deleted_again_and_again_is_contested_too() {
+    let mut case = case("RolledBack", 0);
+    let mut writes = vec![];
+    for second in 1..=300 {
+        case.now += SignedDuration::from_secs(1);
+        // It is seen, and then it is gone.
+        if case.children.route.is_some() {
+            walk(&mut case);
+            case.children.route = None;
+        }
+        let plan = walk(&mut case);
+        writes.extend(cases::route_of(&plan).map(|_| second));
+        assert_eq!(verified(&plan).1 == "RouteContested", writes.len() >= 5, "second {second}");
+        let Wake::At(wake) = plan.wake else { panic!("second {second}: someone must look again") };
+        assert!(wake.duration_since(case.now) <= SignedDuration::from_secs(10));
+    }
+    assert_eq!(fights(&case), u32::try_from(writes.len()).unwrap());
+    assert_eq!(writes[..6], [1, 2, 3, 4, 5, 15], "a few times a minute");
+    assert!(writes.len() < 40, "{writes:?}");
+    let (_, _, message) = verified(&case.plan());
+    assert!(message.contains("HTTPRoute ads") && message.contains("whoever deletes it"), "{message}");
+    // Another one in its place is no better.
+    let mut case = self::case("RolledBack", 0);
+    walk(&mut case);
+    edit(&mut case, "kubectl-create");
+    let metadata = &mut case.children.route.as_mut().unwrap()["metadata"];
+    (metadata["uid"], metadata["generation"]) = ("uid-other".into(), 1.into());
+    case.rollout.status.as_mut().unwrap().traffic.as_mut().unwrap().written.as_mut().unwrap().over = 7;
+    walk(&mut case);
+    assert_eq!(fights(&case), 1);
+}
+
+#[test]
+fn a_route_whose_creation_failed_was_deleted_by_nobody() {
+    let mut case = case("RolledBack", 0);
+    case.children.route = None;
+    case.rollout.status.as_mut().unwrap().traffic = None;
+    for _ in 0..10 {
+        case.now += SignedDuration::from_secs(1);
+        let plan = case.plan();
+        assert!(cases::route_of(&plan).is_some());
+        case.rollout.status = Some(plan.status);
+    }
+    assert_eq!(fights(&case), 0);
+}
+
+#[test]
+fn a_webhook_that_makes_the_same_of_every_write_is_contested_too() {
+    let mut case = case("RolledBack", 0);
+    let generation = case.children.route.as_ref().unwrap()["metadata"]["generation"].clone();
+    let hook = |case: &mut RolloutCase| {
+        let route = case.children.route.as_mut().unwrap();
+        route["spec"]["rules"][0]["timeouts"] = json!({"request": "1s"});
+        // It was so already: what comes out of the hook is no change.
+        route["metadata"]["generation"] = generation.clone();
+        route["metadata"]["managedFields"] =
+            json!([{"manager": names::FIELD_MANAGER, "fieldsV1": {"f:spec": {"f:rules": {}}}}]);
+    };
+    hook(&mut case);
+    let (mut writes, mut records, mut since) = (0, 0, None);
+    for second in 1..=300 {
+        case.now += SignedDuration::from_secs(1);
+        let before = case.rollout.status.clone();
+        let plan = walk(&mut case);
+        hook(&mut case);
+        records += usize::from(before.as_ref() != Some(&plan.status));
+        if verified(&plan).1 == "RouteContested" {
+            since.get_or_insert(second);
+            writes += usize::from(cases::route_of(&plan).is_some());
+        }
+    }
+    assert_eq!(since, Some(21), "after five counts, five seconds apart");
+    assert!(writes <= 6 && records <= 15, "{writes} writes, {records} records");
+    assert!(verified(&case.plan()).2.contains("an admission webhook"));
+}
+
+#[test]
+fn a_contest_counts_as_time_in_which_nothing_can_be_judged() {
+    for (phase, then) in [(P::Canary, P::RolledBack), (P::Baking, P::Baking)] {
+        let mut case = case("Canary", 20);
+        let canary = json!({"canary": {"initial": 20, "increment": 80, "interval": "1h", "minRequests": 20}});
+        case.rollout.spec.strategy.progression = serde_json::from_value(canary).unwrap();
+        let bake = json!({"duration": "1h", "rollbackTriggers": ["error_rate"]});
+        case.rollout.spec.strategy.bake = Some(serde_json::from_value(bake).unwrap());
+        if phase == P::Baking {
+            let status = case.rollout.status.as_mut().unwrap();
+            (status.phase, status.weight) = (phase, Weight::ZERO);
+            status.previous = std::mem::replace(&mut status.stable, status.candidate.take());
+            case.settle_children();
+        }
+        for second in 0..200 {
+            case.now += SignedDuration::from_secs(1);
+            case.read = Read::Errors(0.0, 1000.0);
+            let answer = fresh(&case);
+            let plan = case.plan_with(&answer);
+            case.perform(&plan.actions);
+            case.rollout.status = Some(plan.status);
+            if case.rollout.status.as_ref().unwrap().phase == P::RolledBack {
+                assert!(second > 120, "{second}");
+                break;
+            }
+            edit(&mut case, "argocd-controller");
+        }
+        let status = case.rollout.status.unwrap();
+        assert_eq!(status.phase, then);
+        let told = status.conditions.iter().any(|told| told.reason == "HeldTooLong");
+        assert!(told, "{:?}", status.conditions);
+    }
+}
+
+/// Good numbers of this moment.
+fn fresh(case: &RolloutCase) -> Answer {
+    let mut answer = case.read.answer();
+    if let Answer::Vector(vector) = &mut answer {
+        let newest = vector.iter_mut().filter(|series| series.labels["anneal_part"] == "at");
+        newest.for_each(|series| series.value = case.now.as_second() as f64);
+    }
+    answer
 }
 
 #[test]

@@ -5,9 +5,9 @@
 use anneal_core::{
     object::Kind,
     plan::{Action, Wake},
-    rollout::GatewayState,
+    rollout::{self, GatewayState},
 };
-use anneal_crds::model_rollout::RolloutPhase as P;
+use anneal_crds::{Weight, model_rollout::RolloutPhase as P};
 use anneal_tests::cases::{self, Read, RolloutCase};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
@@ -282,4 +282,27 @@ fn no_status_grows_beyond_what_one_can_read() {
         let length = serde_json::to_string(&status).unwrap().len();
         assert!(length < 32 * 1024, "{read:?}: {length} bytes");
     }
+}
+
+#[test]
+fn pods_that_could_not_be_listed_are_not_taken_for_none() {
+    let mut case = RolloutCase::new(cases::moving("Canary", 20)).unwrap();
+    let judge = json!({"evidence": "sequential", "maxHold": "2m", "onError": {"action": "Rollback"}});
+    case.rollout.spec.judge = serde_json::from_value(judge).unwrap();
+    case.children.pods_listed = rollout::Listed::Failed;
+    let known = json!({"version": "what was known"});
+    case.rollout.status.as_mut().unwrap().judge = Some(known.clone());
+    for (seconds, phase) in [(0, P::Canary), (119, P::Canary), (2, P::RolledBack)] {
+        case.now += SignedDuration::from_secs(seconds);
+        let status = case.plan().status;
+        assert_eq!((status.phase, status.judge.as_ref()), (phase, Some(&known)), "{seconds}");
+        let said = status.conditions.iter().find(|told| told.type_ == "MetricsAvailable");
+        assert!(phase != P::Canary || said.unwrap().message == "the pods could not be listed");
+        case.rollout.status = Some(status);
+    }
+    assert_eq!(case.rollout.status.unwrap().decision.unwrap().reason, "HeldTooLong");
+    // Plain thresholds need no pods.
+    let mut plain = RolloutCase::new(cases::moving("Canary", 20)).unwrap();
+    plain.children.pods_listed = rollout::Listed::Failed;
+    assert_eq!(plain.plan().status.weight, Weight::FULL);
 }

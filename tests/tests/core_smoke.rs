@@ -68,7 +68,8 @@ fn the_version_before_stays_warm_until_the_new_one_answers_as_expected() {
     let probes = case.probes();
     let [probe] = probes.as_slice() else { unreachable!("{probes:?}") };
     // By the door of users' requests.
-    assert_eq!(probe.url, "http://ads-v20261121-2.team-a.svc:80/infer");
+    assert_eq!(probe.url, "http://10.96.0.2:80/infer");
+    assert_eq!(probe.headers, [("host".to_owned(), "ads-v20261121-2.team-a.svc".to_owned())]);
     let status = case.plan().status;
     assert_eq!((status.phase, status.previous), (P::Healthy, None));
     assert_eq!(status.decision.unwrap().reason, "SmokePassed");
@@ -214,7 +215,9 @@ fn a_first_version_that_answers_wrongly_serves_and_says_so_until_another_one_com
     let status = case.plan().status;
     let stalled = status.conditions.iter().find(|told| told.type_ == "Stalled").unwrap();
     assert_eq!((stalled.status.as_str(), stalled.reason.as_str()), ("True", "SmokeFailed"));
+    assert!(stalled.message.contains("anneal.dev/retry=\"v20261121.2: why\""), "{}", stalled.message);
     case.rollout.status = Some(status);
+    retried(&case);
     case.versions.push(cases::version(3, Some(2)).unwrap());
     assert_eq!(case.plan().status.phase, P::Preparing);
     // One that answers as expected has shown all that it can.
@@ -224,6 +227,69 @@ fn a_first_version_that_answers_wrongly_serves_and_says_so_until_another_one_com
     case.probed = right();
     let status = case.plan().status;
     assert_eq!((status.phase, status.decision.unwrap().reason.as_str()), (P::Healthy, "SmokePassed"));
+}
+
+#[test]
+fn a_service_without_an_address_is_not_asked_by_name_and_that_is_told() {
+    for (address, url) in [
+        (json!("None"), None),
+        (json!(""), None),
+        (Value::Null, None),
+        (json!("ads.example"), None),
+        (json!("fd00::7"), Some("http://[fd00::7]:80/infer")),
+    ] {
+        for bake in [Bake::Yes, Bake::No] {
+            let mut case = in_smoke(1, 1, bake);
+            for service in &mut case.children.services {
+                service["spec"]["clusterIP"] = address.clone();
+            }
+            let probes = case.probes();
+            assert_eq!(probes.first().map(|probe| probe.url.as_str()), url, "{address}");
+            let status = case.plan().status;
+            let stalled = status.conditions.iter().find(|told| told.type_ == "Stalled").unwrap();
+            let told = (stalled.status.as_str(), stalled.reason.as_str());
+            let held = (status.phase, status.smoke.as_ref().unwrap().state) == (P::Baking, T::Running);
+            assert_eq!(
+                (told == ("True", "ServiceHeadless"), held),
+                (url.is_none(), url.is_none()),
+                "{address}"
+            );
+            assert!(url.is_some() || stalled.message.contains("Service ads-v20261121-2"));
+        }
+    }
+}
+
+/// Whoever corrected what was wrong has the requests sent again, once for each text.
+fn retried(failed: &RolloutCase) {
+    let retry = |mut case: RolloutCase, text: &str| {
+        let retry = ("anneal.dev/retry".to_owned(), text.to_owned());
+        case.rollout.metadata.annotations = Some([retry].into());
+        case
+    };
+    for (text, paused) in [("v20261121.1: it is another one", false), ("v20261121.2: under a pause", true)] {
+        let mut case = retry(failed.clone(), text);
+        case.rollout.spec.paused = paused;
+        assert_eq!(case.plan().status.phase, P::Healthy, "{text}");
+    }
+    let mut removed = retry(failed.clone(), "v20261121.2: nothing is expected");
+    removed.rollout.spec.strategy.smoke = None;
+    let status = removed.plan().status;
+    assert!(!status.conditions.iter().any(|told| told.reason == "SmokeFailed" && told.type_ == "Stalled"));
+    for (answer, phase, state) in
+        [(right(), P::Healthy, T::Passed), (answered(500, ""), P::Healthy, T::Failed)]
+    {
+        let mut case = retry(failed.clone(), "v20261121.2: the feature store was down");
+        let status = case.plan().status;
+        assert_eq!((status.phase, status.decision.as_ref().unwrap().reason.as_str()), (P::Baking, "Retried"));
+        assert_eq!(status.smoke.as_ref().unwrap().state, T::Running);
+        case.rollout.status = Some(status);
+        case.probed = answer;
+        assert_eq!(case.probes().len(), 1);
+        let status = case.plan().status;
+        assert_eq!((status.phase, status.smoke.as_ref().unwrap().state), (phase, state));
+        case.rollout.status = Some(status);
+        assert_eq!(case.plan().status.phase, P::Healthy, "the same text gives no other try");
+    }
 }
 
 #[test]

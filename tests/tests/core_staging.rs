@@ -262,6 +262,70 @@ fn a_pause_begins_nothing_and_a_pass_waits_for_its_end() {
 }
 
 #[test]
+fn what_a_test_said_under_a_pause_outlives_its_job() {
+    for (end, said, phase, then) in
+        [("Complete", T::Passed, P::Shadow, 1), ("Failed", T::Failed, P::Staging, 2)]
+    {
+        let mut case = with_job(1, 10, Some((end, "x")));
+        case.rollout.spec.paused = true;
+        let status = case.plan().status;
+        assert_eq!(status.staging.as_ref().unwrap().state, said);
+        case.rollout.status = Some(status);
+        // Its time to live is over, or someone tidied up.
+        case.children.test = None;
+        let plan = case.plan();
+        assert_eq!((plan.status.phase, jobs(&plan).len()), (P::Staging, 0), "{end}");
+        assert_eq!(Some(&plan.status), case.rollout.status.as_ref(), "nothing more is written");
+        case.rollout.spec.paused = false;
+        let plan = case.plan();
+        let number = plan.status.staging.as_ref().unwrap().number;
+        assert_eq!((plan.status.phase, number), (phase, then), "{end}");
+        assert_eq!(jobs(&plan).len(), usize::from(phase == P::Staging), "{end}");
+    }
+    // So does a pass while a pod is missing.
+    let mut case = with_test(staging(1, 2), &webhook());
+    case.rollout.status.as_mut().unwrap().staging.as_mut().unwrap().state = T::Passed;
+    assert_eq!((case.probes(), case.plan().status.phase), (vec![], P::Shadow));
+}
+
+#[test]
+fn an_edited_test_begins_its_tries_anew() {
+    let edit = |case: &mut RolloutCase, test: &Value| {
+        let staging = case.rollout.spec.strategy.staging.as_mut().unwrap();
+        staging.test = serde_json::from_value(test.clone()).unwrap();
+    };
+    for test in [json!({"job": {"image": "tests:2"}}), webhook()] {
+        let mut case = with_test(cases::moving("Preparing", 0), &job());
+        let plan = case.plan();
+        case.perform(&plan.actions);
+        case.rollout.status = Some(plan.status);
+        // The last try, and its time is nearly over.
+        case.rollout.status.as_mut().unwrap().staging.as_mut().unwrap().number = 2;
+        case.now += SignedDuration::from_secs(299);
+        edit(&mut case, &test);
+        assert_eq!(case.probes(), [], "nothing is asked before it is recorded");
+        let mut paused = case.clone();
+        paused.rollout.spec.paused = true;
+        let plan = paused.plan();
+        assert_eq!((plan.status.staging.as_ref().unwrap().number, jobs(&plan).len()), (2, 0), "it waits");
+        let plan = case.plan();
+        let trial = plan.status.staging.clone().unwrap();
+        assert_eq!((trial.number, trial.state, trial.started_at.0), (1, T::Running, case.now));
+        assert_eq!(plan.notes[0].reason, "StagingTestChanged");
+        case.perform(&plan.actions);
+        case.rollout.status = Some(plan.status);
+        case.now += SignedDuration::from_secs(200);
+        case.probed = answered(200, r#"{"passed": false}"#);
+        let trial = case.plan().status.staging.unwrap();
+        let is_asked = test == webhook();
+        assert_eq!(trial.number, if is_asked { 2 } else { 1 });
+        // How long and how often is no other test.
+        case.rollout.spec.strategy.staging.as_mut().unwrap().tries = 9;
+        assert_eq!(case.plan().status.staging.unwrap().number, trial.number);
+    }
+}
+
+#[test]
 fn a_candidate_that_passed_and_lost_its_pods_gets_no_requests_and_not_for_ever() {
     for (ago, phase) in [(10, P::Staging), (300 + 119, P::Staging), (300 + 121, P::RolledBack)] {
         let mut case = with_job(1, ago, Some(("Complete", "CompletionsReached")));
@@ -355,7 +419,8 @@ fn no_version_takes_requests_before_it_is_warm() {
     let probes = case.probes();
     // Two requests, twice for each of two pods.
     assert_eq!(probes.len(), 8);
-    assert_eq!(probes[0].url, "http://ads-v20261121-2.team-a.svc:81/a");
+    assert_eq!(probes[0].url, "http://10.96.0.2:81/a");
+    assert_eq!(probes[0].headers, [("host".to_owned(), "ads-v20261121-2.team-a.svc:81".to_owned())]);
     assert_eq!((probes[0].body.clone(), probes[1].body.clone()), (Some(json!({"x": 1})), None));
     for (answer, phase) in [
         (answered(200, ""), P::Shadow),
@@ -386,6 +451,51 @@ fn no_version_takes_requests_before_it_is_warm() {
     many.children.deployments[1]["status"] =
         json!({"observedGeneration": 1, "updatedReplicas": 1000, "readyReplicas": 1000});
     assert_eq!(many.probes().len(), 200);
+}
+
+#[test]
+fn a_warmup_that_fails_is_sent_more_and_more_rarely_and_told_without_its_words() {
+    let mut case = warm();
+    case.rollout.spec.serving.progress_deadline = "1h".parse().unwrap();
+    let began = case.now;
+    let mut sent = vec![];
+    for tick in 0..60 {
+        // Whatever it says is something else each time.
+        case.probed = answered(503, &format!("request {tick} failed"));
+        let asked = !case.probes().is_empty();
+        let plan = case.plan();
+        assert_eq!(told(&plan.status).0, "WarmingUp");
+        assert!(told(&plan.status).1.contains("8 of 8 warm-up requests failed"), "{}", told(&plan.status).1);
+        let same = Some(&plan.status) == case.rollout.status.as_ref();
+        assert_eq!(same, !asked, "only what is sent is a write, and wakes the next look");
+        case.rollout.status = Some(plan.status);
+        sent.extend(asked.then(|| case.now.duration_since(began).as_secs()));
+        case.now += SignedDuration::from_secs(5);
+    }
+    assert_eq!(sent, [0, 10, 30, 70, 130, 190, 250]);
+    // The next one may be answered, and the one after a new start is sent at once.
+    case.now += SignedDuration::from_secs(10);
+    case.probed = answered(200, "");
+    let status = case.plan().status;
+    assert_eq!((status.phase, status.warmup), (P::Shadow, None));
+    let mut other = case.clone();
+    other.versions.push(cases::version(3, Some(1)).unwrap());
+    assert_eq!(other.plan().status.warmup, None);
+}
+
+#[test]
+fn nothing_is_warmed_up_while_something_else_is_in_the_way() {
+    let mut case = warm();
+    case.features = rollout::Features::of(
+        &json!({"metadata": {"name": "plain"}, "status": {"supportedFeatures": ["HTTPRouteRetry"]}}),
+    );
+    assert_eq!(case.probes(), []);
+    assert_eq!(told(&case.plan().status).0, "MirrorUnsupported");
+    let mut headless = warm();
+    for service in &mut headless.children.services {
+        service["spec"]["clusterIP"] = "None".into();
+    }
+    assert_eq!((headless.probes(), told(&headless.plan().status).0), (vec![], "ServiceHeadless"));
 }
 
 #[test]

@@ -2,9 +2,12 @@
 
 #![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "this is a test")]
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
+    },
+    task::{Context, Waker},
 };
 
 use anneal_core::{
@@ -30,8 +33,16 @@ struct Calm {
     looks: Arc<Looks>,
     reads: AtomicUsize,
     questions: AtomicUsize,
+    /// Requests to versions since the start.
+    probed: AtomicUsize,
+    /// Seconds that go by with each reading of the clock.
+    pace: AtomicI64,
     /// Whether something moves while Prometheus is asked.
     restless: AtomicBool,
+    /// Whether versions answer nothing.
+    mute: AtomicBool,
+    /// Whether pods cannot be listed.
+    blind: AtomicBool,
 }
 
 fn key() -> Key {
@@ -49,7 +60,11 @@ impl Calm {
             looks: Arc::default(),
             reads: AtomicUsize::new(0),
             questions: AtomicUsize::new(0),
+            probed: AtomicUsize::new(0),
+            pace: AtomicI64::new(0),
             restless: AtomicBool::new(false),
+            mute: AtomicBool::new(false),
+            blind: AtomicBool::new(false),
         });
         for _ in 0..3 {
             calm.tick().await;
@@ -99,6 +114,10 @@ impl Reader for Calm {
             Kind::ModelVersion => case.versions.iter().map(|v| serde_json::to_value(v).unwrap()).collect(),
             Kind::Deployment => case.children.deployments.clone(),
             Kind::Service => case.children.services.clone(),
+            Kind::Pod if self.blind.load(Ordering::SeqCst) => {
+                let (verb, what) = ("list", "Pod".to_owned());
+                return Err(ClusterError::Transient { verb, what, message: "timeout".to_owned() });
+            }
             _ => vec![],
         })
     }
@@ -151,15 +170,63 @@ impl Prometheus for Calm {
 #[async_trait]
 impl Probes for Calm {
     async fn send(&self, probes: &[Probe]) -> Vec<ProbeAnswer> {
-        assert_eq!(probes, [], "nobody is to be probed");
-        vec![]
+        self.probed.fetch_add(probes.len(), Ordering::SeqCst);
+        if self.mute.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        vec![ProbeAnswer::Answered { status: 200, body: vec![] }; probes.len()]
     }
 }
 
 impl Clock for Calm {
     fn now(&self) -> Timestamp {
-        self.case.lock().unwrap().now
+        let mut case = self.case.lock().unwrap();
+        let now = case.now;
+        case.now += SignedDuration::from_secs(self.pace.load(Ordering::SeqCst));
+        now
     }
+}
+
+/// A bake whose smoke requests were not answered five seconds ago.
+fn in_smoke(case: &mut RolloutCase) {
+    let status = json!({"observedGeneration": 1, "phase": "Baking", "stable": cases::reference(2),
+        "previous": cases::reference(1), "history": [cases::reference(1)],
+        "stepStartedAt": cases::ago(60), "trafficAcceptedAt": cases::ago(60),
+        "smoke": {"try": 2, "startedAt": cases::ago(5), "state": "Running"}});
+    *case = RolloutCase::new(status).unwrap();
+    let strategy = &mut case.rollout.spec.strategy;
+    strategy.smoke = Some(serde_json::from_value(json!({"requests": [{"path": "/infer"}]})).unwrap());
+    let bake = json!({"duration": "1h", "rollbackTriggers": ["error_rate"]});
+    strategy.bake = Some(serde_json::from_value(bake).unwrap());
+    case.settle_children();
+}
+
+#[tokio::test]
+async fn a_look_reads_the_clock_once_and_a_glance_probes_nobody() {
+    let calm = Calm::new(in_smoke).await;
+    assert_eq!(calm.tick().await, (0, 1), "nothing is due");
+    // The requests become due while the glance is on its way.
+    calm.change(|case| case.now += SignedDuration::from_secs(4));
+    calm.pace.store(1, Ordering::SeqCst);
+    assert_eq!(calm.tick().await, (0, 1));
+    assert_eq!(calm.probed.load(Ordering::SeqCst), 0);
+    assert!(calm.tick().await.0 > 5);
+    assert_eq!(calm.probed.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_breach_waits_for_no_version_that_does_not_answer() {
+    let calm = Calm::new(in_smoke).await;
+    calm.change(|case| {
+        case.now += SignedDuration::from_secs(10);
+        case.read = Read::Errors(0.5, 1000.0);
+    });
+    calm.mute.store(true, Ordering::SeqCst);
+    let mut tick = Box::pin(calm.tick());
+    assert!(tick.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    let case = calm.case.lock().unwrap();
+    let decision = case.rollout.status.as_ref().unwrap().decision.as_ref().unwrap();
+    assert_eq!((decision.reason.as_str(), calm.probed.load(Ordering::SeqCst)), ("ThresholdBreached", 0));
 }
 
 #[tokio::test]
@@ -214,6 +281,19 @@ async fn a_look_counts_for_five_minutes_and_not_before_it_was_made() {
         calm.change(|case| case.now = case.now.saturating_add(SignedDuration::from_secs(seconds)).unwrap());
         assert_eq!(calm.tick().await.0 > 5, is_read, "after {seconds} s");
     }
+}
+
+#[tokio::test]
+async fn pods_that_could_not_be_listed_are_asked_for_by_every_tick_until_they_are() {
+    let calm = Calm::new(|_| {}).await;
+    calm.looks.moved(&key());
+    calm.blind.store(true, Ordering::SeqCst);
+    for _ in 0..3 {
+        assert!(calm.tick().await.0 > 5);
+    }
+    calm.blind.store(false, Ordering::SeqCst);
+    calm.tick().await;
+    assert_eq!(calm.tick().await.0, 0);
 }
 
 #[tokio::test]

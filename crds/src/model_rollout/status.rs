@@ -77,6 +77,9 @@ pub struct ModelRolloutStatus {
     /// A rollback that is decided and waits until the version that should answer instead has a ready pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_rollback: Option<Decision>,
+    /// The warm-up of the candidate, once it was sent and not answered as it should be: how often, and when last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup: Option<Trial>,
     /// The test that the candidate has to pass in staging.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staging: Option<Trial>,
@@ -115,6 +118,10 @@ pub struct Trial {
     pub started_at: Time,
     /// What became of it.
     pub state: TrialState,
+    /// Digest of what the spec asked for when the test began, where another test is to begin anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub test: Option<String>,
     /// What was said last, by this try or the one before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]

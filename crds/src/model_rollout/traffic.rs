@@ -60,6 +60,9 @@ pub struct WrittenRoute {
     pub digest: String,
     /// `metadata.generation` of the route that was to be overwritten; 0 where there was none.
     pub over: i64,
+    /// `metadata.uid` of the route that was seen to be as it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<String>,
 }
 
 /// A mirror that was written and was not there when it was read again.

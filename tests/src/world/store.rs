@@ -134,6 +134,9 @@ impl Store {
             self.plane.admit(&mut body);
             author(&mut body);
         }
+        if object.key.kind == Kind::Service {
+            body["spec"]["clusterIP"] = format!("10.{}.{}.7", self.uids / 256, self.uids % 256).into();
+        }
         let metadata = &mut body["metadata"];
         metadata["uid"] = format!("uid-{}", self.uids).into();
         metadata["generation"] = 1.into();

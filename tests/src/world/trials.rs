@@ -33,7 +33,7 @@ pub struct Trials {
     jobs: BTreeMap<String, Found>,
     /// Digests of models that answer wrongly, and of those that do not.
     wrong: BTreeMap<String, bool>,
-    /// Jobs that passed: rollout, version, and when they were made.
+    /// Tests that passed: rollout, version, and when their Job was made, or their webhook said so.
     pub passed: Vec<(String, String, Timestamp)>,
     /// Workloads that answered every smoke request as expected since they took all traffic.
     pub smoked: BTreeSet<String>,
@@ -76,7 +76,7 @@ impl Sim {
     pub fn probes_answered(&mut self, caller: usize, probes: &[Probe]) -> Vec<ProbeAnswer> {
         let answers: Vec<_> = probes.iter().map(|probe| self.probe_answered(probe)).collect();
         let Some(first) = probes.first() else { return answers };
-        let (subject, path) = subject(first);
+        let (subject, path) = self.subject(first);
         let right = |answer: &ProbeAnswer| match answer {
             ProbeAnswer::Answered { status: 200, body } => match path.as_str() {
                 "/smoke" => *body == smoke_body(true),
@@ -90,8 +90,35 @@ impl Sim {
         if good && path == "/smoke" {
             self.trials.smoked.insert(subject.clone());
         }
+        if let Some(question) = first.body.as_ref().filter(|_| good && path.is_empty()) {
+            self.trials.passed.push((text(&question["rollout"]).to_owned(), subject.clone(), self.now));
+        }
         self.callers[caller].walk.probed = Some(Probed { subject, path, good });
         answers
+    }
+
+    /// Who is asked, and by which path.
+    fn subject(&self, probe: &Probe) -> (String, String) {
+        if probe.url == WEBHOOK {
+            let version = probe.body.as_ref().map(|body| text(&body["version"]).to_owned());
+            return (version.unwrap_or_default(), String::new());
+        }
+        let rest = probe.url.strip_prefix("http://").unwrap_or_default();
+        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (address, port) = host.split_once(':').unwrap_or((host, ""));
+        let mut services = self.store.all(Kind::Service);
+        let found = services.find(|(_, service)| service["spec"]["clusterIP"] == address);
+        // Whoever is asked by another name or at another door does not answer.
+        let named = |name: &str| {
+            let port = match port {
+                "80" => "",
+                "81" => ":81",
+                _ => return false,
+            };
+            probe.headers == [("host".to_owned(), format!("{name}.{NAMESPACE}.svc{port}"))]
+        };
+        let workload = found.map(|(key, _)| key.name.clone()).filter(|name| named(name));
+        (workload.unwrap_or_default(), format!("/{path}"))
     }
 
     fn probe_answered(&mut self, probe: &Probe) -> ProbeAnswer {
@@ -103,7 +130,7 @@ impl Sim {
         if probe.url == WEBHOOK {
             return self.webhook_answers(probe);
         }
-        let (workload, path) = subject(probe);
+        let (workload, path) = self.subject(probe);
         let key = |kind| Key::new(kind, NAMESPACE, &workload);
         let deployment = self.store.keep(&key(Kind::Deployment));
         let ready = deployment.as_ref().is_some_and(|deployment| Self::is_ready(deployment, 1));
@@ -174,20 +201,6 @@ fn variable(job: &Value, name: &str) -> String {
     let env = job["spec"]["template"]["spec"]["containers"][0]["env"].as_array();
     let found = env.and_then(|env| env.iter().find(|entry| entry["name"] == name));
     found.map(|entry| text(&entry["value"]).to_owned()).unwrap_or_default()
-}
-
-/// Who is asked, and by which path.
-fn subject(probe: &Probe) -> (String, String) {
-    if probe.url == WEBHOOK {
-        let version = probe.body.as_ref().map(|body| text(&body["version"]).to_owned());
-        return (version.unwrap_or_default(), String::new());
-    }
-    let rest = probe.url.strip_prefix("http://").unwrap_or_default();
-    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let (workload, domain) = host.split_once('.').unwrap_or((host, ""));
-    // Any other address is nobody's.
-    let known = ["team-a.svc:80", "team-a.svc:81"].contains(&domain);
-    (if known { workload.to_owned() } else { String::new() }, format!("/{path}"))
 }
 
 fn smoke_body(right: bool) -> Vec<u8> {

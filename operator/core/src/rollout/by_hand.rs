@@ -91,6 +91,38 @@ impl Draft<'_> {
         self.note(Severity::Normal, "Retried", &message);
     }
 
+    /// Whether someone wants smoke requests to be sent again to a version that failed them and could not be taken back;
+    /// then it is done, once for each text.
+    pub(super) fn retry_smoke(&mut self) -> bool {
+        let rests = match self.status.phase {
+            RolloutPhase::Healthy | RolloutPhase::RolledBack => self.pause.is_none(),
+            RolloutPhase::Pending
+            | RolloutPhase::Preparing
+            | RolloutPhase::Staging
+            | RolloutPhase::Shadow
+            | RolloutPhase::Canary
+            | RolloutPhase::Baking
+            | RolloutPhase::RollingBack => false,
+        };
+        let (Some(retry), Some(stable)) =
+            (self.command(names::ANNOTATION_RETRY), self.status.stable.clone().filter(|_| rests))
+        else {
+            return false;
+        };
+        let granted = Retry { digest: stable.digest.clone(), text: retry.text.clone(), spent_abort: None };
+        let used = self
+            .status
+            .retry
+            .as_ref()
+            .is_some_and(|used| used.digest == granted.digest && used.text == granted.text);
+        if used || retry.version != stable.version || self.smoke_trouble().is_none() {
+            return false;
+        }
+        self.status.retry = Some(granted);
+        self.smoke_anew(&stable, &retry);
+        true
+    }
+
     /// Whether someone has given up the version that is on its way or on trial; then that is done.
     pub(super) fn obey_abort(&mut self) -> bool {
         let Some(abort) = self.command(names::ANNOTATION_ABORT) else { return false };
@@ -134,6 +166,9 @@ impl Draft<'_> {
     /// Someone wants the stable version and no other one.
     fn keep_stable(&mut self, message: &str) {
         match (self.status.phase, self.status.candidate.clone(), self.status.stable.clone()) {
+            (RolloutPhase::RollingBack, _, Some(stable)) if self.status.previous.is_some() => {
+                self.bake_anew(&stable);
+            }
             (
                 RolloutPhase::Preparing | RolloutPhase::Staging | RolloutPhase::Shadow | RolloutPhase::Canary,
                 Some(candidate),

@@ -52,8 +52,18 @@ impl Draft<'_> {
     fn wanted_versions(&self) -> Vec<VersionRef> {
         let status = &self.status;
         let candidate = status.candidate.clone().filter(|_| status.phase.is_moving());
-        // In a bake the way back is kept warm.
-        let previous = status.previous.clone().filter(|_| status.phase == RolloutPhase::Baking);
+        // In a bake the way back is kept warm, and while people go back from it to another version too.
+        let previous = status.previous.clone().filter(|_| match status.phase {
+            RolloutPhase::Baking => true,
+            RolloutPhase::RollingBack => status.previous != status.candidate,
+            RolloutPhase::Pending
+            | RolloutPhase::Preparing
+            | RolloutPhase::Staging
+            | RolloutPhase::Shadow
+            | RolloutPhase::Canary
+            | RolloutPhase::Healthy
+            | RolloutPhase::RolledBack => false,
+        });
         status.stable.clone().into_iter().chain(candidate).chain(previous).collect()
     }
 

@@ -206,10 +206,10 @@ impl<'a> Draft<'a> {
         children.iter().find(|object| object["metadata"]["name"] == name.as_str() && home.owns(object))
     }
 
-    /// Whether a version has a Service that leads to its pods. One that someone made an ExternalName leads anywhere.
-    pub(super) fn has_service(&self, version: &VersionRef) -> bool {
+    /// The Service that leads to the pods of a version. One that someone made an ExternalName leads anywhere.
+    pub(super) fn service(&self, version: &VersionRef) -> Option<&'a Value> {
         let service = self.child(&self.snapshot.children.services, version);
-        service.is_some_and(|service| service["spec"]["type"] == "ClusterIP")
+        service.filter(|service| service["spec"]["type"] == "ClusterIP")
     }
 
     fn deployment_status(&self, version: &VersionRef) -> Option<DeploymentStatus> {
@@ -223,7 +223,7 @@ impl<'a> Draft<'a> {
             self.deployment(version).and_then(|deployment| deployment["metadata"]["generation"].as_i64());
         let wanted = self.rollout.spec.serving.replicas;
         let updated = status.updated_replicas.unwrap_or(0);
-        self.has_service(version)
+        self.service(version).is_some()
             && status.observed_generation >= generation
             && updated >= wanted
             && status.replicas.unwrap_or(updated) <= updated
@@ -283,7 +283,7 @@ impl<'a> Draft<'a> {
 
     /// The first try of a test, which begins now.
     pub(super) fn first_try(&self) -> Trial {
-        Trial { number: 1, started_at: Time(self.now), state: TrialState::Running, message: None }
+        Trial { number: 1, started_at: Time(self.now), state: TrialState::Running, test: None, message: None }
     }
 
     pub(super) fn age(&self, since: &Time) -> SignedDuration {

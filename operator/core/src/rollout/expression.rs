@@ -20,11 +20,20 @@ fn part(name: &str, vector: &str) -> String {
     format!("label_replace({vector}, \"{PART}\", \"{name}\", \"\", \"\")")
 }
 
+/// How far back an expression may look.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ranges {
+    /// Since the step began, in seconds, at least 1.
+    pub(super) step_seconds: i64,
+    /// Since the trial began, in milliseconds, at least 1: no window is longer.
+    pub(super) longest_ms: i64,
+}
+
 /// The value of `metric` over its window, its requests since the step began, and when the newest sample was scraped; else why
 /// it cannot be asked.
-pub(super) fn expression(metric: &Metric, scope: &Scope, elapsed_seconds: i64) -> Result<String, String> {
-    let window = metric.window.as_millis();
-    let (window_range, step_range) = (format!("{window}ms"), format!("{elapsed_seconds}s"));
+pub(super) fn expression(metric: &Metric, scope: &Scope, ranges: Ranges) -> Result<String, String> {
+    let window = metric.window.as_millis().min(ranges.longest_ms);
+    let (window_range, step_range) = (format!("{window}ms"), format!("{}s", ranges.step_seconds));
     let parts = match metric.source.form() {
         Form::Ratio(ratio) => {
             let over = |range: &str| counts(&ratio, scope, range);

@@ -1,15 +1,18 @@
 //! Fights: someone else changes the route that this operator keeps.
 //!
 //! Called by `route` for every write of it. A hand that slips is put right at once, and counted. A controller with a wish of
-//! its own answers every write with another: from the fifth time on the route is put right once a minute, people are told
-//! who writes it, and nothing counts as accepted until it has been left alone. A new decision is never held up.
+//! its own answers every write with another, a deletion, or a change on its way in: from the fifth time on the route is put
+//! right once a minute, people are told who writes it, and nothing counts as accepted until it has been left alone. A new
+//! decision is never held up.
 
 use anneal_crds::model_rollout::WrittenRoute;
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use serde_json::Value;
 
-use super::{draft::Draft, route::Author};
+use super::{
+    draft::{Draft, RECHECK},
+    route::{self, Author},
+};
 use crate::{plan::Severity, trouble::Trouble};
 
 /// A person changes a route once or twice and looks why it does not stay; more is a machine.
@@ -18,6 +21,8 @@ const CONTESTED_AFTER: usize = 5;
 const WINDOW: SignedDuration = SignedDuration::from_mins(10);
 /// A loop of two controllers is then one write a minute for each.
 const REWRITE_EVERY: SignedDuration = SignedDuration::from_mins(1);
+/// A route that is gone brings no requests at all, so it is made again sooner.
+const REMAKE_EVERY: SignedDuration = SignedDuration::from_secs(10);
 /// Whoever still fights has answered the last write by then.
 const CALM_AFTER: SignedDuration = SignedDuration::from_mins(2);
 
@@ -40,35 +45,60 @@ impl Draft<'_> {
             && self.age_of(fights.last()) < CALM_AFTER
     }
 
+    fn written(&self) -> Option<&WrittenRoute> {
+        self.status.traffic.as_ref()?.written.as_ref()
+    }
+
+    /// The route is as it was written.
+    pub(super) fn note_seen(&mut self, uid: Option<String>) {
+        let written = self.status.traffic.as_mut().and_then(|traffic| traffic.written.as_mut());
+        if let Some(written) = written {
+            written.seen = uid;
+        }
+    }
+
     /// Whether a contested route stays as it is for now. The first minute of a decision knows no wait, so that a write that
-    /// fails is tried again at once; and a route that is gone brings no requests at all.
+    /// fails is tried again at once; and a route that was not seen since it was made may never have been.
     pub(super) fn waits_to_rewrite(&mut self, write: &WrittenRoute) -> bool {
-        let written = self.status.traffic.as_ref().and_then(|traffic| traffic.written.as_ref());
+        let written = self.written();
         let decided_before = written.is_some_and(|written| written.digest == write.digest);
+        let every = match (&self.snapshot.children.route, written.and_then(|written| written.seen.as_ref())) {
+            (Some(_), _) => REWRITE_EVERY,
+            (None, Some(_)) => REMAKE_EVERY,
+            (None, None) => SignedDuration::ZERO,
+        };
         let age = self.age_of(self.fights().last());
-        let waits = self.snapshot.children.route.is_some()
-            && self.contested()
-            && decided_before
-            && self.step_age() >= REWRITE_EVERY
-            && age < REWRITE_EVERY;
+        let waits = self.contested() && decided_before && self.step_age() >= REWRITE_EVERY && age < every;
         if waits {
-            self.wake_at_latest(REWRITE_EVERY.saturating_sub(age));
+            self.wake_at_latest(every.saturating_sub(age));
         }
         waits
     }
 
-    /// Counts a write that would not be needed if the route had been left as it was written.
-    pub(super) fn note_fight(&mut self, write: &WrittenRoute) {
-        let seen = self.snapshot.children.route.as_ref();
-        let written = self.status.traffic.as_ref().and_then(|traffic| traffic.written.as_ref());
-        let changed_since =
-            |written: &WrittenRoute| written.digest == write.digest && write.over > written.over;
-        let Some(seen) = seen.filter(|_| written.is_some_and(changed_since)) else { return };
-        let who = match Author::of(seen) {
-            Author::Other(who) => who,
-            Author::Us => "an admission webhook",
-            Author::Unknown => "someone",
+    /// Who made `write` necessary, if the route was not left as it was written.
+    fn opponent(&self, write: &WrittenRoute) -> Option<String> {
+        let written = self.written().filter(|written| written.digest == write.digest)?;
+        let Some(route) = &self.snapshot.children.route else {
+            // A write that failed leaves no route either.
+            return written.seen.as_ref().map(|_| "whoever deletes it".to_owned());
         };
+        let is_another = written.seen.is_some() && written.seen.as_deref() != route::uid(route);
+        let came_back = route::landed(route, write) && self.age_of(self.fights().last()) >= RECHECK;
+        if write.over <= written.over && !is_another && !came_back {
+            return None;
+        }
+        Some(match Author::of(route) {
+            Author::Other(who) => who.to_owned(),
+            Author::Us => "an admission webhook".to_owned(),
+            Author::Unknown => "someone".to_owned(),
+        })
+    }
+
+    /// Counts a write that would not be needed if the route had been left as it was written. One that comes back changed
+    /// without a new generation, because a webhook makes the same of it each time, is counted now and then: a count is a
+    /// write of the status, which wakes the next look.
+    pub(super) fn note_fight(&mut self, write: &WrittenRoute) {
+        let Some(who) = self.opponent(write) else { return };
         let first = self.age_of(self.fights().last()) > WINDOW;
         let contested = self.contested();
         let now = Time(self.now);
@@ -77,22 +107,24 @@ impl Draft<'_> {
         traffic.recent_fights.push(now);
         let surplus = traffic.recent_fights.len().saturating_sub(CONTESTED_AFTER);
         traffic.recent_fights.drain(..surplus);
-        traffic.changed_by = Some(anneal_crds::common::shorten(who, 128).into_owned());
+        traffic.changed_by = Some(anneal_crds::common::shorten(&who, 128).into_owned());
         if let Some(trouble) = self.contest().filter(|_| !contested) {
             self.note(Severity::Warning, &trouble.reason, &trouble.message);
         } else if first {
-            let message = format!("HTTPRoute {} was changed by {who} and is put right.", route_name(seen));
+            let message = format!("HTTPRoute {} was changed by {who} and is put right.", self.route_name());
             self.note(Severity::Warning, "RouteEdited", &message);
         }
     }
 
     /// Who changes the route against us, while it is contested.
     pub(super) fn contest(&self) -> Option<Trouble> {
-        let seen = self.snapshot.children.route.as_ref().filter(|_| self.contested())?;
+        if !self.contested() {
+            return None;
+        }
         let who = self.status.traffic.as_ref()?.changed_by.as_deref().unwrap_or("someone");
         let message = format!(
-            "HTTPRoute {} was changed {CONTESTED_AFTER} times within 10 minutes, last by {who}. It is put right once a minute at most, and no step counts until it has been left alone for 2 minutes. Keep {who} from writing it.",
-            route_name(seen)
+            "HTTPRoute {} was changed or deleted {CONTESTED_AFTER} times within 10 minutes, last by {who}. It is put right once a minute at most, or made again every 10 seconds, and no step counts until it has been left alone for 2 minutes. Keep {who} from writing it.",
+            self.route_name()
         );
         Some(Trouble { reason: "RouteContested".to_owned(), message })
     }
@@ -104,8 +136,8 @@ impl Draft<'_> {
             self.wake_at_latest(CALM_AFTER.saturating_sub(age));
         }
     }
-}
 
-fn route_name(route: &Value) -> &str {
-    route["metadata"]["name"].as_str().unwrap_or_default()
+    fn route_name(&self) -> &str {
+        self.rollout.metadata.name.as_deref().unwrap_or_default()
+    }
 }

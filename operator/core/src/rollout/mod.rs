@@ -43,7 +43,7 @@ mod value;
 mod warning;
 
 pub use build::{workload_name, workload_names};
-pub use plan::plan;
+pub use plan::{is_decided_by_metrics, plan};
 pub use plane::{Features, asks_for_features};
 pub use probe::{Probe, ProbeAnswer, probes};
 pub use query::{Query, Question, Shape, queries, without_ranges};
@@ -51,6 +51,6 @@ pub use reading::{Answer, Reading, Series, Verdict, judge, read};
 pub use rival::rivals;
 pub use route::{gateway_key, route_key};
 pub use samples::{Boundary, NativeBucket, NativeHistogram, RawSeries};
-pub use snapshot::{Answers, Children, GatewayState, Snapshot};
+pub use snapshot::{Answers, Children, GatewayState, Listed, Snapshot};
 pub use staging::staging_job;
 pub use steps::on_trial;

@@ -23,7 +23,7 @@ use super::{
     transition::{Fate, MAX_REJECTED},
     value,
 };
-use crate::{condition::KState, plan::Plan, trouble::Trouble};
+use crate::{condition::KState, plan::Plan};
 
 /// How soon to see whether an older rollout of the same model is gone.
 const RIVAL_RECHECK: SignedDuration = SignedDuration::from_secs(30);
@@ -38,19 +38,42 @@ pub fn plan(snapshot: &Snapshot<'_>) -> Plan<ModelRolloutStatus> {
     draft.finish()
 }
 
+/// Whether the metrics decide, whatever those who are to be probed would say: a version in its bake that is taken back, or
+/// will be as soon as someone can answer instead, has nothing left to show.
+pub fn is_decided_by_metrics(snapshot: &Snapshot<'_>) -> bool {
+    let status = snapshot.rollout.status.as_ref();
+    status.is_some_and(|status| status.phase == RolloutPhase::Baking) && {
+        let decided = plan(snapshot).status;
+        decided.phase != RolloutPhase::Baking || decided.waiting_rollback.is_some()
+    }
+}
+
 impl Draft<'_> {
     /// One transition at most.
     fn decide(&mut self) {
         self.recover();
         self.note_commands();
         self.grant_retry();
-        if self.obey_abort() || self.obey_rollback() {
+        if self.obey_abort() || self.obey_rollback() || self.retry_smoke() {
             return;
         }
-        match self.status.stable.clone().filter(|_| self.status.phase == RolloutPhase::Baking) {
+        match (self.status.phase, self.status.stable.clone(), &self.status.previous) {
             // What comes next was not compared with a version that is on trial itself.
-            Some(stable) => self.watch(&stable),
-            None => self.follow_spec(),
+            (RolloutPhase::Baking, Some(stable), _) => self.watch(&stable),
+            (RolloutPhase::RollingBack, Some(stable), Some(_)) => self.bake_anew(&stable),
+            (
+                RolloutPhase::Pending
+                | RolloutPhase::Preparing
+                | RolloutPhase::Staging
+                | RolloutPhase::Shadow
+                | RolloutPhase::Canary
+                | RolloutPhase::Baking
+                | RolloutPhase::RollingBack
+                | RolloutPhase::Healthy
+                | RolloutPhase::RolledBack,
+                _,
+                _,
+            ) => self.follow_spec(),
         }
     }
 
@@ -61,6 +84,10 @@ impl Draft<'_> {
             // The first version: there is nothing that its metrics could lead back to.
             Tick::Open => self.leave_unjudged(stable),
             Tick::Decided => {}
+        }
+        let waits = self.status.phase == RolloutPhase::Baking && self.smoke_is_outstanding();
+        if let Some(trouble) = self.unreachable(stable).filter(|_| waits) {
+            self.stalled(&trouble);
         }
     }
 
@@ -196,7 +223,7 @@ impl Draft<'_> {
     /// Preparing: capacity comes before traffic, and warm-up does too.
     fn preparing(&mut self, candidate: &VersionRef) {
         let ready = self.ready(candidate);
-        let cold = self.cold().filter(|_| ready);
+        let cold = if ready { self.cold(candidate) } else { None };
         match (self.pause.clone().filter(|_| ready), self.mirror_trouble().filter(|_| ready)) {
             (Some(why), _) => return self.kstatus(KState::Reconciling, "Paused", &why),
             (None, Some(trouble)) => return self.blocked(&trouble),
@@ -204,7 +231,6 @@ impl Draft<'_> {
             (None, None) => {}
         }
         self.wake_at_latest(RECHECK);
-        let cold = cold.map(|message| Trouble { reason: "WarmingUp".to_owned(), message });
         let trouble = cold.or_else(|| self.pod_trouble(candidate));
         let deadline = self.rollout.spec.serving.progress_deadline;
         if self.step_age() > deadline.get() {

@@ -9,12 +9,13 @@ use anneal_crds::{
     metric::{Form, JudgeEvidence, Metric},
 };
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
 use super::{
     baseline::{self, Stage},
     by_hand,
-    expression::expression,
+    expression::{Ranges, expression},
     scope::Scope,
     sequential, steps,
 };
@@ -148,12 +149,17 @@ pub(super) fn reading(
     metric: &Metric,
     now: Timestamp,
 ) -> Result<Query, String> {
-    let elapsed =
-        status.traffic_accepted_at.as_ref().map_or(0, |at| now.duration_since(at.0).as_secs()).max(1);
+    let since_ms = |at: &Time| now.as_millisecond().saturating_sub(at.0.as_millisecond());
+    // A range of nothing is an error in PromQL.
+    let ranges = Ranges {
+        step_seconds: status.traffic_accepted_at.as_ref().map_or(0, |at| since_ms(at) / 1000).max(1),
+        // Warm-up and tests come before the trial, and are no requests of users.
+        longest_ms: status.trial_started_at.as_ref().map_or(i64::MAX, since_ms).max(1),
+    };
     Ok(Query {
         metric: metric.name.clone(),
         question: Question::Reading,
-        expression: expression(metric, &Scope::of(rollout, &[version]), elapsed)?,
+        expression: expression(metric, &Scope::of(rollout, &[version]), ranges)?,
         shape: Shape::Vector,
     })
 }

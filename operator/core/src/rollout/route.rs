@@ -99,7 +99,8 @@ impl Draft<'_> {
             }
         }
         let digest = wanted.body["metadata"]["annotations"][names::ANNOTATION_APPLIED].as_str();
-        let record = WrittenRoute { digest: digest.unwrap_or_default().to_owned(), over: generation(seen) };
+        let digest = digest.unwrap_or_default().to_owned();
+        let record = WrittenRoute { digest, over: generation(seen), seen: None };
         let mut write = wanted.clone();
         if let Some(seen) = seen {
             // Only as it was read: whoever decided by an older status must not overwrite a later decision.
@@ -113,7 +114,11 @@ impl Draft<'_> {
     /// Writes the route, if it is not as the status asks for.
     pub(super) fn apply_route(&mut self) {
         match self.standing() {
-            Standing::NotAsked | Standing::Same(_) => {}
+            Standing::NotAsked => {}
+            Standing::Same(route) => {
+                let uid = uid(route).map(str::to_owned);
+                self.note_seen(uid);
+            }
             Standing::Blocked(trouble) => self.blocked(&trouble),
             Standing::Differs(write) => {
                 if self.waits_to_rewrite(&write.record) {
@@ -135,8 +140,7 @@ impl Draft<'_> {
     pub(super) fn written_by_us_and_dropped(&self) -> bool {
         let Standing::Differs(write) = self.standing() else { return false };
         let Some(seen) = &self.snapshot.children.route else { return false };
-        let applied = &seen["metadata"]["annotations"][names::ANNOTATION_APPLIED];
-        write.mirror_differs && Author::of(seen) == Author::Us && *applied == write.record.digest.as_str()
+        write.mirror_differs && landed(seen, &write.record)
     }
 
     /// The step's clock starts when the data plane's controller has accepted the weights that were asked for, and starts
@@ -222,6 +226,17 @@ impl Draft<'_> {
         );
         Some(Trouble { reason: "RouteNotAccepted".to_owned(), message })
     }
+}
+
+/// Whether `write` is what was done to the route last, whatever it is like since.
+pub(super) fn landed(route: &Value, write: &WrittenRoute) -> bool {
+    let applied = &route["metadata"]["annotations"][names::ANNOTATION_APPLIED];
+    Author::of(route) == Author::Us && *applied == write.digest.as_str()
+}
+
+/// Which of the routes that had the name it is.
+pub(super) fn uid(route: &Value) -> Option<&str> {
+    route["metadata"]["uid"].as_str()
 }
 
 fn generation(route: Option<&Value>) -> i64 {

@@ -4,17 +4,19 @@
 //! answer is as expected. One wrong answer goes back at once; silence has some tries, and then goes back too.
 
 use anneal_crds::{
-    VersionRef,
+    VersionRef, Weight,
     common::shorten,
-    model_rollout::{ExpectedValue, Smoke, SmokeRequest, Trial, TrialState},
+    model_rollout::{ExpectedValue, RolloutPhase, Smoke, SmokeRequest, Trial, TrialState},
+    names,
 };
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
 use super::{
-    draft::Draft,
-    probe::{self, AGAIN_AFTER, Door, MAX_WORDS, Probe, ProbeAnswer},
+    command::Command,
+    draft::{Draft, RECHECK},
+    probe::{self, AGAIN_AFTER, Door, MAX_WORDS, Probe, ProbeAnswer, Sent},
     transition::{Fate, PROMOTED_BY_HAND},
 };
 use crate::{condition::KState, plan::Severity, trouble::Trouble};
@@ -41,24 +43,13 @@ enum Seen {
 impl Draft<'_> {
     /// What is sent to the stable version now.
     pub(super) fn smoke_requests(&self, stable: &VersionRef) -> Vec<Probe> {
-        let Some(smoke) = self
-            .rollout
-            .spec
-            .strategy
-            .smoke
-            .as_ref()
-            .filter(|_| self.smoke_is_due(stable) && self.has_service(stable))
-        else {
-            return vec![];
+        let smoke = self.rollout.spec.strategy.smoke.as_ref().filter(|_| self.smoke_is_due(stable));
+        let Some(smoke) = smoke else { return vec![] };
+        let probe = |request: &SmokeRequest| {
+            let sent = Sent { path: &request.path, body: request.body.as_ref(), timeout: smoke.timeout };
+            self.probe(stable, Door::Live, &sent)
         };
-        let address = probe::address(self.rollout, stable, Door::Live);
-        let probe = |request: &SmokeRequest| Probe {
-            url: format!("{address}{}", request.path),
-            headers: vec![],
-            body: request.body.clone(),
-            timeout: smoke.timeout,
-        };
-        smoke.requests.iter().map(probe).collect()
+        smoke.requests.iter().filter_map(probe).collect()
     }
 
     fn smoke_is_due(&self, stable: &VersionRef) -> bool {
@@ -96,6 +87,7 @@ impl Draft<'_> {
                     return self.smoke_failed(stable, trial, &why);
                 }
                 Some(Seen::Silent(why)) => self.smoke_again(trial, &why),
+                None if self.unreachable(stable).is_some() => self.wake_at_latest(RECHECK),
                 // Nothing is asked before it is recorded.
                 None => self.wake_at_latest(SignedDuration::from_secs(1)),
             },
@@ -114,7 +106,7 @@ impl Draft<'_> {
     fn smoke_again(&mut self, trial: Trial, why: &str) {
         let message = Some(shorten(why, MAX_WORDS).into_owned());
         let number = trial.number.saturating_add(1);
-        self.status.smoke = Some(Trial { number, started_at: Time(self.now), state: trial.state, message });
+        self.status.smoke = Some(Trial { number, started_at: Time(self.now), message, ..trial });
         self.note(Severity::Warning, "SmokeUnanswered", &format!("{why}. It is sent again."));
         self.wake_at_latest(AGAIN_AFTER);
     }
@@ -158,12 +150,26 @@ impl Draft<'_> {
         }
     }
 
-    /// What the stable version did not answer as expected, where nothing could be gone back to.
+    /// It serves anyhow: what it answers is asked again.
+    pub(super) fn smoke_anew(&mut self, stable: &VersionRef, retry: &Command) {
+        let message =
+            format!("{} must answer the smoke requests once more, {}.", stable.version, retry.because());
+        self.status.candidate = None;
+        self.status.smoke = Some(self.first_try());
+        self.enter(RolloutPhase::Baking, Weight::ZERO, "Retried", &message, vec![]);
+    }
+
+    /// What the stable version did not answer as expected, where nothing could be gone back to; none if nothing is
+    /// expected any more.
     pub(super) fn smoke_trouble(&self) -> Option<Trouble> {
+        self.rollout.spec.strategy.smoke.as_ref()?;
+        let version = &self.status.stable.as_ref()?.version;
         let trial = self.status.smoke.as_ref().filter(|trial| trial.state == TrialState::Failed)?;
         let said = trial.message.as_deref().unwrap_or_default();
         let message = format!(
-            "The stable version did not answer as expected, and there was no version to go back to: {said}. Retrain, or correct spec.strategy.smoke."
+            "{version} did not answer as expected, and there was no version to go back to: {said}. Retrain, or correct what is wrong with it or with spec.strategy.smoke and send the requests again: kubectl annotate modelrollout {} {}=\"{version}: why\" --overwrite",
+            self.rollout.metadata.name.as_deref().unwrap_or_default(),
+            names::ANNOTATION_RETRY,
         );
         Some(Trouble { reason: SMOKE_FAILED.to_owned(), message })
     }

@@ -50,6 +50,18 @@ pub struct Children {
     pub test: Option<Value>,
     /// Pods of all versions and of tests.
     pub pods: Vec<Pod>,
+    /// Whether those are all.
+    pub pods_listed: Listed,
+}
+
+/// Whether a list could be read. Where it could not, what is missing from it may be there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Listed {
+    /// Everything that there is.
+    #[default]
+    All,
+    /// Nothing is known.
+    Failed,
 }
 
 /// What is known of the gateway.

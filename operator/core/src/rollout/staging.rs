@@ -2,7 +2,8 @@
 //!
 //! Called by [`super::plan`] on every tick of the phase, and by `converge`, which makes the Job of the present try. A try
 //! is recorded before anything is asked, under an id that follows from the record: a crash asks the same again. Only a
-//! test that says that it passed lets the candidate go on.
+//! test that says that it passed lets the candidate go on. What it said is recorded when it is seen, and what follows may
+//! wait.
 
 use anneal_crds::{
     ModelRollout, ModelRolloutStatus, VersionRef, Weight,
@@ -10,6 +11,7 @@ use anneal_crds::{
     model_rollout::{JobTest, RolloutPhase, Staging, StagingTest, Trial, TrialState, Webhook},
     names,
 };
+use jiff::SignedDuration;
 use k8s_openapi::api::batch::v1::Job;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -66,6 +68,15 @@ fn id(rollout: &ModelRollout, status: &ModelRolloutStatus) -> String {
         status.staging.as_ref().map(|trial| trial.number),
         rollout.spec.strategy.staging.as_ref().map(|staging| &staging.test),
     ]);
+    hex(&what)
+}
+
+/// What tells one test from another.
+fn digest(test: &StagingTest) -> String {
+    hex(&json!(test))
+}
+
+fn hex(what: &Value) -> String {
     format!("{:016x}", fnv1a(what.to_string().as_bytes()))
 }
 
@@ -77,7 +88,17 @@ impl Draft<'_> {
             candidate.version, staging.tries, staging.timeout
         );
         self.enter(RolloutPhase::Staging, Weight::ZERO, "Staging", &message, vec![]);
-        self.status.staging = Some(self.first_try());
+        self.status.staging = Some(self.first_try_of(&staging.test));
+    }
+
+    fn first_try_of(&self, test: &StagingTest) -> Trial {
+        Trial { test: Some(digest(test)), ..self.first_try() }
+    }
+
+    /// Whether the spec has another test than the one that is being tried.
+    fn test_is_another(&self, test: &StagingTest) -> bool {
+        let tried = self.status.staging.as_ref().and_then(|trial| trial.test.as_ref());
+        tried.is_some_and(|tried| *tried != digest(test))
     }
 
     /// One tick of the phase.
@@ -98,10 +119,13 @@ impl Draft<'_> {
             let why = format!("{} was promoted out of Staging, {}.", candidate.version, command.because());
             return self.leave_staging_by_hand(candidate, place, why);
         }
-        let first = self.first_try();
+        if self.test_is_another(&staging.test) && self.pause.is_none() {
+            return self.begin_tries_anew(candidate, &staging.test);
+        }
+        let first = self.first_try_of(&staging.test);
         let trial = self.status.staging.get_or_insert(first).clone();
         let timeout = staging.timeout;
-        match self.said(&staging) {
+        match self.said(&staging, &trial) {
             Said::Passed(why) => self.staging_passed(candidate, &staging, trial, &why),
             Said::Failed(why) => self.try_failed(candidate, &staging, trial, &why),
             Said::Nothing(why) if self.age(&trial.started_at) > timeout.get() && self.pause.is_none() => {
@@ -117,10 +141,26 @@ impl Draft<'_> {
         }
     }
 
-    fn said(&self, staging: &Staging) -> Said {
-        match &staging.test {
-            StagingTest::Job(_) => self.said_by_job(),
-            StagingTest::Webhook(_) => match self.snapshot.probed {
+    /// What another test said, or had not said yet, says nothing of this one.
+    fn begin_tries_anew(&mut self, candidate: &VersionRef, test: &StagingTest) {
+        let message = format!(
+            "spec.strategy.staging.test was changed, so the tries of {} begin anew.",
+            candidate.version
+        );
+        self.status.staging = Some(self.first_try_of(test));
+        self.note(Severity::Normal, "StagingTestChanged", &message);
+        self.kstatus(KState::Reconciling, "Staging", &message);
+        self.wake_at_latest(SignedDuration::from_secs(1));
+    }
+
+    /// What was recorded counts, whatever became of the Job since.
+    fn said(&self, staging: &Staging, trial: &Trial) -> Said {
+        let recorded = || trial.message.clone().unwrap_or_default();
+        match (trial.state, &staging.test) {
+            (TrialState::Passed, _) => Said::Passed(recorded()),
+            (TrialState::Failed, _) => Said::Failed(recorded()),
+            (TrialState::Running, StagingTest::Job(_)) => self.said_by_job(),
+            (TrialState::Running, StagingTest::Webhook(_)) => match self.snapshot.probed {
                 [answer] => said_by_webhook(answer),
                 _ => Said::Nothing("The webhook is asked when the candidate's pods are ready.".to_owned()),
             },
@@ -162,9 +202,9 @@ impl Draft<'_> {
 
     fn staging_passed(&mut self, candidate: &VersionRef, staging: &Staging, trial: Trial, why: &str) {
         let waits = self.age(&trial.started_at);
+        let message = Some(shorten(why, MAX_WORDS).into_owned()).filter(|why| !why.is_empty());
+        self.status.staging = Some(Trial { state: TrialState::Passed, message, ..trial });
         if self.ready(candidate) && self.pause.is_none() {
-            let message = Some(shorten(why, MAX_WORDS).into_owned()).filter(|why| !why.is_empty());
-            self.status.staging = Some(Trial { state: TrialState::Passed, message, ..trial });
             return self.take_traffic(candidate, Cause::Passed);
         }
         self.wake_at_latest(RECHECK);
@@ -183,10 +223,11 @@ impl Draft<'_> {
     }
 
     fn try_failed(&mut self, candidate: &VersionRef, staging: &Staging, trial: Trial, why: &str) {
-        let told = Some(shorten(why, 2 * MAX_WORDS).into_owned());
+        let why = shorten(why, 2 * MAX_WORDS).into_owned();
+        let told = Some(why.clone());
         let (number, tries) = (trial.number, staging.tries);
+        self.status.staging = Some(Trial { state: TrialState::Failed, message: told.clone(), ..trial });
         if number >= tries {
-            self.status.staging = Some(Trial { state: TrialState::Failed, message: told, ..trial });
             let message = format!("{} failed its test, try {number} of {tries}: {why}.", candidate.version);
             return self.give_up(candidate, Fate::Rejected, "StagingFailed", &message, vec![]);
         }
@@ -195,7 +236,7 @@ impl Draft<'_> {
             return self.kstatus(KState::Reconciling, "Paused", &format!("{message} {pause}"));
         }
         let number = number.saturating_add(1);
-        self.status.staging = Some(Trial { number, message: told, ..self.first_try() });
+        self.status.staging = Some(Trial { number, message: told, ..self.first_try_of(&staging.test) });
         self.note(Severity::Warning, "StagingTryFailed", &message);
         self.kstatus(KState::Reconciling, "Staging", &message);
         self.wake_at_latest(AGAIN_AFTER);
@@ -210,10 +251,16 @@ impl Draft<'_> {
         match &staging.test {
             StagingTest::Job(_) => None,
             StagingTest::Webhook(_) if waits || by_hand || self.pause.is_some() => None,
+            StagingTest::Webhook(_) if !self.is_tried(trial, &staging.test) => None,
             StagingTest::Webhook(webhook) => {
                 self.ready(candidate).then(|| ask(webhook, self.rollout, &self.status, candidate))
             }
         }
+    }
+
+    /// Whether `test` is what is being tried, and has yet to say something.
+    fn is_tried(&self, trial: &Trial, test: &StagingTest) -> bool {
+        trial.state == TrialState::Running && !self.test_is_another(test)
     }
 
     /// The Job of the present try is made once, and again if someone deletes it while the try lasts.
@@ -228,9 +275,12 @@ impl Draft<'_> {
         else {
             return;
         };
-        let number = self.status.staging.as_ref().map_or(1, |trial| trial.number);
+        let Some(trial) = self.status.staging.as_ref().filter(|trial| self.is_tried(trial, &staging.test))
+        else {
+            return;
+        };
         if self.test_job().is_none() {
-            let job = job(home, &name, test, staging, candidate, number);
+            let job = job(home, &name, test, staging, candidate, trial.number);
             self.actions.push(Action::Create(job));
         }
     }

@@ -20,6 +20,7 @@ use super::{
     draft::{self, Draft, METRICS_AVAILABLE},
     query,
     reading::{self, Answer, Reading, Verdict},
+    snapshot::Listed,
     steps::{self, Terms},
     transition::{Cause, Fate, PROMOTED_BY_HAND},
 };
@@ -48,6 +49,8 @@ pub(super) enum StepSays {
     Waits(String),
     /// It waits, because requests are not divided as the weight asks for.
     Mismatched,
+    /// Nobody can say what the readings mean, and why.
+    Unseen(&'static str),
     /// The version on trial goes: a reason, and the same in words.
     RollsBack((&'static str, String)),
 }
@@ -68,9 +71,15 @@ impl Draft<'_> {
         self.tell_warnings(version);
         // The strategy may have changed since.
         let terms = steps::terms(&self.rollout.spec.strategy, &self.status);
-        let Judged { verdicts: judged, step } = match self.rollout.spec.judge.evidence {
-            JudgeEvidence::None => Judged { verdicts: self.judge(version), step: StepSays::ByClock },
-            JudgeEvidence::Sequential => self.compare(version, terms.as_ref()),
+        let children = self.snapshot.children;
+        let Judged { verdicts: judged, step } = match (self.rollout.spec.judge.evidence, children.pods_listed)
+        {
+            (JudgeEvidence::None, _) => Judged { verdicts: self.judge(version), step: StepSays::ByClock },
+            (JudgeEvidence::Sequential, Listed::All) => self.compare(version, terms.as_ref()),
+            // Without the time at which a pod started, what it counted before looks like requests of this step.
+            (JudgeEvidence::Sequential, Listed::Failed) => {
+                Judged { verdicts: vec![], step: StepSays::Unseen("the pods could not be listed") }
+            }
         };
         self.mismatched = matches!(step, StepSays::Mismatched);
         let readings: Vec<RecordedReading> = judged.iter().map(|(_, record)| record.clone()).collect();
@@ -135,7 +144,11 @@ impl Draft<'_> {
         match step {
             StepSays::ByClock => self.accepted_age().is_some_and(|age| age >= terms.duration.get()),
             StepSays::Ends => true,
-            StepSays::GoesOn | StepSays::Waits(_) | StepSays::Mismatched | StepSays::RollsBack(_) => false,
+            StepSays::GoesOn
+            | StepSays::Waits(_)
+            | StepSays::Mismatched
+            | StepSays::Unseen(_)
+            | StepSays::RollsBack(_) => false,
         }
     }
 
@@ -153,6 +166,7 @@ impl Draft<'_> {
             | StepSays::GoesOn
             | StepSays::Waits(_)
             | StepSays::Mismatched
+            | StepSays::Unseen(_)
             | StepSays::RollsBack(_) => blind_for > max_hold,
         }
     }
@@ -280,7 +294,15 @@ impl Draft<'_> {
         step: &StepSays,
         terms: &Terms,
     ) -> Option<String> {
-        let none = judged.is_empty().then(|| "there are no triggers".to_owned());
+        let none = match step {
+            StepSays::Unseen(why) => Some((*why).to_owned()),
+            StepSays::ByClock
+            | StepSays::Ends
+            | StepSays::GoesOn
+            | StepSays::Waits(_)
+            | StepSays::Mismatched
+            | StepSays::RollsBack(_) => judged.is_empty().then(|| "there are no triggers".to_owned()),
+        };
         let blind = none.or(judged.iter().find_map(|(verdict, record)| match verdict {
             Verdict::Hold(_, why) => Some(format!("{}: {why}", record.metric)),
             Verdict::Pass { .. } | Verdict::Breach => None,
@@ -292,7 +314,8 @@ impl Draft<'_> {
         if let Some(why) = blind.as_ref().filter(|_| settled && since.is_none()) {
             self.note(Severity::Warning, "MetricsUnavailable", &format!("Nothing can be judged: {why}."));
         }
-        let holds = blind.is_some() || self.mismatched;
+        // Where requests went is as unknown as what became of them.
+        let holds = blind.is_some() || self.mismatched || self.contested();
         self.status.holding_since = since.or(settled.then_some(now)).filter(|_| holds);
         self.note_missing(judged, settled);
         let truth = Truth::from(blind.is_none());
@@ -301,6 +324,9 @@ impl Draft<'_> {
         self.condition(METRICS_AVAILABLE, truth, reason, message);
         if blind.is_some() {
             return blind;
+        }
+        if self.contested() {
+            return Some("its route is contested, see TrafficVerified".into());
         }
         if !self.traffic_accepted() {
             return Some("the data plane has not taken the weights yet".into());
@@ -318,7 +344,7 @@ impl Draft<'_> {
                 "{} gets another share of the requests than {} %, see status.observed",
                 version.version, self.status.weight
             )),
-            StepSays::Ends | StepSays::GoesOn | StepSays::RollsBack(_) => None,
+            StepSays::Ends | StepSays::GoesOn | StepSays::Unseen(_) | StepSays::RollsBack(_) => None,
         }
     }
 

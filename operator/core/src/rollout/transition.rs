@@ -59,6 +59,7 @@ impl Draft<'_> {
     pub(super) fn prepare(&mut self, candidate: VersionRef, reason: &str, message: &str) {
         self.status.candidate = Some(candidate);
         self.status.judge = None;
+        self.status.warmup = None;
         self.status.staging = None;
         self.enter(RolloutPhase::Preparing, Weight::ZERO, reason, message, vec![]);
     }
@@ -296,6 +297,19 @@ impl Draft<'_> {
         self.kstatus(KState::Stalled, "StableUnavailable", &why);
     }
 
+    /// Nobody wants to go back any more from a version that was in its bake: what it showed until then was not all, and
+    /// nobody has looked since.
+    pub(super) fn bake_anew(&mut self, stable: &VersionRef) {
+        self.status.candidate = None;
+        self.status.judge = None;
+        self.status.smoke = self.rollout.spec.strategy.smoke.as_ref().map(|_| self.first_try());
+        let message = format!(
+            "Nobody asks for another version than {} any more; its bake begins anew.",
+            stable.version
+        );
+        self.enter(RolloutPhase::Baking, Weight::ZERO, "RollbackWithdrawn", &message, vec![]);
+    }
+
     /// To a version that was stable here: at once if one of its pods is ready, else when all are.
     pub(super) fn go_back(&mut self, target: &VersionRef, fate: Fate, reason: &str, message: &str) {
         let starting =
@@ -305,7 +319,6 @@ impl Draft<'_> {
         }
         if !starting {
             self.status.candidate = Some(target.clone());
-            self.status.previous = None;
             let message = format!("{message} Its pods start.");
             return self.enter(RolloutPhase::RollingBack, Weight::ZERO, "RollingBack", &message, vec![]);
         }
