@@ -272,12 +272,22 @@ fn show(source: &Source, value: f64) -> String {
     }
 }
 
+/// Two significant digits: they change rarely.
+pub(super) fn two_digits(value: f64) -> String {
+    digits(value, 2)
+}
+
 /// Six significant digits without trailing zeros.
 fn significant(value: f64) -> String {
-    let magnitude = if value == 0.0 { 0.0 } else { value.abs().log10().floor() };
-    let decimals = (5.0 - magnitude).clamp(0.0, 12.0) as usize;
-    let text = format!("{value:.decimals$}");
+    let text = digits(value, 6);
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+/// So many significant digits, and at most twelve decimals.
+fn digits(value: f64, significant: u8) -> String {
+    let magnitude = if value == 0.0 { 0.0 } else { value.abs().log10().floor() };
+    let decimals = (f64::from(significant) - 1.0 - magnitude).clamp(0.0, 12.0) as usize;
+    format!("{value:.decimals$}")
 }
 
 #[cfg(test)]

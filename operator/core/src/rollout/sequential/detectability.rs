@@ -6,7 +6,7 @@ use anneal_crds::metric::Metric;
 use jiff::SignedDuration;
 
 use super::{
-    super::{draft::Draft, steps},
+    super::{draft::Draft, reading::two_digits, steps},
     Comparison,
     policy::{self, Judged},
 };
@@ -96,7 +96,7 @@ fn can_see(judged: &Judged<'_>, plan: &power::Plan, seconds: f64) -> Result<(), 
     };
     Err(format!(
         "{name}: with {} requests a second and {} % of them, {least} within {}, and the bound is {} %; {way_out}.",
-        digits(plan.rps),
+        two_digits(plan.rps),
         percent(plan.weight),
         span(seconds),
         percent(judged.most),
@@ -104,13 +104,7 @@ fn can_see(judged: &Judged<'_>, plan: &power::Plan, seconds: f64) -> Result<(), 
 }
 
 fn percent(share: f64) -> String {
-    digits(100.0 * share)
-}
-
-/// Two significant digits: they change rarely.
-fn digits(value: f64) -> String {
-    let decimals = (1.0 - value.abs().max(1e-6).log10().floor()).clamp(0.0, 7.0) as usize;
-    format!("{value:.decimals$}")
+    two_digits(100.0 * share)
 }
 
 /// A length of time in its largest unit.

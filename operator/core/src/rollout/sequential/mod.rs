@@ -16,13 +16,13 @@ mod queries;
 mod record;
 mod told;
 
-use anneal_crds::{VersionRef, model_rollout::RolloutPhase};
+use anneal_crds::{VersionRef, metric::Metric, model_rollout::RolloutPhase};
 
 pub(super) use self::{detectability::DETECTABILITY, queries::queries};
 use self::{
     pods::Labels,
     policy::{Frozen, Judged},
-    queries::control,
+    queries::{NOW, control},
     record::{Range, Record, Stored},
 };
 use super::{
@@ -48,9 +48,10 @@ const BAKE: u32 = 1001;
 pub(super) struct Comparison {
     judge: Judge,
     pub(super) record: Record,
+    /// End of the last tick of the record that the status has, in milliseconds since the epoch.
+    pub(super) kept_ms: Option<i64>,
     verdict: crate::judge::Verdict,
     range: Range,
-    step_index: u32,
 }
 
 /// Why nothing is compared.
@@ -88,19 +89,18 @@ impl Draft<'_> {
         range: Range,
         terms: Option<&Terms>,
     ) -> Result<Comparison, Unable> {
-        let record = match stored {
-            Stored::Known(record) => *record,
+        let (kept_ms, record) = match stored {
+            Stored::Known(record) => (Some(record.ended_ms()), *record),
             Stored::Foreign => {
                 return Err(Unable::NotYet("status.judge was written by another version of Anneal. Run that version until the rollout has ended, or abort it".to_owned()));
             }
-            Stored::Nothing => self.begin(trial)?,
+            Stored::Nothing => (None, self.begin(trial)?),
         };
         let judge = Judge::new(policy::policy(&self.rollout.spec, &record.frozen))
             .map_err(|error| Unable::NotYet(error.to_string()))?;
         let seen = self.observations(trial, range, terms, judge.policy().metrics.len());
         let (state, verdict) = judge.fold(record.state, &seen);
-        let step_index = self.step_index();
-        Ok(Comparison { judge, record: Record { state, ..record }, verdict, range, step_index })
+        Ok(Comparison { judge, record: Record { state, ..record }, kept_ms, verdict, range })
     }
 
     /// The first look after the data plane has taken the weights.
@@ -135,29 +135,24 @@ impl Draft<'_> {
             Labels { prometheus: &spec.prometheus, candidate: trial, pods: &self.snapshot.children.pods };
         let triggers = terms.map_or(&spec.strategy.rollback_triggers, |terms| &terms.triggers);
         let judged = policy::judged(spec);
+        let is_asked = |judged: &Judged<'_>| triggers.contains(&judged.metric.name);
+        let asked: Vec<(&str, Question)> = judged
+            .iter()
+            .filter(|judged| is_asked(judged))
+            .flat_map(|judged| questions(judged.metric))
+            .collect();
         let seen = |judged: &Judged<'_>| {
             let name = &judged.metric.name;
-            if !triggers.contains(name) {
+            if !is_asked(judged) {
                 return Seen::NotAsked;
             }
             let (events, all) = (self.series(name, Question::Events), self.series(name, Question::All));
             Seen::Pods(labels.pods(judged.source, events, all))
         };
-        let asked = judged.iter().filter(|judged| triggers.contains(&judged.metric.name));
-        let series = asked.flat_map(|judged| {
-            let name = &judged.metric.name;
-            self.series(name, Question::Events).iter().chain(self.series(name, Question::All))
-        });
-        let unread = |judged: &&Judged<'_>| self.is_unread(&judged.metric.name);
+        let series = asked.iter().flat_map(|&(metric, question)| self.series(metric, question));
         let until_ms = match pods::scraped(series) {
             // A question without an answer is asked again; what it was about is not lost.
-            _ if judged
-                .iter()
-                .filter(|judged| triggers.contains(&judged.metric.name))
-                .any(|judged| unread(&judged)) =>
-            {
-                i64::MIN
-            }
+            _ if asked.iter().any(|&(metric, question)| self.is_unread(metric, question)) => i64::MIN,
             // What is long past will not change any more, if there is anything or not.
             _ if range.is_behind() => range.until_ms,
             // Samples may take their time on the way, and then they all do.
@@ -180,13 +175,11 @@ impl Draft<'_> {
         }
     }
 
-    fn is_unread(&self, metric: &str) -> bool {
-        [Question::Events, Question::All].into_iter().any(|question| {
-            match self.snapshot.answers.get(&(metric.to_owned(), question)) {
-                Some(Answer::Unreachable(_) | Answer::Vector(_)) => true,
-                Some(Answer::Matrix(_)) | None => false,
-            }
-        })
+    fn is_unread(&self, metric: &str, question: Question) -> bool {
+        match self.snapshot.answers.get(&(metric.to_owned(), question)) {
+            Some(Answer::Unreachable(_) | Answer::Vector(_)) => true,
+            Some(Answer::Matrix(_)) | None => false,
+        }
     }
 
     fn judged_step(&self, terms: Option<&Terms>) -> Step {
@@ -236,4 +229,9 @@ impl Draft<'_> {
         let changes = decided.into_iter().chain(accepted);
         changes.map(|(at_ms, weight)| WeightChange { at_ms, weight }).collect()
     }
+}
+
+/// What is asked about a metric at each look.
+fn questions(metric: &Metric) -> impl Iterator<Item = (&str, Question)> {
+    queries::selectors(metric, NOW).map(|(question, _)| (metric.name.as_str(), question))
 }

@@ -4,7 +4,7 @@ use super::{
     super::{draft::Draft, query::Question, reading::Answer, samples::RawSeries},
     pods::Labels,
     policy::{self, Judged, Learned, Spread},
-    queries::{PAST_POINTS, control, learns},
+    queries::{PAST_POINTS, Past, learns},
     record::Stored,
 };
 use crate::judge::{dispersion, samples};
@@ -17,25 +17,18 @@ impl Draft<'_> {
     /// If the past could not be read: a comparison must not begin without what its spec asks for.
     pub(super) fn learn(&self) -> Result<Vec<Option<Learned>>, String> {
         let judged = policy::judged(&self.rollout.spec);
-        match learns(self.rollout, &self.status, &Stored::Nothing).zip(control(&self.status)) {
-            None => Ok(vec![None; judged.len()]),
-            Some((point_ms, stable)) => {
-                let labels = Labels {
-                    prometheus: &self.rollout.spec.prometheus,
-                    candidate: stable,
-                    pods: &self.snapshot.children.pods,
-                };
-                judged.iter().map(|judged| self.learn_one(judged, labels, point_ms)).collect()
-            }
-        }
+        let Some(past) = learns(self.rollout, &self.status, &Stored::Nothing) else {
+            return Ok(vec![None; judged.len()]);
+        };
+        judged.iter().map(|judged| self.learn_one(judged, &past)).collect()
     }
 
-    fn learn_one(
-        &self,
-        judged: &Judged<'_>,
-        labels: Labels<'_>,
-        point_ms: i64,
-    ) -> Result<Option<Learned>, String> {
+    fn learn_one(&self, judged: &Judged<'_>, past: &Past) -> Result<Option<Learned>, String> {
+        let labels = Labels {
+            prometheus: &self.rollout.spec.prometheus,
+            candidate: &past.stable,
+            pods: &self.snapshot.children.pods,
+        };
         let name = &judged.metric.name;
         let events = self.past(name, Question::PastEvents)?;
         let all = match judged.source {
@@ -43,9 +36,8 @@ impl Draft<'_> {
             crate::judge::Source::Histogram(_) => &[],
         };
         let pods = labels.pods(judged.source, events, all);
-        let until_ms = self.status.trial_started_at.as_ref().map_or(0, |at| at.0.as_millisecond());
-        let from_ms = until_ms.saturating_sub(point_ms * PAST_POINTS);
-        let history = samples::history(judged.source, judged.events, &pods, (from_ms, until_ms), point_ms);
+        let span = (past.until_ms.saturating_sub(past.point_ms * PAST_POINTS), past.until_ms);
+        let history = samples::history(judged.source, judged.events, &pods, span, past.point_ms);
         Ok(dispersion::estimate(&history).map(|found| Learned {
             design_effect: found.design_effect,
             // Two pods differ by chance as much as for good.

@@ -119,7 +119,7 @@ fn native(samples: &[(i64, NativeHistogram)], threshold: f64) -> [Bucket; 3] {
 
 /// The newest sample of any of these series, in milliseconds since the epoch.
 pub(super) fn newest<'s>(series: impl Iterator<Item = &'s RawSeries>) -> Option<i64> {
-    series.filter_map(last).max()
+    scraped(series).map(|(_, newest)| newest)
 }
 
 /// The last sample of the series that was scraped least recently, and of the one that was most recently.

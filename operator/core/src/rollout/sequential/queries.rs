@@ -17,6 +17,8 @@ use crate::rollout::{
     steps,
 };
 
+/// What is asked about a metric at each look.
+pub(super) const NOW: [Question; 2] = [Question::Events, Question::All];
 /// Points of stable's past that are compared.
 pub(super) const PAST_POINTS: i64 = 60;
 
@@ -41,14 +43,29 @@ pub(super) fn control(status: &ModelRolloutStatus) -> Option<&VersionRef> {
     }
 }
 
-/// Whether stable's past is to be learned from, and how long a point of it is, in milliseconds.
-pub(super) fn learns(rollout: &ModelRollout, status: &ModelRolloutStatus, stored: &Stored) -> Option<i64> {
+/// Stable's past that is to be learned from.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Past {
+    /// Whose.
+    pub(super) stable: VersionRef,
+    /// Length of a point of it, in milliseconds; there are [`PAST_POINTS`].
+    pub(super) point_ms: i64,
+    /// Its end, in milliseconds since the epoch: before the candidate got any request.
+    pub(super) until_ms: i64,
+}
+
+/// What is to be learned from, if anything is.
+pub(super) fn learns(rollout: &ModelRollout, status: &ModelRolloutStatus, stored: &Stored) -> Option<Past> {
     let terms = policy::terms(&rollout.spec);
-    let wanted = match terms.dispersion {
-        Dispersion::Learned => *stored == Stored::Nothing && control(status).is_some(),
-        Dispersion::Assumed => false,
-    };
-    wanted.then(|| (terms.learn_from.as_millis() / PAST_POINTS).max(1000))
+    let stable = control(status).filter(|_| *stored == Stored::Nothing)?.clone();
+    match terms.dispersion {
+        Dispersion::Learned => Some(Past {
+            stable,
+            point_ms: (terms.learn_from.as_millis() / PAST_POINTS).max(1000),
+            until_ms: status.trial_started_at.as_ref().map_or(0, |at| at.0.as_millisecond()),
+        }),
+        Dispersion::Assumed => None,
+    }
 }
 
 /// What must be read before the plan can judge.
@@ -60,41 +77,46 @@ pub(in crate::rollout) fn queries(
     let Some(trial) = steps::on_trial(status) else { return vec![] };
     let stored = Stored::of(&rollout.spec, status, trial);
     let range = Range::of(&rollout.spec, status, &stored, now);
+    let mut queries = of_now(rollout, status, trial, range);
+    queries.extend(learns(rollout, status, &stored).iter().flat_map(|past| of_past(rollout, past)));
+    queries
+}
+
+/// Raw samples of both versions in `range`, for every trigger of the step.
+pub(super) fn of_now(
+    rollout: &ModelRollout,
+    status: &ModelRolloutStatus,
+    trial: &VersionRef,
+    range: Range,
+) -> Vec<Query> {
     let versions: Vec<&VersionRef> = [trial].into_iter().chain(control(status)).collect();
     let scope = Scope::of(rollout, &versions);
     let triggers = steps::triggers(&rollout.spec, status);
     let asked = rollout.spec.metrics.iter().filter(|metric| triggers.contains(&metric.name));
-    let now_questions = asked.flat_map(|metric| {
-        let ask = |question, selector: &str| ask(metric, question, range.apply(&scope.apply(selector)));
-        selectors(metric, [Question::Events, Question::All])
-            .map(move |(question, selector)| ask(question, selector))
-    });
-    let mut queries: Vec<Query> = now_questions.collect();
-    if let (Some(point_ms), Some(stable)) = (learns(rollout, status, &stored), control(status)) {
-        queries.extend(past(rollout, status, stable, point_ms));
-    }
-    queries
+    asked
+        .flat_map(|metric| {
+            let ask = |(question, selector)| ask(metric, question, range.apply(&scope.apply(selector)));
+            selectors(metric, NOW).map(ask)
+        })
+        .collect()
 }
 
-/// What every metric of any phase was for `stable`, before the candidate got any request.
-fn past<'a>(
-    rollout: &'a ModelRollout,
-    status: &ModelRolloutStatus,
-    stable: &VersionRef,
-    point_ms: i64,
-) -> impl Iterator<Item = Query> + use<'a> {
-    let scope = Scope::of(rollout, &[stable]);
-    let until = status.trial_started_at.as_ref().map_or(0, |at| at.0.as_millisecond());
+/// What every metric of any phase was for stable.
+fn of_past(rollout: &ModelRollout, past: &Past) -> Vec<Query> {
+    let scope = Scope::of(rollout, &[&past.stable]);
+    let point = past.point_ms;
+    let range = format!("[{}ms:{point}ms] @ {}", point * PAST_POINTS, seconds(past.until_ms));
     let mut metrics: Vec<&Metric> =
         policy::judged(&rollout.spec).iter().map(|judged| judged.metric).collect();
     metrics.dedup_by_key(|metric| &metric.name);
-    metrics.into_iter().flat_map(move |metric| {
-        let scope = scope.clone();
-        selectors(metric, [Question::PastEvents, Question::PastAll]).map(move |(question, selector)| {
-            let range = format!("{}ms:{point_ms}ms", point_ms * PAST_POINTS);
-            ask(metric, question, format!("{}[{range}] @ {}", scope.apply(selector), seconds(until)))
+    metrics
+        .into_iter()
+        .flat_map(|metric| {
+            let ask =
+                |(question, selector)| ask(metric, question, format!("{}{range}", scope.apply(selector)));
+            selectors(metric, [Question::PastEvents, Question::PastAll]).map(ask)
         })
-    })
+        .collect()
 }
 
 fn ask(metric: &Metric, question: Question, expression: String) -> Query {
@@ -102,7 +124,10 @@ fn ask(metric: &Metric, question: Question, expression: String) -> Query {
 }
 
 /// A metric's selectors, and the question that each answers.
-fn selectors(metric: &Metric, [events, all]: [Question; 2]) -> impl Iterator<Item = (Question, &str)> {
+pub(super) fn selectors(
+    metric: &Metric,
+    [events, all]: [Question; 2],
+) -> impl Iterator<Item = (Question, &str)> {
     let (first, second) = match &metric.source {
         Source::Ratio(ratio) => ((events, ratio.bad.as_str()), Some((all, ratio.total.as_str()))),
         Source::Histogram(histogram) => ((events, histogram.selector.as_str()), None),

@@ -84,14 +84,9 @@ impl Record {
         serde_json::to_value(self).ok()
     }
 
-    /// Whether so much was folded since `before` was written that it is worth a write of its own.
-    pub(in crate::rollout) fn is_due(&self, before: Option<&Value>) -> bool {
-        let ended = |value: &Value| {
-            let state = &value["state"];
-            let ticks = value["tickMs"].as_i64()?.saturating_mul(state["ticks"].as_i64()?);
-            Some(state["beganMs"].as_i64()?.saturating_add(ticks))
-        };
-        before.and_then(ended).is_none_or(|ended| self.ended_ms().saturating_sub(ended) >= KEEP_EVERY_MS)
+    /// Whether so much was folded since a record that ended at `kept_ms` was written that it is worth a write of its own.
+    pub(in crate::rollout) fn is_due(&self, kept_ms: Option<i64>) -> bool {
+        kept_ms.is_none_or(|kept| self.ended_ms().saturating_sub(kept) >= KEEP_EVERY_MS)
     }
 }
 

@@ -10,14 +10,14 @@ use anneal_crds::{
 use super::{
     super::{
         draft::Draft,
-        query::{Question, without_ranges},
-        reading::{self, Answer, MAX_QUERY, Verdict},
+        query::without_ranges,
+        reading::{self, Answer, MAX_QUERY, Verdict, two_digits},
         samples::RawSeries,
         step::StepSays,
         steps::{self, Terms},
     },
     Comparison, Unable, pods, policy,
-    queries::{self, control},
+    queries::{self, NOW, control},
     record::Range,
 };
 use crate::judge::{self, Estimate, Hold, MetricState, TestName};
@@ -31,7 +31,7 @@ impl Draft<'_> {
         comparison: Result<&Comparison, &Unable>,
     ) -> Vec<(Verdict, RecordedReading)> {
         let spec = &self.rollout.spec;
-        let queries = queries::queries(self.rollout, &self.status, self.snapshot.now);
+        let queries = queries::of_now(self.rollout, &self.status, trial, range);
         let one = |trigger: &String| {
             let Some(metric) = spec.metrics.iter().find(|metric| metric.name == *trigger) else {
                 return reading::undefined(trigger);
@@ -85,11 +85,7 @@ impl Draft<'_> {
         comparison: Option<&Comparison>,
     ) -> Result<(), (MissingClass, String)> {
         let counted = comparison.is_some_and(|comparison| comparison.has_counted(&metric.name));
-        let questions = match &metric.source {
-            anneal_crds::metric::Source::Ratio(_) => vec![Question::Events, Question::All],
-            anneal_crds::metric::Source::Histogram(_) => vec![Question::Events],
-        };
-        for question in questions {
+        for (question, _) in queries::selectors(metric, NOW) {
             let series = match self.snapshot.answers.get(&(metric.name.clone(), question)) {
                 Some(Answer::Matrix(series)) => series.as_slice(),
                 Some(Answer::Vector(_)) => {
@@ -144,7 +140,7 @@ impl Draft<'_> {
                 waits("the operator reads what it missed")
             }
             judge::Verdict::Advance => StepSays::Ends,
-            judge::Verdict::Progressing => match comparison.wanting(terms) {
+            judge::Verdict::Progressing => match self.wanting(comparison, terms) {
                 Some(why) => StepSays::Waits(why),
                 None => StepSays::GoesOn,
             },
@@ -180,19 +176,12 @@ impl Draft<'_> {
             },
         }
     }
-}
-
-impl Comparison {
-    /// Whether stable gets requests in this step.
-    fn stable_is_busy(&self) -> bool {
-        self.record.state.metrics.iter().any(|metric| metric.stable_requests > 0)
-    }
 
     /// What a step whose time is over still waits for.
-    fn wanting(&self, terms: Option<&Terms>) -> Option<String> {
-        let (terms, state) = (terms?, &self.record.state);
-        let counted = i64::from(state.step.ticks).saturating_mul(self.record.frozen.tick_ms);
-        if counted < terms.duration.as_millis() || state.step.index != self.step_index {
+    fn wanting(&self, comparison: &Comparison, terms: Option<&Terms>) -> Option<String> {
+        let (terms, state) = (terms?, &comparison.record.state);
+        let counted = i64::from(state.step.ticks).saturating_mul(comparison.record.frozen.tick_ms);
+        if counted < terms.duration.as_millis() || state.step.index != self.step_index() {
             return None;
         }
         let least =
@@ -204,6 +193,13 @@ impl Comparison {
             "it is not shown yet that every metric is no worse than judge.sequential.nonInferiority allows"
                 .to_owned()
         })
+    }
+}
+
+impl Comparison {
+    /// Whether stable gets requests in this step.
+    fn stable_is_busy(&self) -> bool {
+        self.record.state.metrics.iter().any(|metric| metric.stable_requests > 0)
     }
 
     fn breaches(&self, trigger: &str) -> bool {
@@ -250,23 +246,14 @@ impl Comparison {
         };
         match estimate {
             Some(Estimate { ratio, low, high }) => {
-                format!("{share}, {} x stable ({} to {})", digits(ratio), digits(low), digits(high))
+                format!(
+                    "{share}, {} x stable ({} to {})",
+                    two_digits(ratio),
+                    two_digits(low),
+                    two_digits(high)
+                )
             }
             None => share,
         }
     }
-}
-
-/// Two significant digits.
-fn digits(ratio: f64) -> String {
-    let decimals = if ratio < 0.1 {
-        3
-    } else if ratio < 1.0 {
-        2
-    } else if ratio < 10.0 {
-        1
-    } else {
-        0
-    };
-    format!("{ratio:.decimals$}")
 }
