@@ -59,6 +59,8 @@ impl Draft<'_> {
     pub(super) fn prepare(&mut self, candidate: VersionRef, reason: &str, message: &str) {
         self.status.candidate = Some(candidate);
         self.status.judge = None;
+        // What was just compared belongs to the trial that ends.
+        self.comparison = None;
         self.status.staging = None;
         self.enter(RolloutPhase::Preparing, Weight::ZERO, reason, message, vec![]);
     }
