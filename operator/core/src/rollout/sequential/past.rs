@@ -2,7 +2,6 @@
 
 use super::{
     super::{draft::Draft, query::Question, reading::Answer, samples::RawSeries},
-    pods::Labels,
     policy::{self, Judged, Learned, Spread},
     queries::{PAST_POINTS, Past, learns},
     record::Stored,
@@ -24,18 +23,13 @@ impl Draft<'_> {
     }
 
     fn learn_one(&self, judged: &Judged<'_>, past: &Past) -> Result<Option<Learned>, String> {
-        let labels = Labels {
-            prometheus: &self.rollout.spec.prometheus,
-            candidate: &past.stable,
-            pods: &self.snapshot.children.pods,
-        };
         let name = &judged.metric.name;
         let events = self.past(name, Question::PastEvents)?;
         let all = match judged.source {
             crate::judge::Source::Counters => self.past(name, Question::PastAll)?,
             crate::judge::Source::Histogram(_) => &[],
         };
-        let pods = labels.pods(judged.source, events, all);
+        let pods = self.labels(&past.stable).pods(judged.source, events, all);
         let span = (past.until_ms.saturating_sub(past.point_ms * PAST_POINTS), past.until_ms);
         let history = samples::history(judged.source, judged.events, &pods, span, past.point_ms);
         Ok(dispersion::estimate(&history).map(|found| Learned {
@@ -48,7 +42,7 @@ impl Draft<'_> {
     fn past(&self, metric: &str, question: Question) -> Result<&[RawSeries], String> {
         match self.snapshot.answers.get(&(metric.to_owned(), question)) {
             Some(Answer::Matrix(series)) => Ok(series),
-            Some(Answer::Unreachable(why)) => {
+            Some(Answer::Unreachable(why) | Answer::TooMuch(why)) => {
                 Err(format!("the stable version's past could not be read: {why}"))
             }
             Some(Answer::Vector(_)) | None => {
