@@ -22,7 +22,7 @@ pub(in crate::rollout) const DETECTABILITY: &str = "Detectability";
 const ENOUGH: u64 = 200;
 
 impl Draft<'_> {
-    /// Sets the condition in a step whose metrics can be seen or not.
+    /// Sets the condition, once enough is known for it.
     pub(in crate::rollout) fn tell_what_can_be_seen(&mut self, comparison: &Comparison) {
         let Some(terms) = steps::terms(&self.rollout.spec.strategy, &self.status) else { return };
         if self.status.phase == RolloutPhase::Canary && control(&self.status).is_none() {
