@@ -102,6 +102,8 @@ fn schema(histogram: &NativeHistogram) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::rollout::samples::{Boundary, NativeBucket};
 
@@ -152,6 +154,34 @@ mod tests {
         );
         // A restart shows as ever.
         assert_eq!(increases(&[fine, histogram(1, &[(-3, 7.0)])], threshold), [(-33.0, -33.0, -39.0)]);
+    }
+
+    proptest! {
+        /// What is counted as surely fast was fast, and nothing fast is missed by what may be, whenever a client merges.
+        #[test]
+        fn what_is_counted_brackets_what_was_observed(
+            scrapes in prop::collection::vec((prop::collection::vec(-40..40_i32, 0..6), prop::bool::weighted(0.2)), 2..20),
+            place in -8.0..8.0_f64,
+        ) {
+            // Observations lie within buckets of schema 4, of which each coarser one holds whole ones.
+            let threshold = place.exp2();
+            let (mut schema, mut seen, mut samples, mut truth) = (4, vec![], vec![], vec![]);
+            for (observed, merges) in scrapes {
+                let fast = |index: &&i32| (f64::from(**index) - 0.5) / 16.0 <= place;
+                truth.push((observed.iter().filter(fast).count() as f64, observed.len() as f64));
+                seen.extend(observed);
+                schema -= i32::from(merges && schema > -4);
+                let width = 2.0_f64.powi(4 - schema);
+                let index = |fine: &i32| (f64::from(*fine) / width).ceil() as i32;
+                let mut counts = std::collections::BTreeMap::<i32, f64>::new();
+                seen.iter().for_each(|fine| *counts.entry(index(fine)).or_default() += 1.0);
+                samples.push(histogram(schema, &counts.into_iter().collect::<Vec<_>>()));
+            }
+            for ((fast, maybe, all), (truly, observed)) in increases(&samples, threshold).into_iter().zip(&truth[1..]) {
+                prop_assert!(fast >= 0.0 && fast <= *truly && *truly <= maybe && maybe <= all, "{fast} {truly} {maybe} {all}");
+                prop_assert_eq!(all, *observed);
+            }
+        }
     }
 
     #[test]
