@@ -21,8 +21,8 @@ pub struct Sequential {
     /// looks together. Above 0, below 1. Default 0.05.
     #[serde(default = "default_error")]
     pub alpha: f64,
-    /// With `advance: Evidence`, the chance that a step ends although a metric is at its limit. Above 0, below 1.
-    /// Default 0.05.
+    /// With `advance: Evidence`, the chance that a step ends although a metric is at its limit: `nonInferiority`, or its own
+    /// bound where there was no bad event to compare. Above 0, below 1. Default 0.05.
     #[serde(default = "default_error")]
     pub beta: f64,
     /// How many times stable's odds of a bad event are tolerated: differences between pods and hours are no defect. At
@@ -91,7 +91,8 @@ pub enum Advance {
     /// Nothing speaks against the candidate.
     #[default]
     Interval,
-    /// Every metric is shown to be no worse than `nonInferiority` allows.
+    /// Every metric is shown to be no worse than `nonInferiority` allows; as long as neither version has had a bad event in
+    /// the step, to be below its own bound.
     Evidence,
 }
 

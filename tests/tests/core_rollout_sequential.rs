@@ -16,6 +16,9 @@ use anneal_tests::{
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
+#[path = "sequential/trials.rs"]
+mod trials;
+
 /// Requests of each version, scraped each second since long ago.
 #[derive(Clone, Debug)]
 struct World {

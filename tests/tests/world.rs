@@ -133,6 +133,7 @@ fn every_law_holds_in_every_world_and_every_world_comes_to_rest() {
         "glance",
         "glance at what is old",
         "route that is contested",
+        "raw samples that are too much",
     ] {
         assert!(reached.contains_key(end), "no world came to {end}");
     }

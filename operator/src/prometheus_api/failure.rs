@@ -54,6 +54,27 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Whether a question for less might be answered.
+    pub const fn may_be_size(&self) -> bool {
+        match self {
+            Self::TimedOut(_)
+            | Self::Status(..)
+            | Self::TooLong(_)
+            | Self::NoRoom
+            | Self::Unread(Unread::Refused(_) | Unread::Json(_)) => true,
+            Self::Certificates(_)
+            | Self::TooManyServers
+            | Self::Crowded
+            | Self::Hanging
+            | Self::Connection(_)
+            | Self::Redirect(_)
+            | Self::Denied(_)
+            | Self::Unread(
+                Unread::Warned(_) | Unread::NoData | Unread::Type { .. } | Unread::Histogram | Unread::Order,
+            ) => false,
+        }
+    }
+
     /// A connection that could not be made, or broke.
     pub fn connection(error: reqwest::Error) -> Self {
         Self::Connection(said(&error.without_url()))

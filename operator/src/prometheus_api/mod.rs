@@ -92,7 +92,11 @@ async fn fly(lanes: Arc<Mutex<Lanes>>, question: Question, query: Query) -> Answ
     };
     let server = &question.server;
     answer.unwrap_or_else(|failure| {
-        no_answer(&server.origin(), &query, words(&failure.to_string(), server.credential.as_ref()))
+        let said = words(&failure.to_string(), server.credential.as_ref());
+        match (question.shape, no_answer(&server.origin(), &query, said)) {
+            (Shape::Matrix, Answer::Unreachable(why)) if failure.may_be_size() => Answer::TooMuch(why),
+            (Shape::Matrix | Shape::Vector, answer) => answer,
+        }
     })
 }
 

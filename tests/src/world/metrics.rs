@@ -25,6 +25,8 @@ pub const MAX_ERRORS: f64 = 0.01;
 const STALE_AFTER: f64 = 30.0;
 /// How far back Prometheus looks for a sample, in seconds.
 const LOOKBACK: f64 = 300.0;
+/// The most raw samples that Prometheus gives at once, in milliseconds.
+const MOST_RAW: i64 = 180_000;
 
 /// What happens to the scrapes and answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -172,9 +174,13 @@ impl Sim {
         let mut series: Vec<RawSeries> =
             raw.versions.iter().flat_map(|version| self.raw_series(raw, version)).collect();
         let now = instant(at);
+        let is_too_much = raw.point_ms.is_none() && raw.until_ms - raw.from_ms > MOST_RAW;
         let newest =
             |version: &String| self.counters.newest(version, now).is_some_and(|at| now - at <= STALE_AFTER);
-        let mut fresh = raw.versions.iter().all(newest);
+        let mut fresh = raw.versions.iter().all(newest) && !is_too_much;
+        if is_too_much {
+            *self.laws.reached.entry("raw samples that are too much".to_owned()).or_default() += 1;
+        }
         match weather {
             Weather::Fair | Weather::NoScrapes => {}
             Weather::Unreachable | Weather::Empty => fresh = false,
@@ -203,6 +209,7 @@ impl Sim {
         }
         match weather {
             Weather::Unreachable => Answer::Unreachable("connection refused".into()),
+            _ if is_too_much => Answer::TooMuch("it says: too many samples".into()),
             Weather::Empty => Answer::Matrix(vec![]),
             Weather::Fair | Weather::NoScrapes | Weather::NotANumber | Weather::Partial => {
                 Answer::Matrix(series)

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use anneal_core::rollout::{Reading, Verdict, judge, read};
+use anneal_core::rollout::{Answer, Query, Reading, Shape, Verdict, judge, read};
 use anneal_crds::{
     Span,
     metric::{Metric, MissingClass},
     model_rollout::RolloutPhase,
 };
-use anneal_operator::{ports::Prometheus as _, prometheus_api::HttpPrometheus};
+use anneal_operator::{ports::Prometheus as _, prometheus_api::HttpPrometheus, server::Server};
 use anneal_tests::cases::{self, RolloutCase};
 use axum::{
     Router,
@@ -130,6 +130,27 @@ async fn each_case_has_its_reading_and_names_server_and_query() {
             assert_eq!((record.verdict.as_str(), record.query.as_str()), (class.name(), "up"));
         }
     }
+}
+
+#[tokio::test]
+async fn a_server_that_answers_but_not_with_raw_samples_may_give_fewer() {
+    let url = serve(Router::new().route("/{case}/{source}/api/v1/query", get(answer))).await;
+    let raw = Query { shape: Shape::Matrix, ..query("up[1h]") };
+    let ask =
+        async |server: &Server, query: &Query| HttpPrometheus::default().query(server, query, now()).await;
+    for (case, may) in
+        [("4xx", true), ("5xx", true), ("timeout", true), ("scalar", false), ("warnings", false)]
+    {
+        let server = Server { timeout: Duration::from_secs(1), ..server(&format!("{url}/{case}/ratio")) };
+        let answer = ask(&server, &raw).await;
+        assert_eq!(matches!(answer, Answer::TooMuch(_)), may, "{case}: {answer:?}");
+        assert!(
+            matches!(ask(&server, &query("up")).await, Answer::Unreachable(_)),
+            "{case}: numbers are few"
+        );
+    }
+    let gone = ask(&server("http://127.0.0.1:1"), &raw).await;
+    assert!(matches!(gone, Answer::Unreachable(_)), "{gone:?}");
 }
 
 #[tokio::test]

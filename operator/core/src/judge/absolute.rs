@@ -24,6 +24,7 @@ const LOWEST: f64 = 1e-6;
 /// The test with its logarithms taken.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Absolute {
+    threshold: f64,
     bad: [f64; ALTERNATIVES],
     good: [f64; ALTERNATIVES],
     relative: Relative<ALTERNATIVES>,
@@ -35,6 +36,7 @@ impl Absolute {
         let threshold = threshold.clamp(LOWEST, HIGHEST);
         let alternatives = FACTORS.map(|factor| (threshold * factor).min(HIGHEST));
         Self {
+            threshold,
             bad: alternatives.map(|share| libm::log(share / threshold)),
             good: alternatives.map(|share| libm::log1p(-share) - libm::log1p(-threshold)),
             relative: Relative::new(1.0, FACTORS),
@@ -59,6 +61,12 @@ impl Absolute {
             *ln_ratio = bad * *ln_ratio + good * per_good;
         }
         ln_ratios
+    }
+
+    /// ln of what `requests` without a bad one say against a share at or above the threshold: each is at most 1-p0 times
+    /// as likely there, so the product of 1/(1-p0), and zero from the first bad one on, is an e-process.
+    pub(super) fn ln_below(&self, requests: u64) -> f64 {
+        -libm::log1p(-self.threshold) * requests as f64
     }
 }
 
@@ -87,6 +95,13 @@ mod tests {
                 prop_assert!(ln_ratio.is_finite());
             }
         }
+    }
+
+    #[test]
+    fn three_hundred_good_requests_are_below_one_percent() {
+        let (needed, test) = (20.0_f64.ln(), Absolute::new(0.01));
+        assert!(test.ln_below(298) < needed && test.ln_below(299) >= needed);
+        assert!(Absolute::new(0.0).ln_below(1000) < 0.01 && Absolute::new(1.0).ln_below(1).is_finite());
     }
 
     #[test]

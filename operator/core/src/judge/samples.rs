@@ -48,7 +48,7 @@ pub struct Pod {
     /// When its process started, in milliseconds since the epoch, if that is known. It tells whether the first sample of a
     /// series was counted since or long ago.
     pub started_ms: Option<i64>,
-    /// When it became ready, if that is known.
+    /// When it became ready last, if that is known and it still is.
     pub ready_ms: Option<i64>,
     /// Its counters.
     pub counters: Counters,

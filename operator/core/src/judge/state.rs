@@ -105,11 +105,22 @@ pub struct AdvanceState {
     pub now: Nats,
     /// The most that it was in this step.
     pub best: Nats,
+    /// Bad events of both arms in this step, as they are counted for advancing; not known in a step that an older version
+    /// began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bad: Option<u64>,
 }
 
 impl AdvanceState {
     /// No evidence.
-    pub(super) const NONE: Self = Self { now: Nats::ONE, best: Nats::ONE };
+    pub(super) const NONE: Self = Self { now: Nats::ONE, best: Nats::ONE, bad: Some(0) };
+
+    /// One tick says so much, with so many bad events.
+    pub(super) fn add(&mut self, nats: f64, bad: u64) {
+        self.now = Nats::floor(self.now.get() + nats);
+        self.best = self.best.max(self.now);
+        self.bad = self.bad.map(|before| before.saturating_add(bad));
+    }
 }
 
 impl State {

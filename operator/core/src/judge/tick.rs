@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     estimate::Estimate,
-    evidence::{self, Nats},
+    evidence,
     means::ArmSum,
     paired::Pairs,
     policy::{Better, Rule},
@@ -215,8 +215,8 @@ impl Judge {
             evidence::step(weights, start, &test.ln_ratios(shares).map(tempered));
         }
         if let (Some(state), Some(ln_limit)) = (&mut metric.advance, rules.ln_limit) {
-            state.now = Nats::floor(state.now.get() + tempered(ln_noninferior(strict, ln_limit)));
-            state.best = state.best.max(state.now);
+            let bad = strict.candidate.bad.saturating_add(strict.stable.bad);
+            state.add(tempered(ln_noninferior(strict, ln_limit)), bad);
         }
         if let (Some(weights), Some(test)) = (&mut metric.absolute, &rules.absolute) {
             let start = start - LN_ABSOLUTE;
@@ -334,9 +334,7 @@ fn pair(metric: &mut MetricState, rules: &MetricRules, pairs: Pairs) {
         state.add(pairs);
     }
     if let (Some(state), Some(ln_limit)) = (&mut metric.advance, rules.ln_limit) {
-        let said = pairs.ln_noninferior(libm::exp(ln_limit)) * rules.tempering;
-        state.now = Nats::floor(state.now.get() + said);
-        state.best = state.best.max(state.now);
+        state.add(pairs.ln_noninferior(libm::exp(ln_limit)) * rules.tempering, pairs.lost);
     }
     count(metric, ArmCount { requests: pairs.lost.saturating_add(pairs.won), bad: pairs.lost });
 }

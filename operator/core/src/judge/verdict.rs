@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     estimate::Estimate,
     policy::{Advance, Inconclusive},
-    rules::Judge,
-    state::{MetricState, SCHEMA, State},
+    rules::{Judge, MetricRules},
+    state::{AdvanceState, MetricState, SCHEMA, State},
     tick::{Arms, Step},
 };
 
@@ -144,13 +144,28 @@ impl Judge {
     fn may_end(&self, state: &State, step: &Step, age: i64) -> bool {
         match (self.policy.advance, step.arms) {
             (Advance::Interval, _) | (Advance::Evidence(_), Arms::CandidateAlone) => age >= step.interval_ms,
-            (Advance::Evidence(_), Arms::Both) => asked(state).all(|metric| {
+            (Advance::Evidence(_), Arms::Both) => state
+                .metrics
+                .iter()
+                .zip(&self.metrics)
+                .filter(|(metric, _)| metric.asked)
                 // What cannot be compared with stable has its interval.
-                metric.advance.map_or(age >= step.interval_ms, |advance| {
-                    advance.best.get() >= -libm::log(self.policy.beta)
-                })
-            }),
+                .all(|(metric, rules)| self.is_noninferior(metric, rules).unwrap_or(age >= step.interval_ms)),
         }
+    }
+
+    /// Whether a metric is shown to be below its limit; nothing if it has none. Without a bad event in either arm nothing
+    /// can be compared, and so many good ones show that the share is below the metric's own bound.
+    fn is_noninferior(&self, metric: &MetricState, rules: &MetricRules) -> Option<bool> {
+        let AdvanceState { best, bad, .. } = metric.advance?;
+        let needed = -libm::log(self.policy.beta);
+        let spotless = bad == Some(0) && metric.step_bad == 0 && metric.stable_bad == 0;
+        let below = rules
+            .absolute
+            .as_ref()
+            .filter(|_| spotless)
+            .is_some_and(|absolute| absolute.ln_below(metric.step_requests) * rules.tempering >= needed);
+        Some(below || best.get() >= needed)
     }
 }
 

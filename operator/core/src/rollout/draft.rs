@@ -98,7 +98,7 @@ impl<'a> Draft<'a> {
     fn keep_comparison(&mut self) {
         let Some(comparison) = self.comparison.take() else { return };
         let (before, record) = (self.rollout.status.as_ref(), &comparison.record);
-        if before == Some(&self.status) && !record.is_due(comparison.kept_ms) {
+        if before == Some(&self.status) && !record.is_due(comparison.kept) {
             return;
         }
         self.status.judge = record.to_value();

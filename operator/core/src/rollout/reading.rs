@@ -38,6 +38,8 @@ pub enum Answer {
     Matrix(Vec<RawSeries>),
     /// No answer, and why, in words that name the server and the query.
     Unreachable(String),
+    /// The server did not give raw samples, and may give fewer of them; in the same words.
+    TooMuch(String),
 }
 
 /// What one metric says.
@@ -94,7 +96,7 @@ pub fn read(
     now: Timestamp,
 ) -> Reading {
     let vector = match answer {
-        Answer::Unreachable(why) => return Reading::Unreachable(why.clone()),
+        Answer::Unreachable(why) | Answer::TooMuch(why) => return Reading::Unreachable(why.clone()),
         Answer::Matrix(_) => return Reading::Malformed("raw samples instead of numbers".to_owned()),
         Answer::Vector(vector) => vector,
     };

@@ -60,6 +60,8 @@ impl Draft<'_> {
         self.status.candidate = Some(candidate);
         self.status.judge = None;
         self.status.warmup = None;
+        // What was just compared belongs to the trial that ends.
+        self.comparison = None;
         self.status.staging = None;
         self.enter(RolloutPhase::Preparing, Weight::ZERO, reason, message, vec![]);
     }

@@ -483,3 +483,24 @@ fn a_step_that_begins_anew_counts_anew() {
     let (state, verdict) = judge().fold(state, &again);
     assert_eq!((verdict, state.step.ticks), (Verdict::Progressing, 2));
 }
+
+#[test]
+fn what_a_pod_did_before_it_became_ready_again_counts() {
+    let policy = Policy { warmup_ms: TICK, ..policy() };
+    let at = |tick: i64, pods: &[Pod]| {
+        Window::new(&policy, tick * TICK).outcome(&policy.metrics[0], Arms::CandidateAlone, pods)
+    };
+    let flapped = Pod { ready_ms: Some(3 * TICK + 1), ..steady(Arm::Candidate, 40, 1.0, 10.0) };
+    for (tick, counted) in [(1, true), (2, true), (3, false), (4, false), (5, true)] {
+        let outcome = at(tick, std::slice::from_ref(&flapped));
+        match counted {
+            true => assert_eq!(counts(outcome), (40, 4), "{tick}"),
+            false => assert_eq!(outcome, Outcome::Missing(Missing::WarmingUp), "{tick}"),
+        }
+    }
+    // One that is not scraped need not have been there before it was ready, and must be once it is warm.
+    let young = Pod { ready_ms: Some(3 * TICK), ..pod(Arm::Candidate, vec![], vec![]) };
+    let pods = [flapped, young.clone(), young];
+    assert_eq!(counts(at(1, &pods)), (40, 4));
+    assert_eq!(at(5, &pods), Outcome::Missing(Missing::Gap));
+}

@@ -135,15 +135,21 @@ impl Window {
         let mut has_events = false;
         for pod in pods.iter().filter(|pod| pod.arm == arm) {
             known += 1;
-            if pod.ready_ms.is_some_and(|ready| self.start < ready.saturating_add(self.warmup)) {
+            let life = self.life(pod);
+            if life == Life::WarmingUp {
                 continue;
             }
-            warm += 1;
-            let Some(series) = Series::of(&pod.counters, bounds) else { continue };
+            let Some(series) = Series::of(&pod.counters, bounds) else {
+                warm += u32::from(life == Life::Warm);
+                continue;
+            };
             has_events |= series.has_events();
-            if let Some(increments) = self.pod(pod, &series)? {
-                scraped += 1;
-                total.add(increments);
+            match self.pod(pod, &series)? {
+                Some(increments) => {
+                    (warm, scraped) = (warm + 1, scraped + 1);
+                    total.add(increments);
+                }
+                None => warm += u32::from(life == Life::Warm),
             }
         }
         match (known, warm) {
@@ -153,6 +159,15 @@ impl Window {
             _ if !has_events => Err(Missing::NoSeries),
             _ if scraped.saturating_mul(2) < warm => Err(Missing::Gap),
             _ => Ok(total),
+        }
+    }
+
+    /// What a pod was in this tick, as far as the last time that it became ready tells.
+    const fn life(&self, pod: &Pod) -> Life {
+        match pod.ready_ms {
+            Some(ready) if self.end <= ready => Life::Before,
+            Some(ready) if self.start < ready.saturating_add(self.warmup) => Life::WarmingUp,
+            Some(_) | None => Life::Warm,
         }
     }
 
@@ -234,6 +249,18 @@ impl Window {
             matches!(history.started_ms, Some(started) if started > self.oldest && started <= first.at_ms);
         young || history.first_scrape < first.at_ms
     }
+}
+
+/// What a pod was in a tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// It became ready later. It may have been ready before that too, or not have been there: its requests are counted,
+    /// and it need not have any.
+    Before,
+    /// It became ready only just now.
+    WarmingUp,
+    /// It has been ready for a while, and should be scraped.
+    Warm,
 }
 
 /// What a pod's series show besides their counts.
@@ -373,12 +400,13 @@ fn bounds(source: Source, pods: &[Pod]) -> Result<Option<Bounds>, Missing> {
     }
 }
 
-/// The bounds that all pods have: versions may be built with different buckets.
+/// The bounds that all pods with any buckets have: versions may be built with different ones.
 fn common_bounds(pods: &[Pod], threshold: f64) -> Option<Bounds> {
-    let mut histograms = pods.iter().map(|pod| match &pod.counters {
+    let histograms = pods.iter().map(|pod| match &pod.counters {
         Counters::Histogram(buckets) => buckets.as_slice(),
         Counters::Share { .. } | Counters::Mean { .. } | Counters::Paired { .. } => &[],
     });
+    let mut histograms = histograms.filter(|buckets| !buckets.is_empty());
     let first = histograms.next()?;
     let others: Vec<&[Bucket]> = histograms.collect();
     let everywhere = |le: f64| {

@@ -78,6 +78,44 @@ fn evidence_ends_a_step_early_and_starts_anew_in_the_next() {
 }
 
 #[test]
+fn without_a_bad_event_the_bound_itself_is_the_evidence() {
+    let policy = Policy { advance: Advance::Evidence(2.0), ..policy(Some(1.2), Some(0.01)) };
+    let step = Step { min_ms: 0, min_requests: 1, ..STEP };
+    // 299 requests without a bad one have a chance of 5 % at a share of 1 %.
+    let (_, found) = verdicts(&policy, &step, both(100, 0, 900, 0), 3);
+    assert_eq!(found, [Verdict::Progressing, Verdict::Progressing, Verdict::Advance]);
+    // Requests that fail by three are worth a third.
+    let mut grouped = policy.clone();
+    grouped.metrics[0].design_effect = 3.0;
+    let (_, found) = verdicts(&grouped, &step, both(100, 0, 900, 0), 9);
+    assert_eq!((&found[7], &found[8]), (&Verdict::Progressing, &Verdict::Advance));
+    // One bad event at either arm, or one that may be bad, and there is something to compare.
+    let strict = Outcome::Both {
+        shares: Shares {
+            candidate: ArmCount { requests: 100, bad: 0 },
+            stable: ArmCount { requests: 900, bad: 0 },
+        },
+        strict: Shares {
+            candidate: ArmCount { requests: 100, bad: 1 },
+            stable: ArmCount { requests: 900, bad: 9 },
+        },
+    };
+    for first in [both(100, 1, 900, 0), both(100, 0, 900, 1), strict] {
+        let (judge, mut state) = (Judge::new(policy.clone()).unwrap(), State::new(&policy, 0, 0));
+        for outcome in [first, both(100, 0, 900, 0), both(100, 0, 900, 0), both(100, 0, 900, 0)] {
+            judge.fold_tick(&mut state, &step, &Tick { weight: Some(0.1), outcomes: &[outcome] });
+        }
+        assert_eq!(judge.verdict(&state, &step), Verdict::Progressing, "{first:?}");
+    }
+    // A step that an older version began does not know.
+    let (mut state, _) = verdicts(&policy, &step, both(100, 0, 900, 0), 3);
+    let mut kept = serde_json::to_value(&state).unwrap();
+    kept["metrics"][0]["advance"].as_object_mut().unwrap().remove("bad");
+    state = serde_json::from_value(kept).unwrap();
+    assert_eq!(Judge::new(policy).unwrap().verdict(&state, &step), Verdict::Progressing);
+}
+
+#[test]
 fn a_worse_candidate_is_rolled_back_for_good_and_the_reason_is_kept() {
     let (mut state, found) = verdicts(&policy(Some(1.2), None), &STEP, both(1000, 15, 9000, 45), 9);
     let Verdict::Rollback(why) = &found[8] else { panic!("{found:?}") };

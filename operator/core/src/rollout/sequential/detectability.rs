@@ -2,13 +2,14 @@
 //!
 //! Called when a comparison is recorded, about once a minute. The numbers are those of [`crate::judge::power`].
 
-use anneal_crds::metric::Metric;
+use anneal_crds::{metric::Metric, model_rollout::RolloutPhase};
 use jiff::SignedDuration;
 
 use super::{
     super::{draft::Draft, reading::two_digits, steps},
     Comparison,
     policy::{self, Judged},
+    queries::control,
 };
 use crate::{
     condition::Truth,
@@ -21,9 +22,16 @@ pub(in crate::rollout) const DETECTABILITY: &str = "Detectability";
 const ENOUGH: u64 = 200;
 
 impl Draft<'_> {
-    /// Sets the condition while both versions answer.
+    /// Sets the condition, once enough is known for it.
     pub(in crate::rollout) fn tell_what_can_be_seen(&mut self, comparison: &Comparison) {
         let Some(terms) = steps::terms(&self.rollout.spec.strategy, &self.status) else { return };
+        if self.status.phase == RolloutPhase::Canary && control(&self.status).is_none() {
+            let message = format!(
+                "At {} % of the requests there is no stable version to compare with. Each metric is judged by its own bound alone, and an outage that would have hit both versions counts against the candidate.",
+                self.status.weight
+            );
+            return self.condition(DETECTABILITY, Truth::False, "NoControl", &message);
+        }
         let judged = policy::judged(&self.rollout.spec);
         let seconds = terms.duration.as_secs_f64();
         let known: Vec<Result<(), String>> = comparison

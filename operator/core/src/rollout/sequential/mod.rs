@@ -9,6 +9,7 @@
 //! ```
 
 mod detectability;
+mod native;
 mod past;
 mod pods;
 mod policy;
@@ -21,10 +22,10 @@ use anneal_crds::{VersionRef, metric::Metric, model_rollout::RolloutPhase};
 
 pub(super) use self::{detectability::DETECTABILITY, queries::queries};
 use self::{
-    pods::Labels,
+    pods::{Absent, Labels},
     policy::{Frozen, Judged},
     queries::{NOW, control},
-    record::{Range, Record, Stored},
+    record::{Kept, Range, Record, Stored},
 };
 use super::{
     draft::Draft,
@@ -48,8 +49,8 @@ const BAKE: u32 = 1001;
 pub(super) struct Comparison {
     judge: Judge,
     pub(super) record: Record,
-    /// End of the last tick of the record that the status has, in milliseconds since the epoch.
-    pub(super) kept_ms: Option<i64>,
+    /// What the record is known by that the status has.
+    pub(super) kept: Option<Kept>,
     verdict: crate::judge::Verdict,
     range: Range,
 }
@@ -89,8 +90,8 @@ impl Draft<'_> {
         range: Range,
         terms: Option<&Terms>,
     ) -> Result<Comparison, Unable> {
-        let (kept_ms, record) = match stored {
-            Stored::Known(record) => (Some(record.ended_ms()), *record),
+        let (kept, record) = match stored {
+            Stored::Known(record) => (Some(record.kept()), *record),
             Stored::Foreign => {
                 return Err(Unable::NotYet("status.judge was written by another version of Anneal. Run that version until the rollout has ended, or abort it".to_owned()));
             }
@@ -100,7 +101,8 @@ impl Draft<'_> {
             .map_err(|error| Unable::NotYet(error.to_string()))?;
         let seen = self.observations(trial, range, terms, judge.policy().metrics.len());
         let (state, verdict) = judge.fold(record.state, &seen);
-        Ok(Comparison { judge, record: Record { state, ..record }, kept_ms, verdict, range })
+        let piece_ms = range.next_piece_ms(record.piece_ms, self.is_too_much());
+        Ok(Comparison { judge, record: Record { state, piece_ms, ..record }, kept, verdict, range })
     }
 
     /// The first look after the data plane has taken the weights.
@@ -131,8 +133,7 @@ impl Draft<'_> {
         metrics: usize,
     ) -> Observations {
         let spec = &self.rollout.spec;
-        let labels =
-            Labels { prometheus: &spec.prometheus, candidate: trial, pods: &self.snapshot.children.pods };
+        let labels = self.labels(trial);
         let triggers = terms.map_or(&spec.strategy.rollback_triggers, |terms| &terms.triggers);
         let judged = policy::judged(spec);
         let is_asked = |judged: &Judged<'_>| triggers.contains(&judged.metric.name);
@@ -167,11 +168,37 @@ impl Draft<'_> {
         }
     }
 
+    /// How series say whose they are; those of `candidate` are the candidate's, all others stable's.
+    fn labels<'d>(&'d self, candidate: &'d VersionRef) -> Labels<'d> {
+        let (prometheus, pods) = (&self.rollout.spec.prometheus, &self.snapshot.children.pods);
+        let absent = match self.status.phase {
+            RolloutPhase::Canary if control(&self.status).is_some() => Absent::Quiet,
+            RolloutPhase::Pending
+            | RolloutPhase::Preparing
+            | RolloutPhase::Staging
+            | RolloutPhase::Shadow
+            | RolloutPhase::Canary
+            | RolloutPhase::Baking
+            | RolloutPhase::RollingBack
+            | RolloutPhase::Healthy
+            | RolloutPhase::RolledBack => Absent::NotScraped,
+        };
+        Labels { prometheus, candidate, pods, absent }
+    }
+
     fn is_unread(&self, metric: &Metric, question: Question) -> bool {
         match self.snapshot.answers.get(&(metric.name.clone(), question)) {
-            Some(Answer::Unreachable(_) | Answer::Vector(_)) => true,
+            Some(Answer::Unreachable(_) | Answer::TooMuch(_) | Answer::Vector(_)) => true,
             Some(Answer::Matrix(_)) | None => false,
         }
+    }
+
+    /// Whether the server did not give all that it was asked for.
+    fn is_too_much(&self) -> bool {
+        self.snapshot.answers.values().any(|answer| match answer {
+            Answer::TooMuch(_) => true,
+            Answer::Unreachable(_) | Answer::Vector(_) | Answer::Matrix(_) => false,
+        })
     }
 
     fn judged_step(&self, terms: Option<&Terms>) -> Step {
@@ -185,7 +212,7 @@ impl Draft<'_> {
             min_ms: duration,
             interval_ms: duration,
             max_ms: sequential.max_duration.map(|max| max.as_millis().max(duration)),
-            min_requests: terms.map_or(0, |terms| terms.min_requests.into()),
+            min_requests: terms.map_or(0, fewest),
         }
     }
 
@@ -221,6 +248,12 @@ impl Draft<'_> {
         let changes = decided.into_iter().chain(accepted);
         changes.map(|(at_ms, weight)| WeightChange { at_ms, weight }).collect()
     }
+}
+
+/// Fewest requests that the version on trial must have answered. Without any there is nothing that could have passed,
+/// not even in a bake, which asks for none.
+fn fewest(terms: &Terms) -> u64 {
+    u64::from(terms.min_requests).max(1)
 }
 
 /// What is asked about a metric at each look.

@@ -6,7 +6,6 @@ use anneal_crds::metric::Metric;
 
 use super::{
     super::{draft::Draft, query::Question, reading::Answer, samples::RawSeries},
-    pods::Labels,
     policy::{self, Judged, Learned, Spread},
     queries::{PAST_POINTS, Past, learns},
     record::Stored,
@@ -28,17 +27,12 @@ impl Draft<'_> {
     }
 
     fn learn_one(&self, judged: &Judged<'_>, past: &Past) -> Result<Option<Learned>, String> {
-        let labels = Labels {
-            prometheus: &self.rollout.spec.prometheus,
-            candidate: &past.stable,
-            pods: &self.snapshot.children.pods,
-        };
         let events = self.past(judged.metric, Question::PastEvents)?;
         let all = match judged.source {
             crate::judge::Source::Counters => self.past(judged.metric, Question::PastAll)?,
             crate::judge::Source::Histogram(_) => Cow::default(),
         };
-        let pods = labels.pods(judged.source, &events, &all);
+        let pods = self.labels(&past.stable).pods(judged.source, &events, &all);
         let span = (past.until_ms.saturating_sub(past.point_ms * PAST_POINTS), past.until_ms);
         let history = samples::history(judged.source, judged.events, &pods, span, past.point_ms);
         Ok(dispersion::estimate(&history).map(|found| Learned {
@@ -51,7 +45,7 @@ impl Draft<'_> {
     fn past(&self, metric: &Metric, question: Question) -> Result<Cow<'_, [RawSeries]>, String> {
         match self.snapshot.answers.get(&(metric.name.clone(), question)) {
             Some(Answer::Matrix(_)) => Ok(self.series(metric, question)),
-            Some(Answer::Unreachable(why)) => {
+            Some(Answer::Unreachable(why) | Answer::TooMuch(why)) => {
                 Err(format!("the stable version's past could not be read: {why}"))
             }
             Some(Answer::Vector(_)) | None => {

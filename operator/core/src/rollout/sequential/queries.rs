@@ -58,10 +58,21 @@ pub(super) struct Past {
 /// What is to be learned from, if anything is.
 pub(super) fn learns(rollout: &ModelRollout, status: &ModelRolloutStatus, stored: &Stored) -> Option<Past> {
     let terms = policy::terms(&rollout.spec);
-    let stable = control(status).filter(|_| *stored == Stored::Nothing)?.clone();
+    // Whoever has no version beside it is judged by its own bounds, and requests fail together there too.
+    let stable = match status.phase {
+        RolloutPhase::Shadow | RolloutPhase::Canary => status.stable.as_ref(),
+        RolloutPhase::Pending
+        | RolloutPhase::Preparing
+        | RolloutPhase::Staging
+        | RolloutPhase::Baking
+        | RolloutPhase::RollingBack
+        | RolloutPhase::Healthy
+        | RolloutPhase::RolledBack => None,
+    };
+    let stable = stable.filter(|_| *stored == Stored::Nothing)?;
     match terms.dispersion {
         Dispersion::Learned => Some(Past {
-            stable,
+            stable: stable.clone(),
             point_ms: (terms.learn_from.as_millis() / PAST_POINTS).max(1000),
             until_ms: status.trial_started_at.as_ref().map_or(0, |at| at.0.as_millisecond()),
         }),

@@ -15,6 +15,8 @@ use crate::judge::{SCHEMA, State};
 const KEEP_EVERY_MS: i64 = 60_000;
 /// The most that one look reads, in milliseconds: an operator that was away for longer catches up in several.
 const MAX_READ_MS: i64 = 900_000;
+/// What every look must be able to read: as much may have been folded since the last write.
+const LEAST_READ_MS: i64 = KEEP_EVERY_MS;
 
 /// What a comparison knows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +27,16 @@ pub(in crate::rollout) struct Record {
     #[serde(flatten)]
     pub(super) frozen: Frozen,
     pub(super) state: State,
+    /// The most that the next look reads, in milliseconds, while the server does not give [`MAX_READ_MS`] of what was missed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) piece_ms: Option<i64>,
+}
+
+/// What a written record is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::rollout) struct Kept {
+    ended_ms: i64,
+    piece_ms: Option<i64>,
 }
 
 /// What a status has of a comparison.
@@ -59,7 +71,7 @@ impl Stored {
 impl Record {
     /// Nothing known yet; the first tick starts when the data plane had taken the weights, or as long ago as can be read.
     pub(super) fn begin(trial: &VersionRef, frozen: Frozen, state: State) -> Self {
-        Self { version: trial.version.clone(), frozen, state }
+        Self { version: trial.version.clone(), frozen, state, piece_ms: None }
     }
 
     /// End of the last folded tick, in milliseconds since the epoch.
@@ -84,9 +96,16 @@ impl Record {
         serde_json::to_value(self).ok()
     }
 
-    /// Whether so much was folded since a record that ended at `kept_ms` was written that it is worth a write of its own.
-    pub(in crate::rollout) fn is_due(&self, kept_ms: Option<i64>) -> bool {
-        kept_ms.is_none_or(|kept| self.ended_ms().saturating_sub(kept) >= KEEP_EVERY_MS)
+    /// What it is known by.
+    pub(super) fn kept(&self) -> Kept {
+        Kept { ended_ms: self.ended_ms(), piece_ms: self.piece_ms }
+    }
+
+    /// Whether it is worth a write of its own: so much was folded since `kept`, or what is read next is another piece.
+    pub(in crate::rollout) fn is_due(&self, kept: Option<Kept>) -> bool {
+        kept.is_none_or(|kept| {
+            self.ended_ms().saturating_sub(kept.ended_ms) >= KEEP_EVERY_MS || self.piece_ms != kept.piece_ms
+        })
     }
 }
 
@@ -95,6 +114,8 @@ impl Record {
 pub(super) struct Range {
     pub(super) from_ms: i64,
     pub(super) until_ms: i64,
+    /// What is read beyond what every look must read.
+    piece_ms: i64,
     now_ms: i64,
 }
 
@@ -108,19 +129,20 @@ impl Range {
     ) -> Self {
         let now_ms = now.as_millisecond();
         let stale_after_ms = spec.prometheus.stale_after.as_millis();
-        let (tick_ms, stale_after_ms, from_ms) = match stored {
-            Stored::Known(record) => (record.frozen.tick_ms, record.frozen.stale_after_ms, record.ended_ms()),
+        let (tick_ms, stale_after_ms, from_ms, most_ms) = match stored {
+            Stored::Known(record) => {
+                let Frozen { tick_ms, stale_after_ms, .. } = record.frozen;
+                (tick_ms, stale_after_ms, record.ended_ms(), record.piece_ms.unwrap_or(MAX_READ_MS))
+            }
             Stored::Nothing | Stored::Foreign => {
-                (policy::tick_ms(spec), stale_after_ms, Self::first_ms(status, now_ms))
+                (policy::tick_ms(spec), stale_after_ms, Self::first_ms(status, now_ms), MAX_READ_MS)
             }
         };
         let lookback = tick_ms.max(stale_after_ms);
         let from_ms = from_ms.min(now_ms).saturating_sub(lookback);
-        Self {
-            from_ms,
-            until_ms: now_ms.min(from_ms.saturating_add(lookback + tick_ms + MAX_READ_MS)),
-            now_ms,
-        }
+        let least = from_ms.saturating_add(lookback + tick_ms);
+        let until_ms = now_ms.min(least.saturating_add(most_ms));
+        Self { from_ms, until_ms, piece_ms: until_ms.saturating_sub(least), now_ms }
     }
 
     /// Where a comparison's first tick starts.
@@ -132,6 +154,20 @@ impl Range {
     /// Whether there is more to read after this.
     pub(super) const fn is_behind(&self) -> bool {
         self.until_ms < self.now_ms
+    }
+
+    /// Whether less could be read at a time.
+    pub(super) const fn can_be_halved(&self) -> bool {
+        self.piece_ms > LEAST_READ_MS
+    }
+
+    /// The most that the next look reads, if that is limited: half as much where this was too much, and as before until
+    /// nothing is missed any more.
+    pub(super) fn next_piece_ms(&self, limit: Option<i64>, is_too_much: bool) -> Option<i64> {
+        if is_too_much && self.can_be_halved() {
+            return Some((self.piece_ms / 2).max(LEAST_READ_MS));
+        }
+        limit.filter(|_| is_too_much || self.is_behind())
     }
 
     /// `selector` over the range. What was a while ago is asked for by its time.

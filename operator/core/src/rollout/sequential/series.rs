@@ -44,7 +44,7 @@ impl Draft<'_> {
     fn answered(&self, metric: &Metric, question: Question) -> &[RawSeries] {
         match self.snapshot.answers.get(&(metric.name.clone(), question)) {
             Some(Answer::Matrix(series)) => series,
-            Some(Answer::Vector(_) | Answer::Unreachable(_)) | None => &[],
+            Some(Answer::Vector(_) | Answer::Unreachable(_) | Answer::TooMuch(_)) | None => &[],
         }
     }
 

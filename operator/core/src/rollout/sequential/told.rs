@@ -16,7 +16,9 @@ use super::{
         step::StepSays,
         steps::{self, Terms},
     },
-    Comparison, Unable, pods, policy,
+    Comparison, Unable, fewest, pods,
+    pods::Twice,
+    policy,
     queries::{self, NOW, control},
     record::Range,
 };
@@ -97,6 +99,14 @@ impl Draft<'_> {
                 Some(Answer::Unreachable(why)) => {
                     return Err((MissingClass::Error, format!("Prometheus did not answer: {why}")));
                 }
+                Some(Answer::TooMuch(why)) => {
+                    let then = if range.can_be_halved() {
+                        "; it is asked for half as much next"
+                    } else {
+                        ", and less cannot be asked for"
+                    };
+                    return Err((MissingClass::Error, format!("Prometheus did not answer: {why}{then}")));
+                }
             }
             let series = &self.series(metric, question);
             for (version, whose) in [
@@ -105,6 +115,7 @@ impl Draft<'_> {
             ] {
                 if let Some(version) = version {
                     self.is_fresh(series, version, whose, range, counted)?;
+                    self.is_counted_once(series, trial, version, range)?;
                 }
             }
         }
@@ -131,6 +142,27 @@ impl Draft<'_> {
                 Err((MissingClass::Stale, format!("the newest sample of {whose} is too old")))
             }
             Some(_) => Ok(()),
+        }
+    }
+
+    fn is_counted_once(
+        &self,
+        series: &[RawSeries],
+        trial: &VersionRef,
+        version: &VersionRef,
+        range: Range,
+    ) -> Result<(), (MissingClass, String)> {
+        let stale_after_ms = self.rollout.spec.prometheus.stale_after.as_millis();
+        let twice = self.labels(trial).counted_twice(series, &version.version);
+        match twice.filter(|twice| range.until_ms.saturating_sub(twice.until_ms) <= stale_after_ms) {
+            None => Ok(()),
+            Some(Twice { pod, labels, .. }) => Err((
+                MissingClass::Error,
+                format!(
+                    "pod {pod} is scraped twice, by targets that differ in {}: scrape it once, or name one of them in the metric's selectors",
+                    labels.join(" and ")
+                ),
+            )),
         }
     }
 
@@ -189,12 +221,15 @@ impl Draft<'_> {
         }
         let least =
             state.metrics.iter().filter(|metric| metric.asked).map(|metric| metric.step_requests).min();
-        let few = least.is_some_and(|least| least < u64::from(terms.min_requests));
-        Some(if few {
-            format!("fewer than {} requests were answered in this step", terms.min_requests)
-        } else {
-            "it is not shown yet that every metric is no worse than judge.sequential.nonInferiority allows"
-                .to_owned()
+        Some(match least {
+            Some(0) => "no request was answered in this step".to_owned(),
+            Some(least) if least < fewest(terms) => {
+                format!("fewer than {} requests were answered in this step", fewest(terms))
+            }
+            Some(_) | None => {
+                "it is not shown yet that every metric is no worse than judge.sequential.nonInferiority allows"
+                    .to_owned()
+            }
         })
     }
 }
