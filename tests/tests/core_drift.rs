@@ -195,7 +195,8 @@ fn prometheus_answers_what_is_asked() {
     let began = jiff::Timestamp::UNIX_EPOCH;
     let status = case.rollout.status.as_mut().unwrap();
     let time = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(began));
-    (status.step_started_at, status.traffic_accepted_at) = (time.clone(), time);
+    (status.step_started_at, status.traffic_accepted_at) = (time.clone(), time.clone());
+    status.trial_started_at = time;
     case.now = began + SignedDuration::from_mins(11);
     let baseline = queries(&case.rollout, case.now);
     let plan = case.plan_answering(|query| answer(query, &case, FIRST));
