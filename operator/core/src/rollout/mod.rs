@@ -11,14 +11,17 @@
 //! A new candidate leads from any phase back to Preparing, at weight 0. `select` says which version is to serve,
 //! `by_hand` what people ask for, `query`, `reading` and `sequential` what the metrics say about it, `steps` which share it gets and
 //! for how long, `staging`, `probe` and `smoke` what it must answer before it takes requests and after, `transition` what is
-//! written down, `build` which objects follow.
+//! written down, `build` which objects follow. `freeze` says when nothing advances, and `approval` what someone has to
+//! approve.
 
+mod approval;
 mod build;
 mod by_hand;
 mod command;
 mod converge;
 mod draft;
 mod fight;
+mod freeze;
 mod missing;
 mod plan;
 mod plane;
