@@ -8,8 +8,8 @@ use anneal_crds::{
     names,
 };
 use anneal_tests::cases::{self, Read, RolloutCase};
-use jiff::SignedDuration;
-use serde_json::{Value, json};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 /// At 20 %, in a step that needs an approval before 50 %.
@@ -40,7 +40,10 @@ fn pending(case: &RolloutCase) -> &PendingApproval {
 
 fn approved(case: &RolloutCase, place: &str) -> RolloutCase {
     let text = format!("v20261121.2@{place} {}: looks good", &pending(case).digest[..12]);
-    annotated(case.clone(), &[(names::ANNOTATION_APPROVE, &text), (names::ANNOTATION_APPROVED_BY, "ann@example.com")])
+    annotated(
+        case.clone(),
+        &[(names::ANNOTATION_APPROVE, &text), (names::ANNOTATION_APPROVED_BY, "ann@example.com")],
+    )
 }
 
 fn said<'a>(status: &'a ModelRolloutStatus, type_: &str) -> Option<&'a str> {
@@ -61,10 +64,19 @@ fn a_step_waits_with_its_evidence_and_goes_on_when_that_is_approved() {
     assert_eq!((status.phase, status.weight), (P::Canary, Weight::from_percent(20)));
     assert_eq!(status.phase_summary.as_deref(), Some("Canary/AwaitingApproval"));
     let evidence = &pending(&case).evidence;
-    assert_eq!((&evidence.candidate, &evidence.baseline), (status.candidate.as_ref().unwrap(), status.stable.as_ref().unwrap()));
-    assert_eq!((evidence.step.as_str(), evidence.weight, evidence.metrics.len()), ("20", Weight::from_percent(20), 1));
+    assert_eq!(
+        (&evidence.candidate, &evidence.baseline),
+        (status.candidate.as_ref().unwrap(), status.stable.as_ref().unwrap())
+    );
+    assert_eq!(
+        (evidence.step.as_str(), evidence.weight, evidence.metrics.len()),
+        ("20", Weight::from_percent(20), 1)
+    );
     let metric = &evidence.metrics[0];
-    assert_eq!((metric.metric.as_str(), metric.verdict.as_str(), metric.bound.as_str()), ("error_rate", "Pass", "<= 0.01"));
+    assert_eq!(
+        (metric.metric.as_str(), metric.verdict.as_str(), metric.bound.as_str()),
+        ("error_rate", "Pass", "<= 0.01")
+    );
 
     let again = case.plan();
     assert!(again.is_idle(case.rollout.status.as_ref()), "what waits is told once: {:?}", again.status);
@@ -74,12 +86,14 @@ fn a_step_waits_with_its_evidence_and_goes_on_when_that_is_approved() {
     let text = how.split_once("anneal.dev/approve=\"").unwrap().1.split_once('"').unwrap().0;
     let plan = annotated(case.clone(), &[(names::ANNOTATION_APPROVE, text)]).plan();
     assert_eq!(plan.status.weight, Weight::from_percent(50));
-    assert_eq!((said(&plan.status, "AwaitingApproval"), plan.status.approval), (None, None));
+    assert_eq!((said(&plan.status, "AwaitingApproval"), plan.status.approval.as_ref()), (None, None));
 
     let decision = approved(&case, "20").plan().status.decision.unwrap();
     assert_eq!(decision.reason, "Approved");
     let short = &pending(&case).digest[..12];
-    let told = format!("v20261121.2 was approved at 20 by the evidence {short}, asked for by ann@example.com: looks good.");
+    let told = format!(
+        "v20261121.2 was approved at 20 by the evidence {short}, asked for by ann@example.com: looks good."
+    );
     assert!(decision.message.starts_with(&told), "{}", decision.message);
 }
 
@@ -141,7 +155,10 @@ fn an_approval_excuses_nothing() {
     let noon = json!([{"name": "noon", "schedule": "30 11 * * *", "duration": "1h"}]);
     frozen.rollout.spec.strategy.freezes = serde_json::from_value(noon).unwrap();
     let status = frozen.plan().status;
-    assert_eq!((status.weight, status.phase_summary.as_deref()), (Weight::from_percent(20), Some("Canary/Frozen")));
+    assert_eq!(
+        (status.weight, status.phase_summary.as_deref()),
+        (Weight::from_percent(20), Some("Canary/Frozen"))
+    );
     // And whoever looks at a frozen step sees what there is to approve.
     let mut waiting = waiting();
     waiting.rollout.spec.strategy.freezes = frozen.rollout.spec.strategy.freezes.clone();
@@ -163,15 +180,22 @@ fn old_evidence_is_taken_anew_and_an_approval_of_it_is_void() {
     let mut case = waiting();
     let terms = json!({"expiresAfter": "1h"});
     case.rollout.spec.strategy.approval = Some(serde_json::from_value(terms).unwrap());
-    let old = approved(&recorded(case), "20");
+    let mut old = approved(&recorded(case), "20");
     let digest = pending(&old).digest.clone();
-    let mut late = old.clone();
-    late.now += SignedDuration::from_secs(3599);
-    assert_eq!(weight(&late), Weight::from_percent(50));
-    late.now += SignedDuration::from_secs(1);
-    let status = late.plan().status;
+    let expires = |case: &mut RolloutCase, at: Timestamp| {
+        let pending = case.rollout.status.as_mut().unwrap().approval.as_mut().unwrap();
+        std::mem::replace(&mut pending.expires_at.0, at)
+    };
+    let hour = SignedDuration::from_hours(1);
+    let now = old.now;
+    assert_eq!(expires(&mut old, now + SignedDuration::from_secs(1)), now + hour);
+    assert_eq!(weight(&old), Weight::from_percent(50));
+    old.now += SignedDuration::from_secs(1);
+    let status = old.plan().status;
     assert_eq!(status.weight, Weight::from_percent(20));
-    assert_ne!(status.approval.as_ref().unwrap().digest, digest);
+    let anew = status.approval.as_ref().unwrap();
+    assert_eq!(anew.expires_at.0, old.now + hour);
+    assert_ne!(anew.digest, digest);
     assert!(said(&status, "AwaitingApproval").unwrap().contains("not what waits"));
 }
 
@@ -184,12 +208,17 @@ fn a_promotion_leaves_out_no_approval() {
     assert_eq!(case.rollout.status.as_ref().unwrap().weight, Weight::from_percent(20));
     assert_ne!(pending(&case).evidence.metrics[0].verdict, "Pass");
     let text = format!("v20261121.2@20 {}: I saw it", &pending(&case).digest[..12]);
-    let both = [(names::ANNOTATION_PROMOTE, "v20261121.2@20: hurry"), (names::ANNOTATION_APPROVE, text.as_str())];
+    let both =
+        [(names::ANNOTATION_PROMOTE, "v20261121.2@20: hurry"), (names::ANNOTATION_APPROVE, text.as_str())];
     let status = annotated(case, &both).plan().status;
     assert_eq!(status.weight, Weight::from_percent(50));
     let decision = status.decision.unwrap();
     assert_eq!(decision.reason, "PromotedByHand");
-    assert!(decision.message.contains("hurry") && decision.message.contains("I saw it"), "{}", decision.message);
+    assert!(
+        decision.message.contains("hurry") && decision.message.contains("I saw it"),
+        "{}",
+        decision.message
+    );
 
     for (phase, weight) in [("Shadow", 0), ("Canary", 20)] {
         let mut case = waiting();
@@ -221,14 +250,20 @@ fn full_traffic_needs_an_approval_where_the_strategy_says_so() {
     ] {
         let mut case = RolloutCase::new(cases::moving(phase, weight)).unwrap();
         case.rollout.spec.strategy.progression = serde_json::from_value(form.clone()).unwrap();
-        case.rollout.spec.strategy.approval = Some(serde_json::from_value(json!({"before": "FullTraffic"})).unwrap());
+        case.rollout.spec.strategy.approval =
+            Some(serde_json::from_value(json!({"before": "FullTraffic"})).unwrap());
+        case.settle_children();
         let case = recorded(case);
         let status = case.rollout.status.as_ref().unwrap();
         assert_eq!(status.approval.is_some(), waits, "{form} {phase} {weight}");
         assert_eq!((status.phase.name() == phase) && status.weight == Weight::from_percent(weight), waits);
         if waits {
             let place = if phase == "Shadow" { phase.to_owned() } else { weight.to_string() };
-            assert_ne!(approved(&case, &place).plan().status.weight, Weight::from_percent(weight), "{form} {phase}");
+            assert_ne!(
+                approved(&case, &place).plan().status.weight,
+                Weight::from_percent(weight),
+                "{form} {phase}"
+            );
         }
     }
 }

@@ -69,7 +69,8 @@ fn nothing_advances_in_an_open_window_and_everything_does_outside() {
     let just_closed = json!([{"name": "morning", "schedule": "0 11 * * *", "duration": "1h"}]);
     let just_opened = json!([{"name": "afternoon", "schedule": "0 12 * * *", "duration": "1h"}]);
     let saturday = json!([{"name": "weekend", "schedule": "0 18 * * 5", "duration": "62h", "timeZone": "Europe/Berlin"}]);
-    let elsewhere = json!([{"name": "night", "schedule": "0 0 * * *", "duration": "6h", "timeZone": "Pacific/Auckland"}]);
+    let elsewhere =
+        json!([{"name": "night", "schedule": "0 0 * * *", "duration": "6h", "timeZone": "Pacific/Auckland"}]);
     for (freezes, open) in [
         (json!([]), false),
         (before, false),
@@ -95,7 +96,10 @@ fn nothing_advances_in_an_open_window_and_everything_does_outside() {
 fn a_window_says_its_name_and_wakes_at_its_end() {
     let plan = frozen(cases::moving("Canary", 20), noon()).plan();
     let (reason, message) = said(&plan.status, "Frozen").unwrap();
-    assert_eq!((reason, message), ("Frozen", "Nothing advances in the freeze noon until 2026-11-21T12:30:00Z."));
+    assert_eq!(
+        (reason, message),
+        ("Frozen", "Nothing advances in the freeze noon until 2026-11-21T12:30:00Z.")
+    );
     assert_eq!(plan.status.phase_summary.as_deref(), Some("Canary/Frozen"));
     assert_eq!(plan.notes.iter().filter(|note| note.reason == "Frozen").count(), 1);
 
@@ -147,9 +151,14 @@ fn a_promotion_goes_on_only_if_it_names_the_window() {
         (noon(), "v20261121.2@full despite noon: it cannot wait", true),
         (noon(), "v20261121.2@20 despite night: it cannot wait", false),
         (both, "v20261121.2@20 despite noon: it cannot wait", false),
-        (json!([{"name": "noon", "schedule": "0 2 * * *", "duration": "1h"}]), "v20261121.2@20 despite noon: why", true),
+        (
+            json!([{"name": "noon", "schedule": "0 2 * * *", "duration": "1h"}]),
+            "v20261121.2@20 despite noon: why",
+            true,
+        ),
     ] {
-        let mut case = annotated(frozen(cases::moving("Canary", 20), freezes.clone()), names::ANNOTATION_PROMOTE, text);
+        let mut case =
+            annotated(frozen(cases::moving("Canary", 20), freezes.clone()), names::ANNOTATION_PROMOTE, text);
         case.read = Read::Silence;
         let status = case.plan().status;
         assert_eq!(status.weight != Weight::from_percent(20), goes, "{text} in {freezes}");
@@ -159,7 +168,11 @@ fn a_promotion_goes_on_only_if_it_names_the_window() {
         case.rollout.spec.paused = true;
         assert_eq!(case.plan().status.weight, Weight::from_percent(20), "a pause comes first");
     }
-    let unknown = annotated(frozen(cases::moving("Canary", 20), noon()), names::ANNOTATION_PROMOTE, "v20261121.2@20 despite night: why");
+    let unknown = annotated(
+        frozen(cases::moving("Canary", 20), noon()),
+        names::ANNOTATION_PROMOTE,
+        "v20261121.2@20 despite night: why",
+    );
     assert!(said(&unknown.plan().status, "InvalidCommand").unwrap().1.contains("it has noon"));
     let mut bake = with_bake(frozen(baking(), noon()));
     bake.read = Read::Silence;
@@ -228,11 +241,23 @@ fn what_the_spec_says_of_missing_readings_holds_in_a_window() {
 #[test]
 fn what_cannot_be_understood_holds_until_it_is_corrected() {
     for (freeze, why) in [
-        (json!({"name": "night", "schedule": "0 25 * * *", "duration": "1h"}), "schedule `0 25 * * *` is not understood"),
+        (
+            json!({"name": "night", "schedule": "0 25 * * *", "duration": "1h"}),
+            "schedule `0 25 * * *` is not understood",
+        ),
         (json!({"name": "night", "schedule": "0 0 30 2 *", "duration": "1h"}), "never comes up"),
-        (json!({"name": "night", "schedule": "0 2 * * *", "duration": "1h", "timeZone": "Mars/Olympus"}), "time zone `Mars/Olympus` is unknown"),
-        (json!({"name": "night", "schedule": "0 2 * * *", "duration": "24h"}), "it would open again before it closes"),
-        (json!({"name": "night", "schedule": "0 2 24 12 *", "duration": "366d"}), "it would open again before it closes"),
+        (
+            json!({"name": "night", "schedule": "0 2 * * *", "duration": "1h", "timeZone": "Mars/Olympus"}),
+            "time zone `Mars/Olympus` is unknown",
+        ),
+        (
+            json!({"name": "night", "schedule": "0 2 * * *", "duration": "24h"}),
+            "it would open again before it closes",
+        ),
+        (
+            json!({"name": "night", "schedule": "0 2 24 12 *", "duration": "366d"}),
+            "it would open again before it closes",
+        ),
     ] {
         let case = frozen(cases::moving("Canary", 20), json!([freeze]));
         let plan = case.plan();
@@ -240,7 +265,8 @@ fn what_cannot_be_understood_holds_until_it_is_corrected() {
         let (reason, message) = said(&plan.status, "Frozen").unwrap();
         assert_eq!(reason, "InvalidFreeze");
         assert!(message.contains("freeze night") && message.contains(why), "{message}");
-        let promoted = annotated(case.clone(), names::ANNOTATION_PROMOTE, "v20261121.2@20 despite night: why");
+        let promoted =
+            annotated(case.clone(), names::ANNOTATION_PROMOTE, "v20261121.2@20 despite night: why");
         assert_eq!(promoted.plan().status.weight, Weight::from_percent(20));
         let mut bad = case;
         bad.read = Read::Errors(0.5, 1000.0);
@@ -250,7 +276,8 @@ fn what_cannot_be_understood_holds_until_it_is_corrected() {
 
 #[test]
 fn a_window_lasts_its_time_when_clocks_change() {
-    let night = json!([{"name": "night", "schedule": "30 2 * * *", "duration": "2h", "timeZone": "Europe/Berlin"}]);
+    let night =
+        json!([{"name": "night", "schedule": "30 2 * * *", "duration": "2h", "timeZone": "Europe/Berlin"}]);
     for (at, open) in [
         // 02:30 does not exist on that day, and it opens at 03:30 summer time.
         ("2026-03-29T01:29:59Z", false),

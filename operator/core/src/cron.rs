@@ -118,14 +118,44 @@ mod tests {
     #[test]
     fn a_schedule_comes_up_when_the_clocks_of_its_zone_show_it() {
         let table = [
-            ("0 18 * * 5", "Etc/UTC", "2026-11-20T00:00:00Z", "2026-11-22T00:00:00Z", Some("2026-11-20T18:00:00Z")),
-            ("0 18 * * FRI", "Europe/Berlin", "2026-11-20T00:00:00Z", "2026-11-22T00:00:00Z", Some("2026-11-20T17:00:00Z")),
-            ("0 18 * * 5", "America/New_York", "2026-11-20T00:00:00Z", "2026-11-22T00:00:00Z", Some("2026-11-20T23:00:00Z")),
+            (
+                "0 18 * * 5",
+                "Etc/UTC",
+                "2026-11-20T00:00:00Z",
+                "2026-11-22T00:00:00Z",
+                Some("2026-11-20T18:00:00Z"),
+            ),
+            (
+                "0 18 * * FRI",
+                "Europe/Berlin",
+                "2026-11-20T00:00:00Z",
+                "2026-11-22T00:00:00Z",
+                Some("2026-11-20T17:00:00Z"),
+            ),
+            (
+                "0 18 * * 5",
+                "America/New_York",
+                "2026-11-20T00:00:00Z",
+                "2026-11-22T00:00:00Z",
+                Some("2026-11-20T23:00:00Z"),
+            ),
             // Both ends: after the first, and up to the second.
             ("0 18 * * *", "Etc/UTC", "2026-11-20T18:00:00Z", "2026-11-21T17:59:59Z", None),
-            ("0 18 * * *", "Etc/UTC", "2026-11-20T17:59:59.5Z", "2026-11-20T18:00:00Z", Some("2026-11-20T18:00:00Z")),
+            (
+                "0 18 * * *",
+                "Etc/UTC",
+                "2026-11-20T17:59:59.5Z",
+                "2026-11-20T18:00:00Z",
+                Some("2026-11-20T18:00:00Z"),
+            ),
             // The last of several.
-            ("*/20 * * * *", "Asia/Kathmandu", "2026-11-20T09:00:00Z", "2026-11-20T10:00:00Z", Some("2026-11-20T09:55:00Z")),
+            (
+                "*/20 * * * *",
+                "Asia/Kathmandu",
+                "2026-11-20T09:00:00Z",
+                "2026-11-20T10:00:00Z",
+                Some("2026-11-20T09:55:00Z"),
+            ),
         ];
         for (schedule, zone, after, until, expected) in table {
             assert_eq!(last(schedule, zone, after, until).as_deref(), expected, "{schedule} {zone} {after}");

@@ -1,5 +1,11 @@
 //! Who may approve a step, on a real API server: whoever has the verb, and only in their own name.
 
+#![expect(
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "this is a test, and a cluster has its own clock"
+)]
+
 mod common;
 
 use std::{
@@ -62,7 +68,11 @@ fn only_who_has_the_verb_approves_and_only_in_their_own_name() {
     }
     assert!(!can_approve("bob"));
 
-    refused("bob", &[APPROVAL, "anneal.dev/approved-by=bob"], "needs the verb approve on modelrollouts, which bob");
+    refused(
+        "bob",
+        &[APPROVAL, "anneal.dev/approved-by=bob"],
+        "needs the verb approve on modelrollouts, which bob",
+    );
     refused("bob", &[APPROVAL, "anneal.dev/approved-by=ann"], "needs the verb approve");
     refused("ann", &[APPROVAL], "who writes it, which is ann");
     refused("ann", &[APPROVAL, "anneal.dev/approved-by=bob"], "who writes it, which is ann");

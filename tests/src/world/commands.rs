@@ -12,7 +12,9 @@ impl Sim {
         let keys = self.store.keys(Kind::ModelRollout);
         let Some(key) = self.dice.pick(&keys).cloned() else { return };
         let Some(status) = self.store.get(&key).map(|rollout| rollout["status"].clone()) else { return };
-        match self.dice.weighted(&[15, 15, 30, 12, 18, 14, 45, 10]) {
+        // Who sees evidence, or thinks that there is some, may approve it.
+        let asked = if status["approval"].is_null() { 5 } else { 100 };
+        match self.dice.weighted(&[15, 15, 30, 12, 18, 14, asked, 6]) {
             0 => {
                 let paused = self.dice.chance(400);
                 self.say(|_| format!("a user sets paused of {} to {paused}", name(&key)));
@@ -47,7 +49,8 @@ impl Sim {
     /// Someone approves what they see, or what they once saw.
     fn user_approves_evidence(&mut self, key: &Key, status: &Value) {
         let digest = text(&status["approval"]["digest"]).get(..12).unwrap_or("0123456789ab").to_owned();
-        let place = if status["phase"] == "Canary" { status["weight"].to_string() } else { "Shadow".to_owned() };
+        let place =
+            if status["phase"] == "Canary" { status["weight"].to_string() } else { "Shadow".to_owned() };
         let digest = if self.dice.chance(150) { "fedcba987654".to_owned() } else { digest };
         let text = format!("{}@{place} {digest}: I saw it", self.on_trial(status));
         self.annotates(key, names::ANNOTATION_APPROVE, text.into());

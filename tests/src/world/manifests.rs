@@ -112,9 +112,9 @@ pub fn have_a_say(strategy: &mut Value, dice: &mut Dice) {
     if dice.chance(300) {
         let names = ["often", "mostly", "wrong"];
         let chosen = dice.weighted(&[70, 25, 5]);
-        let (schedule, duration) = [("*/10 * * * *", "4m"), ("5 * * * *", "50m"), ("61 * * * *", "1m")][chosen];
-        strategy["freezes"] =
-            json!([{"name": names[chosen], "schedule": schedule, "duration": duration, "timeZone": "Asia/Tokyo"}]);
+        let (schedule, duration) =
+            [("*/10 * * * *", "4m"), ("5 * * * *", "50m"), ("61 * * * *", "1m")][chosen];
+        strategy["freezes"] = json!([{"name": names[chosen], "schedule": schedule, "duration": duration, "timeZone": "Asia/Tokyo"}]);
     }
     if dice.chance(200) {
         strategy["approval"] = json!({"before": "FullTraffic", "expiresAfter": "2m"});

@@ -5,9 +5,7 @@
 
 use anneal_crds::{
     VersionRef,
-    model_rollout::{
-        Approval, Evidence, JudgedMetric, PendingApproval, RecordedReading, RolloutPhase,
-    },
+    model_rollout::{Approval, Evidence, JudgedMetric, PendingApproval, RecordedReading, RolloutPhase},
     names,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -15,7 +13,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    command::{self, MIN_DIGEST},
+    command::{self, Consented, MIN_DIGEST},
     draft::Draft,
 };
 use crate::plan::Severity;
@@ -27,8 +25,16 @@ pub(super) const AWAITING_APPROVAL: &str = "AwaitingApproval";
 pub(super) enum Consent {
     /// It may go on: who says so and why.
     Given(String),
-    /// Nobody has said so, and what to do.
-    Awaited(String),
+    /// Nobody has said so.
+    Awaited(Awaited),
+}
+
+/// What is to be told of evidence that nobody has approved.
+pub(super) struct Awaited {
+    /// Whether nobody has said anything or something else: a condition's reason.
+    pub(super) reason: &'static str,
+    /// What to do.
+    pub(super) how: String,
 }
 
 impl Draft<'_> {
@@ -38,7 +44,10 @@ impl Draft<'_> {
         let pending = match kept.or_else(|| self.take_evidence(version, readings)) {
             Some(pending) => self.status.approval.insert(pending).clone(),
             // The API server gives every object with a candidate a stable version before its first step.
-            None => return Consent::Awaited("There is no version to compare with.".to_owned()),
+            None => {
+                let how = "There is no version to compare with.".to_owned();
+                return Consent::Awaited(Awaited { reason: "EvidenceMissing", how });
+            }
         };
         self.wake_at_latest(pending.expires_at.0.duration_since(self.now));
         let place = &pending.evidence.step;
@@ -49,20 +58,24 @@ impl Draft<'_> {
                 short(&pending.digest)
             )),
             Some((digest, _)) => {
-                let how = self.how_to_approve(version, &pending);
-                Consent::Awaited(format!(
-                    "{} names the evidence {}, which is not what waits for an approval. {how}",
+                let how = format!(
+                    "{} names the evidence {}, which is not what waits for an approval. {}",
                     names::ANNOTATION_APPROVE,
-                    short(&digest)
-                ))
+                    short(&digest),
+                    self.how_to_approve(version, &pending)
+                );
+                Consent::Awaited(Awaited { reason: "EvidenceMismatch", how })
             }
-            None => Consent::Awaited(self.how_to_approve(version, &pending)),
+            None => {
+                let how = self.how_to_approve(version, &pending);
+                Consent::Awaited(Awaited { reason: "EvidenceReady", how })
+            }
         }
     }
 
     /// The digest and the reason of the approval that is meant for `version` where it stands.
     fn said_about(&self, version: &VersionRef) -> Option<(String, String)> {
-        let (command, (place, digest)) = command::approve(self.rollout)?.ok()?;
+        let (command, Consented { place, digest }) = command::approve(self.rollout)?.ok()?;
         let here = place.is(self.status.phase, self.status.weight) && command.version == version.version;
         here.then(|| (digest, command.because()))
     }

@@ -235,7 +235,10 @@ impl Draft<'_> {
             Some(PauseCause::Person) => false,
         };
         let despite = despite.filter(|_| self.pause.is_some());
-        let who = despite.map_or_else(|| command.who.clone(), |freeze| format!("{} despite the freeze {freeze}", command.who));
+        let who = despite.map_or_else(
+            || command.who.clone(),
+            |freeze| format!("{} despite the freeze {freeze}", command.who),
+        );
         (meant && allowed && !self.goes_past_approval(place)).then_some((Command { who, ..command }, place))
     }
 }

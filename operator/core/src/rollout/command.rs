@@ -101,8 +101,17 @@ pub(super) fn promote(rollout: &ModelRollout) -> Option<Result<(Command, Promoti
     )
 }
 
+/// An approval.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Consented {
+    /// What it lets go on.
+    pub(super) place: Place,
+    /// The beginning of the evidence's digest.
+    pub(super) digest: String,
+}
+
 /// `<version>@<place> <digest>: <why>`, as `anneal.dev/approve` has it, and who says so.
-pub(super) fn approve(rollout: &ModelRollout) -> Option<Result<(Command, (Place, String)), String>> {
+pub(super) fn approve(rollout: &ModelRollout) -> Option<Result<(Command, Consented), String>> {
     let target = |target: &str| {
         let (version, rest) = target.split_once('@')?;
         let (place, digest) = rest.split_once(' ')?;
@@ -113,9 +122,10 @@ pub(super) fn approve(rollout: &ModelRollout) -> Option<Result<(Command, (Place,
             Place::Shadow | Place::Step(_) => true,
             Place::Staging | Place::Baking | Place::Full => false,
         })?;
-        is_digest.then(|| (version.to_owned(), (place, digest.to_owned())))
+        is_digest.then(|| (version.to_owned(), Consented { place, digest: digest.to_owned() }))
     };
-    let form = "v20261121.2@10 3f2a9c04d1e7: why, or @Shadow, with at least 12 digits of status.approval.digest";
+    let form =
+        "v20261121.2@10 3f2a9c04d1e7: why, or @Shadow, with at least 12 digits of status.approval.digest";
     let command = read(rollout, names::ANNOTATION_APPROVE, target, form)?;
     let who = rollout.metadata.annotations.as_ref().and_then(|all| all.get(names::ANNOTATION_APPROVED_BY));
     Some(command.map(|(command, what)| {

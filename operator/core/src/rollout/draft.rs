@@ -17,7 +17,7 @@ use k8s_openapi::{
 use serde_json::Value;
 
 use super::{
-    approval::AWAITING_APPROVAL,
+    approval::{AWAITING_APPROVAL, Awaited},
     build::{self, Home},
     freeze::{FROZEN, Freezes, Pause},
     select,
@@ -55,7 +55,7 @@ pub(super) struct Draft<'a> {
     /// The calendar's part in that.
     pub(super) freezes: Freezes,
     /// What someone has to approve, and how; none if nothing waits for that.
-    pub(super) awaits_approval: Option<String>,
+    pub(super) awaits_approval: Option<Awaited>,
     /// Requests are surely not divided as the weight asks for.
     pub(super) mismatched: bool,
     /// What this look at the samples of both versions knows.
@@ -94,7 +94,8 @@ impl<'a> Draft<'a> {
     /// The plan.
     pub(super) fn finish(mut self) -> Plan<ModelRolloutStatus> {
         let awaited = self.awaits_approval.take();
-        self.condition_if(AWAITING_APPROVAL, "Evidence", awaited.as_deref());
+        let reason = awaited.as_ref().map_or("", |awaited| awaited.reason);
+        self.condition_if(AWAITING_APPROVAL, reason, awaited.as_ref().map(|awaited| awaited.how.as_str()));
         if let Some(before) = &self.rollout.status {
             keep_times(&before.conditions, &mut self.status.conditions);
             if !self.actions.is_empty() && before.phase == self.status.phase {

@@ -128,7 +128,7 @@ impl Draft<'_> {
         let was_frozen = self.was_frozen();
         let Some((reason, message)) = self.freezes.told() else {
             self.status.conditions.retain(|condition| condition.type_ != FROZEN);
-            if was_frozen {
+            if was_frozen && self.is_under_way() {
                 self.status.thawed_at = Some(Time(self.now));
             }
             return;

@@ -147,8 +147,8 @@ impl Draft<'_> {
         // Whoever changed the route by hand has put the clock back.
         let began = self.status.traffic_accepted_at.as_ref().or(self.status.step_started_at.as_ref());
         // A step that waits for an approval has passed once.
-        let overdue = self.status.approval.is_none()
-            && over(began) > terms.duration.get().saturating_add(max_hold);
+        let overdue =
+            self.status.approval.is_none() && over(began) > terms.duration.get().saturating_add(max_hold);
         match step {
             StepSays::ByClock => blind_for > max_hold || (overdue && self.pause.is_none()),
             // A comparison's clock stands still without requests: a quiet night is nobody's fault.
@@ -213,10 +213,10 @@ impl Draft<'_> {
     ) {
         let pause = self.pause.clone().filter(|_| by_hand.is_none());
         match (self.consent(version, &readings), pause) {
-            (Consent::Awaited(how), pause) => {
+            (Consent::Awaited(awaited), pause) => {
                 let pause = pause.map_or_else(String::new, |pause| format!(" {}", pause.why));
-                self.waiting(AWAITING_APPROVAL, &format!("{how}{pause}"));
-                self.awaits_approval = Some(how);
+                self.waiting(AWAITING_APPROVAL, &format!("{}{pause}", awaited.how));
+                self.awaits_approval = Some(awaited);
             }
             (Consent::Given(approved), Some(pause)) => {
                 self.waiting(pause.cause.reason(), &format!("{approved} {}", pause.why));

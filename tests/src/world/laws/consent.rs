@@ -25,8 +25,7 @@ fn holds(status: &Value, type_: &str) -> bool {
 fn approvals(strategy: &Value) -> Vec<i64> {
     let steps = steps(strategy);
     let weight = |step: &Value| per_mille(&step["weight"]);
-    let mut points: Vec<i64> =
-        steps.iter().filter(|step| step["then"] == "Approval").map(weight).collect();
+    let mut points: Vec<i64> = steps.iter().filter(|step| step["then"] == "Approval").map(weight).collect();
     if strategy["approval"]["before"] == "FullTraffic" {
         let below = steps.iter().map(weight).filter(|weight| *weight < ALL).max();
         points.push(below.unwrap_or(if strategy["shadow"].is_null() { ALL } else { 0 }));
@@ -55,7 +54,8 @@ impl Sim {
         let open = manifests::open_freeze(&strategy, decided)
             .filter(|_| manifests::open_freeze(&strategy, earlier).is_some());
         let Some(open) = open else { return };
-        let said = string(&self.callers[caller].walk.read["metadata"]["annotations"][names::ANNOTATION_PROMOTE]);
+        let said =
+            string(&self.callers[caller].walk.read["metadata"]["annotations"][names::ANNOTATION_PROMOTE]);
         if new["decision"]["reason"] == "PromotedByHand" && said.contains(&format!(" despite {open}:")) {
             *self.laws.reached.entry("promotion despite a freeze".to_owned()).or_default() += 1;
             return;
@@ -86,11 +86,16 @@ impl Sim {
         };
         let said = string(&read["metadata"]["annotations"][names::ANNOTATION_APPROVE]);
         let wanted = format!("{}@{place} ", text(&old["candidate"]["version"]));
-        let named = said.strip_prefix(&wanted).and_then(|rest| rest.split_once(':')).map(|(digest, _)| digest);
+        let named =
+            said.strip_prefix(&wanted).and_then(|rest| rest.split_once(':')).map(|(digest, _)| digest);
         let (digest, evidence) = (text(&old["approval"]["digest"]), &old["approval"]["evidence"]);
         let is_of_evidence = digest == format!("{:x}", Sha256::digest(evidence.to_string().as_bytes()));
-        let is_of_candidate = evidence["candidate"] == old["candidate"] && evidence["weight"] == old["weight"];
-        let fresh = string(&old["approval"]["expiresAt"]).parse::<Timestamp>().ok().zip(string(&new["stepStartedAt"]).parse::<Timestamp>().ok());
+        let is_of_candidate =
+            evidence["candidate"] == old["candidate"] && evidence["weight"] == old["weight"];
+        let fresh = string(&old["approval"]["expiresAt"])
+            .parse::<Timestamp>()
+            .ok()
+            .zip(string(&new["stepStartedAt"]).parse::<Timestamp>().ok());
         let fresh = fresh.is_some_and(|(expires, decided)| decided <= expires);
         let only_here = passed.iter().all(|point| *point == here);
         let named = named.is_some_and(|named| named.len() >= 12 && digest.starts_with(named));
