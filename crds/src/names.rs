@@ -22,7 +22,8 @@ pub const LABEL_MODEL: &str = "anneal.dev/model";
 /// Version (`vYYYYMMDD.n`) that a pod serves or that a record describes.
 pub const LABEL_VERSION: &str = "anneal.dev/version";
 
-/// On a ModelVersion: who approves it, in one line. Needed for a version that had no baseline.
+/// On a ModelVersion: who approves it, in one line. Needed for a version that had no baseline. On a ModelRollout: who wrote
+/// [`ANNOTATION_APPROVE`], as the API server calls that user.
 pub const ANNOTATION_APPROVED_BY: &str = "anneal.dev/approved-by";
 
 /// On a Secret: the one server that the operator may show it to, as scheme, host and port.
@@ -48,6 +49,9 @@ pub const ANNOTATION_PAUSE: &str = "anneal.dev/pause";
 /// On a ModelRollout, `<version>@<place>: <why>`: that version leaves that place (`Staging`, `Shadow`, a weight such as `10`,
 /// `Baking`) without waiting any longer, or every step that is left (`full`).
 pub const ANNOTATION_PROMOTE: &str = "anneal.dev/promote";
+/// On a ModelRollout, `<version>@<place> <digest>: <why>`: what that version has shown in that place (`Shadow`, or a weight
+/// such as `10`) is approved, if the digest of the evidence begins so.
+pub const ANNOTATION_APPROVE: &str = "anneal.dev/approve";
 /// On a ModelRollout, `<version>: <why>`: that version is rolled back.
 pub const ANNOTATION_ABORT: &str = "anneal.dev/abort";
 /// On a ModelRollout, `<version>: <why>`: that version was rolled back and may try again, once for each text.

@@ -68,6 +68,18 @@ fn rollouts() -> Vec<Told> {
         case.read = Read::Errors(0.0, 3.0);
         case.rollout.spec.paused = true;
     }));
+    fn freeze(case: &mut RolloutCase) {
+        let noon = json!([{"name": "noon", "schedule": "30 11 * * *", "duration": "1h"}]);
+        case.rollout.spec.strategy.freezes = serde_json::from_value(noon).unwrap();
+    }
+    let idle = |case: &mut RolloutCase| {
+        case.versions.truncate(1);
+        freeze(case);
+    };
+    fn needs_approval(case: &mut RolloutCase) {
+        let steps = json!({"steps": [{"weight": 20, "duration": "20s", "then": "Approval"}, {"weight": 50, "duration": "20s"}]});
+        case.rollout.spec.strategy.progression = serde_json::from_value(steps).unwrap();
+    }
     let baking = || {
         let mut status = healthy();
         status["phase"] = "Baking".into();
@@ -184,6 +196,9 @@ fn rollouts() -> Vec<Told> {
             "Failed",
         ),
         told("a person paused it", paused, "Suspended", "InProgress"),
+        told("frozen on its way", planned(&canary(freeze)), "Suspended", "InProgress"),
+        told("frozen with nothing to do", settled(rollout(healthy(), idle)), "Healthy", "Current"),
+        told("a person has to approve it", planned(&canary(needs_approval)), "Suspended", "InProgress"),
         told("watched after its last step", settled(rollout(baking(), baked)), "Healthy", "Current"),
         told("on its way back by hand", planned(&rollout(returning(), &back)), "Progressing", "InProgress"),
         told(

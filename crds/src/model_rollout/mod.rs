@@ -15,12 +15,14 @@ use crate::{
     span::Span,
 };
 
+mod consent;
 mod probe;
 mod staging;
 mod status;
 mod strategy;
 mod traffic;
 
+pub use consent::{Approval, ApprovalPoint, Evidence, Freeze, JudgedMetric, PendingApproval};
 pub use probe::{Expect, ExpectedValue, Request, Smoke, SmokeRequest, Warmup};
 pub use staging::{JobTest, Staging, StagingTest, TestVariable, Webhook};
 pub use status::{
@@ -43,7 +45,7 @@ pub use traffic::{Gateway, MirrorDropped, Traffic, TrafficStatus, WrittenRoute};
     status = "ModelRolloutStatus",
     derive = "PartialEq",
     doc = "A ModelRollout serves a model and takes new versions through shadow and canary to full traffic, or rolls them back.",
-    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phaseSummary"),
     printcolumn(name = "Step", type_ = "string", json_path = ".status.stepSummary"),
     printcolumn(name = "Weight", type_ = "number", json_path = ".status.weight"),
     printcolumn(name = "Observed", type_ = "string", json_path = ".status.observed.percent"),
@@ -64,6 +66,8 @@ pub use traffic::{Gateway, MirrorDropped, Traffic, TrafficStatus, WrittenRoute};
 #[x_kube(validation = Rule::new("(has(self.strategy.warnTriggers) ? self.strategy.warnTriggers : []).all(t, !self.metrics.exists(m, m.name == t && (has(m.drift) || has(m.stability))))").message("drift and stability are measured in a bake: name them in strategy.bake.rollbackTriggers or strategy.bake.warnTriggers"))]
 #[x_kube(validation = Rule::new("!has(self.strategy.steps) || self.strategy.steps.all(s, !has(s.rollbackTriggers) || s.rollbackTriggers.all(t, !self.metrics.exists(m, m.name == t && (has(m.drift) || has(m.stability)))))").message("drift and stability are measured in a bake: name them in strategy.bake.rollbackTriggers or strategy.bake.warnTriggers"))]
 #[x_kube(validation = Rule::new("!has(self.strategy.steps) || (self.strategy.steps.map(s, s.weight).isSorted() && self.strategy.steps.all(s, self.strategy.steps.exists_one(t, t.weight == s.weight)))").message("the weights of strategy.steps must rise from step to step"))]
+#[x_kube(validation = Rule::new("!has(self.strategy.freezes) || self.strategy.freezes.all(f, self.strategy.freezes.exists_one(g, g.name == f.name))").message("strategy.freezes must have different names"))]
+#[x_kube(validation = Rule::new("!has(self.strategy.approval) || !has(self.strategy.approval.before) || has(self.strategy.shadow) || (has(self.strategy.canary) && self.strategy.canary.initial < 100) || (has(self.strategy.steps) && self.strategy.steps.exists(s, s.weight < 100.0))").message("strategy.approval.before needs a shadow or a step below 100 %, which it comes after"))]
 #[x_kube(validation = Rule::new("self.metrics.all(m, self.metrics.exists_one(n, n.name == m.name))").message("metrics must have different names"))]
 pub struct ModelRolloutSpec {
     /// Name of the model whose versions are served.

@@ -12,7 +12,7 @@ use crate::{
     weight::Weight,
 };
 
-use super::traffic::TrafficStatus;
+use super::{consent::PendingApproval, traffic::TrafficStatus};
 
 /// Where a rollout stands. The operator's decision log: every child object follows from spec and status.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -24,6 +24,10 @@ pub struct ModelRolloutStatus {
     /// Where the rollout stands.
     #[serde(default)]
     pub phase: RolloutPhase,
+    /// The phase, and what keeps the version from going on: `Canary`, `Canary/AwaitingApproval`, `Canary/Frozen` or
+    /// `Canary/Paused`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase_summary: Option<String>,
     /// The version in production; in a bake, the one that is watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stable: Option<VersionRef>,
@@ -54,6 +58,12 @@ pub struct ModelRolloutStatus {
     /// Since when readings are missing or requests too few; a step that holds for too long is rolled back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holding_since: Option<Time>,
+    /// When the last freeze of this step ended; `judge.maxHold` and other deadlines count from here at the earliest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thawed_at: Option<Time>,
+    /// What this step has shown and someone has to approve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<PendingApproval>,
     /// Why triggers have no reading at present, and since when.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 3))]
@@ -101,7 +111,8 @@ pub struct ModelRolloutStatus {
     /// The last `anneal.dev/retry` that was granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
-    /// Ready, Reconciling, Stalled, Progressing, Paused, RolledBack, TrafficVerified, MetricsAvailable, Warned, InvalidCommand.
+    /// Ready, Reconciling, Stalled, Progressing, Paused, Frozen, AwaitingApproval, RolledBack, TrafficVerified, MetricsAvailable,
+    /// Warned, InvalidCommand.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "common::conditions")]
     pub conditions: Vec<Condition>,

@@ -4,7 +4,11 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{probe::Smoke, staging::Staging};
+use super::{
+    consent::{Approval, Freeze},
+    probe::Smoke,
+    staging::Staging,
+};
 use crate::{span::Span, weight::Weight};
 
 /// How a new version takes over. Exactly one of `canary`, `steps` and `blueGreen`.
@@ -39,6 +43,13 @@ pub struct Strategy {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 1024)))]
     pub abort_on_alerts: Vec<String>,
+    /// What an approval needs, beside the steps with `then: Approval`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
+    /// Windows in which no version gets more traffic and none begins; rollbacks still happen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub freezes: Vec<Freeze>,
     /// How many versions that were stable before can be gone back to at once. Default 3.
     #[serde(default = "default_rollback_window")]
     #[schemars(range(min = 0, max = 10))]
@@ -190,6 +201,8 @@ pub enum Then {
     Advance,
     /// The step goes on, and is judged, until someone promotes the candidate.
     Pause,
+    /// The step goes on, and is judged, until someone approves what it has shown.
+    Approval,
 }
 
 /// One step from nothing to everything.

@@ -10,6 +10,7 @@
 
 pub mod alert;
 pub mod condition;
+mod cron;
 pub mod gates;
 mod job;
 pub mod judge;

@@ -56,6 +56,11 @@ fn a_wrong_object_is_refused_with_field_and_reason() {
     let home = Namespace::new("anneal-refusals");
     let job = || example("retrainjob.yaml");
     let rollout = || example("modelrollout.yaml");
+    let night = || json!({"name": "night", "schedule": "0 2 * * *", "duration": "4h"});
+    let freeze = |schedule: &str, duration: &str, zone: &str| {
+        let freeze = json!([{"name": "night", "schedule": schedule, "duration": duration, "timeZone": zone}]);
+        with(rollout(), "/spec/strategy/freezes", freeze)
+    };
     let cases = [
         (without(job(), "/spec/model"), "spec.model"),
         (with(job(), "/spec/modle", json!("x")), "spec.modle"),
@@ -183,6 +188,26 @@ fn a_wrong_object_is_refused_with_field_and_reason() {
         (
             with(rollout(), "/spec/strategy/bake", json!({"duration": "1h", "rollbackTriggers": ["speed"]})),
             "strategy.bake.rollbackTriggers names a metric",
+        ),
+        (freeze("0 2 * *", "4h", "Etc/UTC"), "spec.strategy.freezes[0].schedule"),
+        (freeze("@daily", "4h", "Etc/UTC"), "spec.strategy.freezes[0].schedule"),
+        (freeze("0 2 * * *", "0s", "Etc/UTC"), "must be above zero"),
+        (freeze("0 2 * * *", "4h", "Europe/"), "spec.strategy.freezes[0].timeZone"),
+        (
+            with(rollout(), "/spec/strategy/freezes", json!([night(), night()])),
+            "strategy.freezes must have different names",
+        ),
+        (
+            with(
+                with(
+                    without(without(rollout(), "/spec/strategy/canary"), "/spec/strategy/shadow"),
+                    "/spec/strategy/blueGreen",
+                    json!({"duration": "1h"}),
+                ),
+                "/spec/strategy/approval",
+                json!({"before": "FullTraffic"}),
+            ),
+            "needs a shadow or a step below 100 %",
         ),
         (with(rollout(), "/spec/rollback", json!({"targetVersion": "v20260101.1"})), "spec.rollback.reason"),
         (

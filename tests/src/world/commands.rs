@@ -4,7 +4,7 @@ use anneal_core::object::{Key, Kind};
 use anneal_crds::names;
 use serde_json::{Value, json};
 
-use super::{calls::name, laws::text, sim::Sim};
+use super::{calls::name, laws::text, manifests, sim::Sim};
 
 impl Sim {
     /// Someone wants it otherwise than the operator.
@@ -12,7 +12,9 @@ impl Sim {
         let keys = self.store.keys(Kind::ModelRollout);
         let Some(key) = self.dice.pick(&keys).cloned() else { return };
         let Some(status) = self.store.get(&key).map(|rollout| rollout["status"].clone()) else { return };
-        match self.dice.weighted(&[15, 15, 30, 12, 18, 14]) {
+        // Who sees evidence, or thinks that there is some, may approve it.
+        let asked = if status["approval"].is_null() { 5 } else { 100 };
+        match self.dice.weighted(&[15, 15, 30, 12, 18, 14, asked, 6]) {
             0 => {
                 let paused = self.dice.chance(400);
                 self.say(|_| format!("a user sets paused of {} to {paused}", name(&key)));
@@ -24,7 +26,8 @@ impl Sim {
             }
             2 => {
                 let place = self.place(&status);
-                let text = format!("{}@{place}: I know better", self.on_trial(&status));
+                let despite = ["", " despite often", " despite mostly"][self.dice.weighted(&[60, 25, 15])];
+                let text = format!("{}@{place}{despite}: I know better", self.on_trial(&status));
                 self.annotates(&key, names::ANNOTATION_PROMOTE, text.into());
             }
             3 => {
@@ -37,8 +40,36 @@ impl Sim {
                 let text = format!("{}: try {}", text(&version["version"]), self.dice.below(3));
                 self.annotates(&key, names::ANNOTATION_RETRY, text.into());
             }
-            _ => self.user_rolls_back(&key, &status),
+            5 => self.user_rolls_back(&key, &status),
+            6 => self.user_approves_evidence(&key, &status),
+            _ => self.user_wants_a_say(&key),
         }
+    }
+
+    /// Someone approves what they see, or what they once saw.
+    fn user_approves_evidence(&mut self, key: &Key, status: &Value) {
+        let digest = text(&status["approval"]["digest"]).get(..12).unwrap_or("0123456789ab").to_owned();
+        let place =
+            if status["phase"] == "Canary" { status["weight"].to_string() } else { "Shadow".to_owned() };
+        let digest = if self.dice.chance(150) { "fedcba987654".to_owned() } else { digest };
+        let text = format!("{}@{place} {digest}: I saw it", self.on_trial(status));
+        self.annotates(key, names::ANNOTATION_APPROVE, text.into());
+    }
+
+    /// Someone lets nothing advance at some times, or without an approval.
+    pub(super) fn user_wants_a_say(&mut self, key: &Key) {
+        let mut wanted = json!({});
+        manifests::have_a_say(&mut wanted, &mut self.dice);
+        self.say(|_| format!("a user wants a say in {}: {wanted}", name(key)));
+        self.store.edit(key, |rollout| {
+            let strategy = &mut rollout["spec"]["strategy"];
+            for field in ["freezes", "approval"] {
+                strategy[field] = wanted[field].clone();
+            }
+            if let Some(strategy) = strategy.as_object_mut() {
+                strategy.retain(|_, value| !value.is_null());
+            }
+        });
     }
 
     fn annotates(&mut self, key: &Key, annotation: &str, text: Value) {
@@ -102,12 +133,17 @@ impl Sim {
                 names::ANNOTATION_PROMOTE,
                 names::ANNOTATION_ABORT,
                 names::ANNOTATION_RETRY,
+                names::ANNOTATION_APPROVE,
             ] {
                 rollout["metadata"]["annotations"].as_object_mut().map(|all| all.remove(annotation));
             }
             if let Some(spec) = rollout["spec"].as_object_mut() {
                 spec.remove("paused");
                 spec.remove("rollback");
+            }
+            if let Some(strategy) = rollout["spec"]["strategy"].as_object_mut() {
+                strategy.remove("freezes");
+                strategy.remove("approval");
             }
             for step in rollout["spec"]["strategy"]["steps"].as_array_mut().into_iter().flatten() {
                 step["then"] = "Advance".into();

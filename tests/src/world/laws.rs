@@ -2,6 +2,7 @@
 //!
 //! They rest on what is true in the world, never on what the operator recorded about it.
 
+mod consent;
 mod fight;
 mod retrain;
 mod rival;

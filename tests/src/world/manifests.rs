@@ -1,6 +1,7 @@
 //! What users write: rollouts and retrain jobs of all shapes.
 
 use anneal_core::object::{Key, Kind, Object};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
@@ -102,7 +103,34 @@ pub fn strategy(dice: &mut Dice) -> Value {
         strategy["bake"] = json!({"duration": "40s", "rollbackTriggers": triggers});
     }
     strategy["rollbackWindow"] = dice.below(4).into();
+    have_a_say(&mut strategy, dice);
     strategy
+}
+
+/// Freezes of which one is open nearly half of the time, and steps that need an approval.
+pub fn have_a_say(strategy: &mut Value, dice: &mut Dice) {
+    if dice.chance(300) {
+        let names = ["often", "mostly", "wrong"];
+        let chosen = dice.weighted(&[70, 25, 5]);
+        let (schedule, duration) =
+            [("*/10 * * * *", "4m"), ("5 * * * *", "50m"), ("61 * * * *", "1m")][chosen];
+        strategy["freezes"] = json!([{"name": names[chosen], "schedule": schedule, "duration": duration, "timeZone": "Asia/Tokyo"}]);
+    }
+    if dice.chance(200) {
+        strategy["approval"] = json!({"before": "FullTraffic", "expiresAfter": "2m"});
+    }
+}
+
+/// The freeze of a strategy that is open at this time, by plain arithmetic; one that nobody understands always is.
+pub fn open_freeze(strategy: &Value, at: Timestamp) -> Option<&str> {
+    let freeze = strategy["freezes"].as_array()?.first()?;
+    let second = at.as_second();
+    let open = match freeze["schedule"].as_str() {
+        Some("*/10 * * * *") => second.rem_euclid(600) < 240,
+        Some("5 * * * *") => (300..3300).contains(&second.rem_euclid(3600)),
+        Some(_) | None => true,
+    };
+    freeze["name"].as_str().filter(|_| open)
 }
 
 /// Rising weights with at most one decimal.
@@ -111,7 +139,7 @@ fn steps(dice: &mut Dice) -> Value {
     let mut steps = vec![];
     for weight in weights {
         if dice.chance(400) || (steps.is_empty() && weight == json!(100)) {
-            let then = if dice.chance(200) { "Pause" } else { "Advance" };
+            let then = ["Pause", "Approval", "Advance"][dice.weighted(&[15, 15, 70])];
             let mut step = json!({"weight": weight, "duration": "20s", "minRequests": 5, "then": then});
             if dice.chance(200) {
                 step["rollbackTriggers"] = json!(["latency", "error_rate"]);

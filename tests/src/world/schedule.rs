@@ -63,6 +63,7 @@ impl World {
             lagging,
             walk: Walk::default(),
             watched: 0,
+            looked: std::collections::BTreeMap::new(),
         };
         let skew = if two && dice.chance(300) { -i64::try_from(dice.below(90)).unwrap_or(0) } else { 0 };
         let sim = Sim {

@@ -78,6 +78,10 @@ impl World {
             phases.into_iter().any(|rollout| rollout["status"]["phase"] == phase) && phase != "Healthy"
         };
         self.come_to_rest_unless(there);
+        let mut sim = self.shared.lock();
+        for key in &rollouts {
+            sim.user_wants_a_say(key);
+        }
     }
 
     fn come_to_rest(&mut self) {

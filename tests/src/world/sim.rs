@@ -79,6 +79,8 @@ pub struct Caller {
     pub walk: Walk,
     /// The version of the world up to which its watches have told it everything.
     pub watched: u64,
+    /// The oldest resource version of anything that its last look at an object read.
+    pub looked: BTreeMap<Key, u64>,
 }
 
 /// One reconcile, from the read of its object on.

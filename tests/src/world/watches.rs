@@ -53,8 +53,15 @@ impl Sim {
     /// A reconcile ended without a read: by what was seen last there was nothing to do.
     pub fn note_glance(&mut self, caller: usize) {
         let walk = &self.callers[caller].walk;
-        let Some(key) = walk.key.clone().filter(|_| !walk.has_read()) else { return };
-        let mut news = self.store.changed_since(self.callers[caller].watched);
+        let Some(key) = walk.key.clone() else { return };
+        if walk.has_read() {
+            let floor = walk.floor;
+            self.callers[caller].looked.insert(key, floor);
+            return;
+        }
+        // What was seen last may have been old already then.
+        let seen = self.callers[caller].looked.get(&key).copied().unwrap_or_default();
+        let mut news = self.store.changed_since(self.callers[caller].watched.min(seen));
         let is_old = news.any(|(_, other, object)| *other == key || self.concerns(&key, other, object));
         let kind = if is_old { "glance at what is old" } else { "glance" };
         *self.laws.reached.entry(kind.to_owned()).or_default() += 1;

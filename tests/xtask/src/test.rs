@@ -94,7 +94,7 @@ fn on_cluster(context: &Context, cargo: &Cargo, cluster: &Cluster) -> Result<()>
         "replicas=2,grafana.dashboards.enabled=true,alertReceiver.enabled=true,alertReceiver.tokenSecret.name=t,prometheusCredentials.enabled=true",
         "notifications.enabled=true,notifications.urlSecret.name=n",
         "watchNamespace=anneal-demo,rbac.aggregate=false,rbac.gatewayClasses=false",
-        "networkPolicy.enabled=false",
+        "networkPolicy.enabled=false,approvals.enforce=Always",
     ] {
         let chart = chart.as_os_str();
         let objects = cluster.helm(
@@ -160,7 +160,7 @@ fn chart(context: &Context) -> Result<()> {
     Cmd::new(&helm).args(["lint", "--strict"]).arg(&chart).run(&log)?;
     for switches in [
         "replicas=1",
-        "watchNamespace=team-a,serviceMonitor.enabled=true,podMonitor.enabled=true,prometheusRule.enabled=true,grafana.dashboards.enabled=true,alertReceiver.enabled=true,alertReceiver.tokenSecret.name=t,notifications.enabled=true,notifications.urlSecret.name=n,rbac.aggregate=false,crds.enabled=false,prometheusCredentials.enabled=true",
+        "approvals.enforce=Always,watchNamespace=team-a,serviceMonitor.enabled=true,podMonitor.enabled=true,prometheusRule.enabled=true,grafana.dashboards.enabled=true,alertReceiver.enabled=true,alertReceiver.tokenSecret.name=t,notifications.enabled=true,notifications.urlSecret.name=n,rbac.aggregate=false,crds.enabled=false,prometheusCredentials.enabled=true",
     ] {
         Cmd::new(&helm).args(["template", "anneal"]).arg(&chart).args(["--set", switches]).run(&log)?;
     }

@@ -10,15 +10,15 @@ use anneal_crds::{
 
 use super::{
     build,
-    command::{self, Command, Place},
-    draft::Draft,
+    command::{self, Command, Place, Promotion},
+    draft::{Draft, PAUSED},
+    freeze::{Pause, PauseCause},
     select::Obstacle,
     steps::{self, on_trial},
     transition::Fate,
 };
-use crate::{alert, condition::Truth, plan::Severity};
+use crate::{alert, plan::Severity};
 
-const PAUSED: &str = "Paused";
 const INVALID_COMMAND: &str = "InvalidCommand";
 
 impl Draft<'_> {
@@ -26,14 +26,19 @@ impl Draft<'_> {
     pub(super) fn note_commands(&mut self) {
         let unknown_target = rollback_target(self.rollout, &self.status).and_then(Result::err);
         // Whoever wanted a rollback wants no version to get more traffic.
-        self.pause = command::pause(self.rollout).or_else(|| unknown_target.clone());
-        let pause = self.pause.clone();
-        self.condition_if(PAUSED, "Paused", pause.as_deref());
+        let asked = command::pause(self.rollout).or_else(|| unknown_target.clone());
+        self.condition_if(PAUSED, "Paused", asked.as_deref());
+        self.note_freezes();
+        let asked = asked.map(|why| Pause { cause: PauseCause::Person, why });
+        self.pause = asked.or_else(|| self.freeze());
         let wrong = [
             command::of_version(self.rollout, names::ANNOTATION_ABORT).and_then(Result::err),
             command::of_version(self.rollout, names::ANNOTATION_RETRY).and_then(Result::err),
             command::promote(self.rollout).and_then(Result::err),
+            command::approve(self.rollout).and_then(Result::err),
             self.unknown_place(),
+            self.unknown_freeze(),
+            self.not_approved(),
             unknown_target,
             alert::selectors(self.rollout)
                 .err()
@@ -42,13 +47,6 @@ impl Draft<'_> {
         let wrong: Vec<String> = wrong.into_iter().flatten().collect();
         let said = (!wrong.is_empty()).then(|| wrong.join(" "));
         self.condition_if(INVALID_COMMAND, "NotUnderstood", said.as_deref());
-    }
-
-    fn condition_if(&mut self, type_: &str, reason: &str, message: Option<&str>) {
-        match message {
-            Some(message) => self.condition(type_, Truth::True, reason, message),
-            None => self.status.conditions.retain(|condition| condition.type_ != type_),
-        }
     }
 
     fn command(&self, key: &str) -> Option<Command> {
@@ -201,10 +199,10 @@ impl Draft<'_> {
 
     /// A promotion of the version on trial out of a step that the strategy does not have.
     fn unknown_place(&self) -> Option<String> {
-        let (command, place) = command::promote(self.rollout)?.ok()?;
+        let (command, promotion) = command::promote(self.rollout)?.ok()?;
         let version = on_trial(&self.status).filter(|version| version.version == command.version)?;
         let steps = steps::steps(&self.rollout.spec.strategy);
-        let known = match place {
+        let known = match promotion.place {
             Place::Step(weight) => steps.iter().any(|step| step.weight == weight),
             Place::Staging | Place::Shadow | Place::Baking | Place::Full => true,
         };
@@ -219,12 +217,64 @@ impl Draft<'_> {
         })
     }
 
-    /// The promotion that someone asks for from where `version` stands now.
+    /// A promotion in spite of a freeze that the strategy does not have.
+    fn unknown_freeze(&self) -> Option<String> {
+        let (_, promotion) = command::promote(self.rollout)?.ok()?;
+        let named = promotion.despite?;
+        let freezes = &self.rollout.spec.strategy.freezes;
+        (!freezes.iter().any(|freeze| freeze.name == named)).then(|| {
+            let names: Vec<&str> = freezes.iter().map(|freeze| freeze.name.as_str()).collect();
+            format!(
+                "{} names the freeze {named}, which spec.strategy.freezes does not have; it has {}.",
+                names::ANNOTATION_PROMOTE,
+                if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+            )
+        })
+    }
+
+    /// A promotion past steps that someone has to approve.
+    fn not_approved(&self) -> Option<String> {
+        let (command, promotion) = command::promote(self.rollout)?.ok()?;
+        let version = self.status.candidate.as_ref().filter(|version| version.version == command.version)?;
+        (promotion.place.is(self.status.phase, self.status.weight) && self.goes_past_approval(promotion.place))
+            .then(|| {
+                format!(
+                    "{} asks for @full, and spec.strategy has steps of {} that someone has to approve. Promote it step by step.",
+                    names::ANNOTATION_PROMOTE,
+                    version.version
+                )
+            })
+    }
+
+    /// Whether a promotion from here would leave out an approval. The first version has no step to approve.
+    fn goes_past_approval(&self, place: Place) -> bool {
+        let ahead = || {
+            let mut approvals = steps::approvals(&self.rollout.spec.strategy).into_iter();
+            approvals.any(|weight| weight >= self.status.weight)
+        };
+        match place {
+            Place::Full => self.status.stable.is_some() && ahead(),
+            Place::Staging | Place::Shadow | Place::Step(_) | Place::Baking => false,
+        }
+    }
+
+    /// The promotion that someone asks for from where `version` stands now, if nothing stands against it: a pause does,
+    /// and a freeze that it does not name.
     pub(super) fn promotion(&self, version: &VersionRef) -> Option<(Command, Place)> {
-        let (command, place) = command::promote(self.rollout)?.ok()?;
+        let (command, Promotion { place, despite }) = command::promote(self.rollout)?.ok()?;
         let status = &self.status;
-        (command.version == version.version && place.is(status.phase, status.weight))
-            .then_some((command, place))
+        let meant = command.version == version.version && place.is(status.phase, status.weight);
+        let allowed = match self.pause.as_ref().map(|pause| pause.cause) {
+            None => true,
+            Some(PauseCause::Freeze) => self.freezes.yields_to(despite.as_deref()),
+            Some(PauseCause::Person) => false,
+        };
+        let despite = despite.filter(|_| self.pause.is_some());
+        let who = despite.map_or_else(
+            || command.who.clone(),
+            |freeze| format!("{} despite the freeze {freeze}", command.who),
+        );
+        (meant && allowed && !self.goes_past_approval(place)).then_some((Command { who, ..command }, place))
     }
 }
 

@@ -5,6 +5,8 @@
 
 use anneal_crds::{ModelRollout, Weight, common::shorten, model_rollout::RolloutPhase, names};
 
+/// Fewest digits by which an approval names its evidence.
+pub(super) const MIN_DIGEST: usize = 12;
 /// Longest reason that is recorded, in bytes.
 const MAX_WHY: usize = 200;
 
@@ -72,11 +74,24 @@ pub(super) fn of_version(rollout: &ModelRollout, key: &str) -> Option<Result<Com
     Some(command.map(|(command, ())| command))
 }
 
-/// `<version>@<place>: <why>`, as `anneal.dev/promote` has it.
-pub(super) fn promote(rollout: &ModelRollout) -> Option<Result<(Command, Place), String>> {
+/// A promotion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Promotion {
+    /// What it leaves behind.
+    pub(super) place: Place,
+    /// The freeze in which it is to go on all the same.
+    pub(super) despite: Option<String>,
+}
+
+/// `<version>@<place>: <why>` or `<version>@<place> despite <freeze>: <why>`, as `anneal.dev/promote` has it.
+pub(super) fn promote(rollout: &ModelRollout) -> Option<Result<(Command, Promotion), String>> {
     let target = |target: &str| {
-        let (version, place) = target.split_once('@')?;
-        Some((version.to_owned(), Place::parse(place)?))
+        let (version, rest) = target.split_once('@')?;
+        let (place, despite) = match rest.split_once(" despite ") {
+            Some((place, freeze)) => (place, Some(freeze.trim().to_owned())),
+            None => (rest, None),
+        };
+        Some((version.to_owned(), Promotion { place: Place::parse(place.trim())?, despite }))
     };
     read(
         rollout,
@@ -84,6 +99,39 @@ pub(super) fn promote(rollout: &ModelRollout) -> Option<Result<(Command, Place),
         target,
         "v20261121.2@Shadow: why, or @Staging or @10 or @Baking or @full",
     )
+}
+
+/// An approval.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Consented {
+    /// What it lets go on.
+    pub(super) place: Place,
+    /// The beginning of the evidence's digest.
+    pub(super) digest: String,
+}
+
+/// `<version>@<place> <digest>: <why>`, as `anneal.dev/approve` has it, and who says so.
+pub(super) fn approve(rollout: &ModelRollout) -> Option<Result<(Command, Consented), String>> {
+    let target = |target: &str| {
+        let (version, rest) = target.split_once('@')?;
+        let (place, digest) = rest.split_once(' ')?;
+        let digest = digest.trim();
+        let is_digest = (MIN_DIGEST..=64).contains(&digest.len())
+            && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let place = Place::parse(place).filter(|place| match place {
+            Place::Shadow | Place::Step(_) => true,
+            Place::Staging | Place::Baking | Place::Full => false,
+        })?;
+        is_digest.then(|| (version.to_owned(), Consented { place, digest: digest.to_owned() }))
+    };
+    let form =
+        "v20261121.2@10 3f2a9c04d1e7: why, or @Shadow, with at least 12 digits of status.approval.digest";
+    let command = read(rollout, names::ANNOTATION_APPROVE, target, form)?;
+    let who = rollout.metadata.annotations.as_ref().and_then(|all| all.get(names::ANNOTATION_APPROVED_BY));
+    Some(command.map(|(command, what)| {
+        let named = who.map(|who| shorten(who.trim(), MAX_WHY).into_owned()).filter(|who| !who.is_empty());
+        (Command { who: named.unwrap_or(command.who), ..command }, what)
+    }))
 }
 
 fn read<T>(
@@ -120,7 +168,7 @@ pub(super) fn writer(rollout: &ModelRollout, path: &[&str]) -> String {
     writers.next_back().and_then(|entry| entry.manager.clone()).unwrap_or_else(|| "someone".to_owned())
 }
 
-/// Why nothing may advance now, and who said so; none if it may.
+/// Why nothing may advance, and who said so; none if nobody did.
 pub(super) fn pause(rollout: &ModelRollout) -> Option<String> {
     if rollout.spec.paused {
         return Some(format!("spec.paused is true, set by {}.", writer(rollout, &["f:spec", "f:paused"])));

@@ -17,7 +17,9 @@ use k8s_openapi::{
 use serde_json::Value;
 
 use super::{
+    approval::{AWAITING_APPROVAL, Awaited},
     build::{self, Home},
+    freeze::{FROZEN, Freezes, Pause},
     select,
     sequential::{Comparison, DETECTABILITY},
     snapshot::{GatewayState, Snapshot},
@@ -33,6 +35,8 @@ use crate::{
 
 /// How soon to look again at something that is watched anyway.
 pub(super) const RECHECK: SignedDuration = SignedDuration::from_secs(5);
+/// Whether someone asks for a pause.
+pub(super) const PAUSED: &str = "Paused";
 /// Whether a step's triggers can be read; there is none while no step is judged.
 pub(super) const METRICS_AVAILABLE: &str = "MetricsAvailable";
 
@@ -48,7 +52,11 @@ pub(super) struct Draft<'a> {
     notes: Vec<Note>,
     wake: Wake,
     /// Why nothing may advance; none if it may.
-    pub(super) pause: Option<String>,
+    pub(super) pause: Option<Pause>,
+    /// The calendar's part in that.
+    pub(super) freezes: Freezes,
+    /// What someone has to approve, and how; none if nothing waits for that.
+    pub(super) awaits_approval: Option<Awaited>,
     /// Requests are surely not divided as the weight asks for.
     pub(super) mismatched: bool,
     /// What this look at the samples of both versions knows.
@@ -64,7 +72,8 @@ impl<'a> Draft<'a> {
         let mut status = rollout.status.clone().unwrap_or_default();
         status.observed_generation = rollout.metadata.generation;
         let times =
-            [&status.step_started_at, &status.traffic_accepted_at, &status.holding_since].map(Option::as_ref);
+            [&status.step_started_at, &status.traffic_accepted_at, &status.holding_since, &status.thawed_at]
+                .map(Option::as_ref);
         let now = not_before(snapshot.now, &status.conditions, times);
         Self {
             snapshot,
@@ -75,6 +84,8 @@ impl<'a> Draft<'a> {
             notes: vec![],
             wake: Wake::OnChange,
             pause: None,
+            freezes: Freezes::Closed,
+            awaits_approval: None,
             mismatched: false,
             comparison: None,
             route: OnceCell::new(),
@@ -83,6 +94,9 @@ impl<'a> Draft<'a> {
 
     /// The plan.
     pub(super) fn finish(mut self) -> Plan<ModelRolloutStatus> {
+        let awaited = self.awaits_approval.take();
+        let reason = awaited.as_ref().map_or("", |awaited| awaited.reason);
+        self.condition_if(AWAITING_APPROVAL, reason, awaited.as_ref().map(|awaited| awaited.how.as_str()));
         if let Some(before) = &self.rollout.status {
             keep_times(&before.conditions, &mut self.status.conditions);
             if !self.actions.is_empty() && before.phase == self.status.phase {
@@ -90,6 +104,7 @@ impl<'a> Draft<'a> {
             }
         }
         self.status.step_summary = self.step_summary();
+        self.status.phase_summary = Some(self.phase_summary());
         self.keep_comparison();
         Plan { status: self.status, actions: self.actions, notes: self.notes, wake: self.wake }
     }
@@ -116,6 +131,17 @@ impl<'a> Draft<'a> {
         let steps = steps::steps(&self.rollout.spec.strategy);
         let passed = steps.iter().filter(|step| step.weight <= self.status.weight).count();
         (self.status.phase == RolloutPhase::Canary).then(|| format!("{passed}/{}", steps.len()))
+    }
+
+    /// The phase, and the first of the reasons for which the version does not go on.
+    fn phase_summary(&self) -> String {
+        let holds = |type_: &&str| {
+            let conditions = &self.status.conditions;
+            conditions.iter().any(|condition| condition.type_ == *type_ && condition.status == "True")
+        };
+        let why = [AWAITING_APPROVAL, PAUSED, FROZEN].into_iter().find(holds);
+        let why = why.filter(|_| self.is_under_way()).map_or_else(String::new, |why| format!("/{why}"));
+        format!("{}{why}", self.status.phase.name())
     }
 
     /// The route that the status asks for; none while no version may serve.
@@ -149,6 +175,8 @@ impl<'a> Draft<'a> {
         status.step_started_at = Some(now.clone());
         status.traffic_accepted_at = None;
         status.holding_since = None;
+        status.thawed_at = None;
+        status.approval = None;
         status.missing.clear();
         status.waiting_rollback = None;
         status.baselines.clear();
@@ -305,6 +333,14 @@ impl<'a> Draft<'a> {
 
     pub(super) fn kstatus(&mut self, state: KState, reason: &str, message: &str) {
         self.writer().set_kstatus(state, reason, message);
+    }
+
+    /// A condition that is there only while there is something to tell.
+    pub(super) fn condition_if(&mut self, type_: &str, reason: &str, message: Option<&str>) {
+        match message {
+            Some(message) => self.condition(type_, Truth::True, reason, message),
+            None => self.status.conditions.retain(|condition| condition.type_ != type_),
+        }
     }
 
     pub(super) fn condition(&mut self, type_: &str, truth: Truth, reason: &str, message: &str) {

@@ -11,8 +11,10 @@
 //! A new candidate leads from any phase back to Preparing, at weight 0. `select` says which version is to serve,
 //! `by_hand` what people ask for, `query`, `value`, `reading` and `sequential` what the metrics say about it, `steps` which share it gets and
 //! for how long, `staging`, `probe` and `smoke` what it must answer before it takes requests and after, `transition` what is
-//! written down, `build` which objects follow.
+//! written down, `build` which objects follow. `freeze` says when nothing advances, and `approval` what someone has to
+//! approve.
 
+mod approval;
 mod baseline;
 mod build;
 mod by_hand;
@@ -21,6 +23,7 @@ mod converge;
 mod draft;
 mod expression;
 mod fight;
+mod freeze;
 mod missing;
 mod plan;
 mod plane;

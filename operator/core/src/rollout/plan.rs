@@ -201,6 +201,10 @@ impl Draft<'_> {
             RolloutPhase::Shadow => self.shadow(candidate),
             RolloutPhase::Canary => self.judge_step(candidate),
             RolloutPhase::RollingBack => {
+                if let Some(pause) = self.pause.clone() {
+                    self.wake_at_latest(RECHECK);
+                    return self.kstatus(KState::Reconciling, pause.cause.reason(), &pause.why);
+                }
                 let message = format!("{} starts at weight 0.", candidate.version);
                 self.prepare(candidate.clone(), "Preparing", &message);
             }
@@ -225,7 +229,9 @@ impl Draft<'_> {
         let ready = self.ready(candidate);
         let cold = if ready { self.cold(candidate) } else { None };
         match (self.pause.clone().filter(|_| ready), self.mirror_trouble().filter(|_| ready)) {
-            (Some(why), _) => return self.kstatus(KState::Reconciling, "Paused", &why),
+            (Some(pause), _) => {
+                return self.kstatus(KState::Reconciling, pause.cause.reason(), &pause.why);
+            }
             (None, Some(trouble)) => return self.blocked(&trouble),
             (None, None) if ready && cold.is_none() => return self.leave_preparing(candidate),
             (None, None) => {}
@@ -233,7 +239,8 @@ impl Draft<'_> {
         self.wake_at_latest(RECHECK);
         let trouble = cold.or_else(|| self.pod_trouble(candidate));
         let deadline = self.rollout.spec.serving.progress_deadline;
-        if self.step_age() > deadline.get() {
+        let started = self.status.step_started_at.clone();
+        if started.is_some_and(|started| self.overdue_since(&started) > deadline.get()) {
             let why = trouble.map_or_else(String::new, |trouble| format!(" {}", trouble.message));
             let message = format!("{} was not ready after {deadline}.{why}", candidate.version);
             let reason = "ProgressDeadlineExceeded";
@@ -301,7 +308,7 @@ impl Draft<'_> {
         }
         let (reason, why) = match (obstacle, &self.pause) {
             (Some(obstacle), _) => (obstacle.reason, format!(" {}", obstacle.message)),
-            (None, Some(why)) => ("Paused", format!(" {why}")),
+            (None, Some(pause)) => (pause.cause.reason(), format!(" {}", pause.why)),
             (None, None) => ("Serving", String::new()),
         };
         let message = format!("{version} serves all requests.{why}");

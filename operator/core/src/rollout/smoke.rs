@@ -53,7 +53,7 @@ impl Draft<'_> {
     }
 
     fn smoke_is_due(&self, stable: &VersionRef) -> bool {
-        let by_hand = self.promotion(stable).is_some() && self.pause.is_none();
+        let by_hand = self.promotion(stable).is_some();
         let due = self.status.smoke.as_ref().is_some_and(|trial| match trial.state {
             TrialState::Running => trial.number == 1 || self.age(&trial.started_at) >= AGAIN_AFTER,
             TrialState::Passed | TrialState::Failed => false,
@@ -129,7 +129,8 @@ impl Draft<'_> {
     /// requests to answer.
     pub(super) fn leave_unjudged(&mut self, stable: &VersionRef) {
         let version = &stable.version;
-        let by_hand = self.promotion(stable).filter(|_| self.pause.is_none());
+        let by_hand = self.promotion(stable);
+        let pause = self.pause.clone().filter(|_| by_hand.is_none());
         let (reason, message) = match (by_hand, &self.rollout.spec.strategy.smoke) {
             (Some((command, _)), _) => {
                 (PROMOTED_BY_HAND, format!("{version} was promoted out of Baking, {}.", command.because()))
@@ -144,8 +145,8 @@ impl Draft<'_> {
                 ("StrategyChanged", format!("{version} serves; spec.strategy has no bake any more."))
             }
         };
-        match self.pause.clone() {
-            Some(why) => self.waiting("Paused", &format!("{message} {why}")),
+        match pause {
+            Some(pause) => self.waiting(pause.cause.reason(), &format!("{message} {}", pause.why)),
             None => self.end_bake(reason, &message, vec![]),
         }
     }

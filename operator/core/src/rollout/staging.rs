@@ -110,7 +110,7 @@ impl Draft<'_> {
             );
             return self.prepare(candidate.clone(), "StrategyChanged", &message);
         };
-        if let Some((command, place)) = self.promotion(candidate).filter(|_| self.pause.is_none()) {
+        if let Some((command, place)) = self.promotion(candidate) {
             if !self.ready(candidate) {
                 let message = format!("{} is promoted as soon as all its pods are ready.", candidate.version);
                 self.wake_at_latest(RECHECK);
@@ -128,13 +128,15 @@ impl Draft<'_> {
         match self.said(&staging, &trial) {
             Said::Passed(why) => self.staging_passed(candidate, &staging, trial, &why),
             Said::Failed(why) => self.try_failed(candidate, &staging, trial, &why),
-            Said::Nothing(why) if self.age(&trial.started_at) > timeout.get() && self.pause.is_none() => {
+            Said::Nothing(why)
+                if self.overdue_since(&trial.started_at) > timeout.get() && self.pause.is_none() =>
+            {
                 let why = format!("no result within {timeout}. {why}");
                 self.try_failed(candidate, &staging, trial, &why);
             }
             Said::Nothing(why) => {
                 self.wake_at_latest(RECHECK);
-                let pause = self.pause.as_ref().map_or_else(String::new, |why| format!(" {why}"));
+                let pause = self.pause.as_ref().map_or_else(String::new, |pause| format!(" {}", pause.why));
                 let message = format!("Try {} of {}. {why}{pause}", trial.number, staging.tries);
                 self.kstatus(KState::Reconciling, "Staging", &message);
             }
@@ -201,16 +203,16 @@ impl Draft<'_> {
     }
 
     fn staging_passed(&mut self, candidate: &VersionRef, staging: &Staging, trial: Trial, why: &str) {
-        let waits = self.age(&trial.started_at);
+        let waits = self.overdue_since(&trial.started_at);
         let message = Some(shorten(why, MAX_WORDS).into_owned()).filter(|why| !why.is_empty());
         self.status.staging = Some(Trial { state: TrialState::Passed, message, ..trial });
         if self.ready(candidate) && self.pause.is_none() {
             return self.take_traffic(candidate, Cause::Passed);
         }
         self.wake_at_latest(RECHECK);
-        if let Some(why) = self.pause.clone() {
-            let message = format!("The test has passed, and the candidate waits. {why}");
-            return self.kstatus(KState::Reconciling, "Paused", &message);
+        if let Some(pause) = self.pause.clone() {
+            let message = format!("The test has passed, and the candidate waits. {}", pause.why);
+            return self.kstatus(KState::Reconciling, pause.cause.reason(), &message);
         }
         let deadline = self.rollout.spec.serving.progress_deadline;
         if waits > staging.timeout.get().saturating_add(deadline.get()) {
@@ -233,7 +235,8 @@ impl Draft<'_> {
         }
         let message = format!("Try {number} of {tries} failed: {why}.");
         if let Some(pause) = self.pause.clone() {
-            return self.kstatus(KState::Reconciling, "Paused", &format!("{message} {pause}"));
+            let message = format!("{message} {}", pause.why);
+            return self.kstatus(KState::Reconciling, pause.cause.reason(), &message);
         }
         let number = number.saturating_add(1);
         self.status.staging = Some(Trial { number, message: told, ..self.first_try_of(&staging.test) });

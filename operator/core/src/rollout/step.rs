@@ -15,6 +15,7 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
+    approval::{AWAITING_APPROVAL, Consent},
     baseline::{self, Stage},
     command::{Command, Place},
     draft::{self, Draft, METRICS_AVAILABLE},
@@ -109,8 +110,10 @@ impl Draft<'_> {
         if let Some((reason, message)) = self.missing_too_long(version, &judged) {
             return self.give_up(version, Fate::Rejected, reason, &message, readings);
         }
-        match self.promotion(version).filter(|_| self.pause.is_none()) {
-            Some((command, place)) => self.promoted_by_hand(version, &command, place, readings),
+        match self.promotion(version) {
+            Some((command, place)) => {
+                self.promoted_by_hand(version, &command, place, terms.then, readings);
+            }
             None => self.judged(version, &terms, &step, hold, readings),
         }
     }
@@ -128,7 +131,7 @@ impl Draft<'_> {
                 self.step_passed(version, terms.then, readings);
             }
             None => {
-                let pause = self.pause.as_ref().map_or_else(String::new, |why| format!(" {why}"));
+                let pause = self.pause.as_ref().map_or_else(String::new, |pause| format!(" {}", pause.why));
                 self.waiting("Judging", &format!("Every trigger passes; the step goes on.{pause}"));
             }
             Some(why) if self.held_too_long(terms, step) => {
@@ -155,10 +158,13 @@ impl Draft<'_> {
     fn held_too_long(&self, terms: &Terms, step: &StepSays) -> bool {
         let max_hold = self.rollout.spec.judge.max_hold.get();
         let since = self.status.holding_since.as_ref();
-        let blind_for = since.map_or(SignedDuration::ZERO, |since| self.now.duration_since(since.0));
+        let over = |since: Option<&Time>| since.map_or(SignedDuration::ZERO, |at| self.overdue_since(at));
+        let blind_for = over(since);
         // Whoever changed the route by hand has put the clock back.
-        let age = self.accepted_age().unwrap_or_else(|| self.step_age());
-        let overdue = age > terms.duration.get().saturating_add(max_hold);
+        let began = self.status.traffic_accepted_at.as_ref().or(self.status.step_started_at.as_ref());
+        // A step that waits for an approval has passed once.
+        let overdue =
+            self.status.approval.is_none() && over(began) > terms.duration.get().saturating_add(max_hold);
         match step {
             StepSays::ByClock => blind_for > max_hold || (overdue && self.pause.is_none()),
             // A comparison's clock stands still without requests: a quiet night is nobody's fault.
@@ -193,11 +199,15 @@ impl Draft<'_> {
     }
 
     fn step_passed(&mut self, version: &VersionRef, then: Then, readings: Vec<RecordedReading>) {
-        if let Some(why) = self.pause.clone() {
-            return self.waiting("Paused", &format!("The step has passed and waits. {why}"));
+        if then == Then::Approval {
+            return self.step_needs_approval(version, None, readings);
+        }
+        if let Some(pause) = self.pause.clone() {
+            let message = format!("The step has passed and waits. {}", pause.why);
+            return self.waiting(pause.cause.reason(), &message);
         }
         match then {
-            Then::Advance => self.end_step(version, readings),
+            Then::Advance | Then::Approval => self.end_step(version, readings),
             Then::Pause => {
                 let message = format!(
                     "The step has passed and waits for a person: kubectl annotate modelrollout {} {}=\"{}@{}: why\" --overwrite",
@@ -207,6 +217,33 @@ impl Draft<'_> {
                     self.status.weight
                 );
                 self.waiting("AwaitingPromotion", &message);
+            }
+        }
+    }
+
+    /// Nothing else is left but that someone approves what the step has shown. `by_hand` says who has left the rest out.
+    fn step_needs_approval(
+        &mut self,
+        version: &VersionRef,
+        by_hand: Option<String>,
+        readings: Vec<RecordedReading>,
+    ) {
+        let pause = self.pause.clone().filter(|_| by_hand.is_none());
+        match (self.consent(version, &readings), pause) {
+            (Consent::Awaited(awaited), pause) => {
+                let pause = pause.map_or_else(String::new, |pause| format!(" {}", pause.why));
+                self.waiting(AWAITING_APPROVAL, &format!("{}{pause}", awaited.how));
+                self.awaits_approval = Some(awaited);
+            }
+            (Consent::Given(approved), Some(pause)) => {
+                self.waiting(pause.cause.reason(), &format!("{approved} {}", pause.why));
+            }
+            (Consent::Given(approved), None) => {
+                let cause = match by_hand {
+                    Some(why) => Cause::ByHand(format!("{why} {approved}")),
+                    None => Cause::Approved(approved),
+                };
+                self.next_step(version, cause, readings);
             }
         }
     }
@@ -228,6 +265,7 @@ impl Draft<'_> {
         version: &VersionRef,
         command: &Command,
         place: Place,
+        then: Then,
         readings: Vec<RecordedReading>,
     ) {
         if !self.ready(version) {
@@ -240,6 +278,7 @@ impl Draft<'_> {
         match (phase, place) {
             (RolloutPhase::Baking, _) => self.end_bake(PROMOTED_BY_HAND, &message, readings),
             (_, Place::Full) => self.promote(version, PROMOTED_BY_HAND, &message, readings),
+            _ if then == Then::Approval => self.step_needs_approval(version, Some(message), readings),
             (_, Place::Staging | Place::Shadow | Place::Step(_) | Place::Baking) => {
                 self.next_step(version, Cause::ByHand(message), readings);
             }

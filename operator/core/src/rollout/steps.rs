@@ -2,7 +2,7 @@
 
 use anneal_crds::{
     ModelRolloutSpec, ModelRolloutStatus, Span, VersionRef, Weight,
-    model_rollout::{Canary, Progression, RolloutPhase, Step, Strategy, Then},
+    model_rollout::{ApprovalPoint, Canary, Progression, RolloutPhase, Step, Strategy, Then},
 };
 
 /// The canary's steps in their order. Their weights lie above zero and rise, whatever the spec says.
@@ -40,6 +40,27 @@ fn step_of(canary: &Canary, weight: Weight) -> Step {
     }
 }
 
+/// Weights of the steps that someone has to approve; zero is the shadow.
+pub(super) fn approvals(strategy: &Strategy) -> Vec<Weight> {
+    let steps = steps(strategy);
+    let asked = steps.iter().filter(|step| step.then == Then::Approval).map(|step| step.weight);
+    let before = strategy.approval.as_ref().and_then(|approval| approval.before);
+    let point = before.and_then(|point| match point {
+        ApprovalPoint::FullTraffic => {
+            let last = steps.iter().rev().find(|step| step.weight < Weight::FULL);
+            let shadow = strategy.shadow.as_ref().map(|_| Weight::ZERO);
+            // The API server lets in no strategy that has neither; none of them goes without an approval all the same.
+            last.map(|step| step.weight).or(shadow).or_else(|| Some(steps.last()?.weight))
+        }
+    });
+    asked.chain(point).collect()
+}
+
+/// What follows at `weight`.
+fn then(strategy: &Strategy, weight: Weight, then: Then) -> Then {
+    if approvals(strategy).contains(&weight) { Then::Approval } else { then }
+}
+
 /// What a step asks for before it may end.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Terms {
@@ -61,7 +82,7 @@ pub(super) fn terms(strategy: &Strategy, status: &ModelRolloutStatus) -> Option<
             duration: shadow.duration,
             min_requests: shadow.min_requests,
             triggers: strategy.rollback_triggers.clone(),
-            then: Then::Advance,
+            then: then(strategy, Weight::ZERO, Then::Advance),
         }),
         RolloutPhase::Canary => {
             let step = steps(strategy).into_iter().find(|step| step.weight == status.weight)?;
@@ -69,7 +90,7 @@ pub(super) fn terms(strategy: &Strategy, status: &ModelRolloutStatus) -> Option<
                 duration: step.duration,
                 min_requests: step.min_requests,
                 triggers: step.rollback_triggers.unwrap_or_else(|| strategy.rollback_triggers.clone()),
-                then: step.then,
+                then: then(strategy, step.weight, step.then),
             })
         }
         RolloutPhase::Baking => strategy.bake.as_ref().map(|bake| Terms {
@@ -150,6 +171,8 @@ mod tests {
             rollback_triggers: vec![],
             warn_triggers: vec![],
             abort_on_alerts: vec![],
+            approval: None,
+            freezes: vec![],
             rollback_window: 3,
         }
     }

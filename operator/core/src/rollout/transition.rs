@@ -38,6 +38,8 @@ pub(super) enum Fate {
 pub(super) enum Cause {
     /// It showed what it had to show.
     Passed,
+    /// It did, and someone approved that: who and why.
+    Approved(String),
     /// Someone said so: who and why.
     ByHand(String),
 }
@@ -46,11 +48,14 @@ impl Cause {
     fn tell(self, reason: &'static str, message: String) -> (&'static str, String) {
         match self {
             Self::Passed => (reason, message),
+            Self::Approved(why) => (APPROVED, format!("{why} {message}")),
             Self::ByHand(why) => (PROMOTED_BY_HAND, format!("{why} {message}")),
         }
     }
 }
 
+/// Reason of a step that ended because someone approved what it had shown.
+const APPROVED: &str = "Approved";
 /// Reason of a step or a bake that ended because someone said so.
 pub(super) const PROMOTED_BY_HAND: &str = "PromotedByHand";
 

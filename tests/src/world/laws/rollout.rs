@@ -35,7 +35,7 @@ pub fn per_mille(weight: &Value) -> i64 {
 }
 
 /// The steps of a strategy, whatever its form: weight in percent, duration, requests and triggers.
-fn steps(strategy: &Value) -> Vec<Value> {
+pub(super) fn steps(strategy: &Value) -> Vec<Value> {
     if let Some(steps) = strategy["steps"].as_array() {
         return steps.clone();
     }
@@ -69,6 +69,7 @@ impl Sim {
             let reached = format!("decision {}", text(&new["decision"]["reason"]));
             *self.laws.reached.entry(reached).or_default() += 1;
         }
+        self.note_consent(old, new);
         if old["waitingRollback"].is_null() && !new["waitingRollback"].is_null() {
             *self.laws.reached.entry("rollback that waits".to_owned()).or_default() += 1;
         }
@@ -89,6 +90,7 @@ impl Sim {
         if begins {
             self.check_alone(caller, name);
             self.check_not_paused(caller, name, old);
+            self.check_not_frozen(caller, name, new);
         }
         let stable = string(&new["stable"]["digest"]);
         let promoted = !stable.is_empty() && old["stable"]["digest"] != new["stable"]["digest"];
@@ -115,6 +117,8 @@ impl Sim {
             && weight > per_mille(&old["weight"]);
         if (promoted && from_candidate) || rises {
             self.check_rise(caller, name, before, after);
+            self.check_not_frozen(caller, name, new);
+            self.check_approved(caller, name, before, after);
         }
         if new["decision"]["reason"] == "ThresholdBreached" && old["decision"]["at"] != new["decision"]["at"]
         {
@@ -279,6 +283,7 @@ impl Sim {
     /// A watch ends on grounds, or because someone said so.
     fn check_bake(&mut self, caller: usize, name: &str, before: &Value, after: &Value) {
         self.check_not_paused(caller, name, &before["status"]);
+        self.check_not_frozen(caller, name, &after["status"]);
         let subject = &before["status"]["stable"];
         match text(&after["status"]["decision"]["reason"]) {
             "PromotedByHand" => self.check_promoted(caller, name, &before["status"], subject),
@@ -300,10 +305,12 @@ impl Sim {
             phase => phase.to_owned(),
         };
         let version = text(&version["version"]);
-        if ![format!("{version}@{place}:"), format!("{version}@full:")]
-            .iter()
-            .any(|wanted| said.starts_with(wanted))
-        {
+        let wanted = [format!("{version}@{place}"), format!("{version}@full")];
+        let is_wanted = |wanted: &String| {
+            said.strip_prefix(wanted.as_str())
+                .is_some_and(|rest| rest.starts_with(':') || rest.starts_with(" despite "))
+        };
+        if !wanted.iter().any(is_wanted) {
             self.broken("a promotion by hand was asked for", format!("{name}: `{said}` in {old}"));
         }
     }

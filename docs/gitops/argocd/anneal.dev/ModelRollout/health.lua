@@ -43,4 +43,10 @@ if ready ~= nil then
   return health("Healthy", ready)
 end
 
+-- A person has to say something, or a window to close. What serves is Healthy meanwhile, as said above.
+local waits = condition("AwaitingApproval") or condition("Frozen")
+if waits ~= nil then
+  return health("Suspended", waits)
+end
+
 return health("Progressing", condition("Reconciling") or { reason = "Pending", message = "The operator has not said anything yet." })
