@@ -225,9 +225,9 @@ fn accuracy(requests: Option<&str>) -> Metric {
 fn a_value_is_compared_as_it_is_and_counts_requests_only_with_a_counter() {
     let vector = |value: f64| vec![series("value", None, value), series("at", None, NOW as f64)];
     let counted = |value: f64, step: f64| [vector(value), vec![series("step", None, step)]].concat();
-    let hold = |metric: &Metric, vector| match verdict(metric, vector) {
-        Verdict::Hold(class, _) => class,
-        other => panic!("{other:?}"),
+    let hold = |metric: &Metric, vector| {
+        let Verdict::Hold(class, _) = verdict(metric, vector) else { panic!("{metric:?}") };
+        class
     };
     let (alone, with) = (accuracy(None), accuracy(Some("requests_total")));
     assert_eq!(verdict(&alone, vector(0.8)), Verdict::Pass { step_requests: None });
