@@ -1,0 +1,35 @@
+//! The comparison with other tools names a test for each thing that it says of Anneal.
+
+#![expect(clippy::unwrap_used, reason = "this is a test")]
+
+use std::{fs, path::PathBuf};
+
+/// Where chances are measured, which no test shows.
+const MEASURED: &str = "[judge.md](judge.md)";
+
+/// Lines of a table's body, by cells.
+fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
+    let lines = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| |"));
+    lines.map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+}
+
+#[test]
+fn everything_that_is_said_of_anneal_is_shown_by_a_test() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("../docs/comparison.md")).unwrap();
+    let mut shown = 0;
+    for cells in rows(&text) {
+        let (what, anneal, by) = (cells[0], cells[1], cells[cells.len() - 1]);
+        if anneal == "N" || by == MEASURED {
+            continue;
+        }
+        let (file, test) =
+            by.trim_matches('`').split_once("::").unwrap_or_else(|| unreachable!("{what}: {by}"));
+        let places = [format!("tests/{file}.rs"), format!("tests/sequential/{file}.rs")];
+        let source = places.iter().find_map(|place| fs::read_to_string(root.join(place)).ok());
+        let named = source.is_some_and(|source| source.contains(&format!("fn {test}()")));
+        assert!(named, "{what}: there is no test {by}");
+        shown += 1;
+    }
+    assert!(shown >= 25, "{shown}");
+}
