@@ -35,7 +35,8 @@ pub struct Metric {
     pub name: String,
     /// How far back the counters are read, such as `10m`. It may reach back into earlier steps.
     pub window: Span,
-    /// How often it is read. Default: a tenth of the window, at least 1s and at most 60s.
+    /// How often it must be read: a rollout looks as often as the shortest interval of its metrics says, and reads all of
+    /// them. Default: a tenth of the window, at least 1s and at most 60s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<Span>,
     /// What is read, and its bounds.

@@ -66,7 +66,7 @@ impl Raw {
     }
 }
 
-/// Versions whose pods are asked for, such as `pod=~"(ads-v20261121-1-).{5,16}"`.
+/// Versions whose pods are asked for, such as `pod=~"(ads-v20261121-1-)…"`.
 fn of_pods(scoped: &str) -> Option<Vec<String>> {
     let prefixes = scoped.split_once("pod=~\"(")?.1.split_once(')')?.0.split('|');
     prefixes

@@ -181,7 +181,7 @@ fn a_bake_that_ends_before_its_baseline_begins_no_trial() {
     case.settle_children();
     let status = case.plan().status;
     let told = status.conditions.iter().find(|said| said.reason == "InvalidMetric").unwrap();
-    assert!(told.message.contains("its baseline of 7d leaves nothing of a bake of 7d"), "{}", told.message);
+    assert!(told.message.contains("a bake of 7d has no room for its baseline of 7d"), "{}", told.message);
 }
 
 #[test]

@@ -40,22 +40,24 @@ fn triton() -> Value {
 }
 
 /// Good and bad requests a second of each version since the rollout's first second. A counter of nothing has no series.
-fn answer(query: &Query, case: &RolloutCase, rates: [(i64, i64); 2]) -> Answer {
+fn answer(query: &Query, case: &RolloutCase, rates: [(i64, i64); 2], apart_ms: i64) -> Answer {
     let raw = Raw::read(&query.expression, case.now).unwrap();
     let from = cases::now().as_second() - 600;
     let one = |version: &String| {
         let (pod, (good, bad)) =
             if version.ends_with('2') { (CANDIDATE, rates[1]) } else { (STABLE, rates[0]) };
-        let rate = match raw.selector.as_str() {
-            "nv_inference_request_success" => good,
-            "nv_inference_request_failure" => bad,
+        let (rate, early_ms) = match raw.selector.as_str() {
+            "nv_inference_request_success" => (good, 0),
+            "nv_inference_request_failure" => (bad, apart_ms),
             other => unreachable!("{other}"),
         };
         let seconds = raw.from_ms.div_euclid(1000) + 1..=raw.until_ms.div_euclid(1000);
-        let labels = [("pod", pod), ("model", "m"), ("version", "1")];
+        let labels = [("__name__", raw.selector.as_str()), ("pod", pod), ("model", "m"), ("version", "1")];
         (rate > 0).then(|| RawSeries {
             labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-            samples: seconds.map(|second| (second * 1000, (rate * (second - from)) as f64)).collect(),
+            samples: seconds
+                .map(|second| (second * 1000 - early_ms, (rate * (second - from)) as f64))
+                .collect(),
             histograms: vec![],
         })
     };
@@ -63,10 +65,15 @@ fn answer(query: &Query, case: &RolloutCase, rates: [(i64, i64); 2]) -> Answer {
 }
 
 fn after(seconds: usize, rates: [(i64, i64); 2]) -> ModelRolloutStatus {
+    after_on(seconds, rates, 0)
+}
+
+/// The same, where bad requests are scraped so many milliseconds before the others.
+fn after_on(seconds: usize, rates: [(i64, i64); 2], apart_ms: i64) -> ModelRolloutStatus {
     let mut case = case("sequential", triton());
     for _ in 0..seconds {
         case.now += SignedDuration::from_secs(1);
-        let plan = case.plan_answering(|query| answer(query, &case, rates));
+        let plan = case.plan_answering(|query| answer(query, &case, rates, apart_ms));
         case.perform(&plan.actions);
         case.rollout.status = Some(plan.status);
     }
@@ -80,9 +87,19 @@ fn servers_that_do_not_know_their_version_are_compared_by_their_pods() {
     // Most fail, and all: then there is no counter of good requests at all.
     for rates in [[(80, 0), (10, 10)], [(80, 0), (0, 20)]] {
         let faulty = after(20, rates);
-        assert_eq!((faulty.phase, faulty.weight), (P::RolledBack, Weight::ZERO), "{rates:?}");
+        assert_eq!(
+            (faulty.phase, faulty.weight),
+            (P::RolledBack, Weight::ZERO),
+            "{rates:?} {:?}",
+            faulty.conditions
+        );
         assert_eq!(faulty.decision.unwrap().reason, "ThresholdBreached");
     }
+    // Of a Prometheus that answers for two, a counter may be one server's and the next one the other's.
+    let apart = after_on(40, [(80, 0), (20, 0)], 500);
+    assert_eq!((apart.phase, apart.weight), (P::Canary, Weight::FULL), "{:?}", apart.conditions);
+    let apart = after_on(40, [(8000, 20), (2000, 5)], 500);
+    assert_eq!((apart.phase, apart.weight), (P::Canary, Weight::FULL), "{:?}", apart.conditions);
     // Nothing is scraped of the candidate.
     let blind = after(20, [(80, 0), (0, 0)]);
     assert_eq!((blind.phase, blind.verdict.as_deref()), (P::Canary, Some("NoData")));

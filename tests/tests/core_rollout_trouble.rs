@@ -7,7 +7,10 @@ use anneal_core::{
     plan::{Action, Wake},
     rollout::{self, GatewayState},
 };
-use anneal_crds::{Weight, model_rollout::RolloutPhase as P};
+use anneal_crds::{
+    Weight,
+    model_rollout::{Baseline, RolloutPhase as P},
+};
 use anneal_tests::cases::{self, Read, RolloutCase};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
@@ -279,6 +282,14 @@ fn no_status_grows_beyond_what_one_can_read() {
         case.read = read;
         let mut status = case.plan().status;
         status.waiting_rollback = status.decision.clone();
+        let values =
+            (0..48).map(|number| (format!("{}{number:02}", "f".repeat(46)), 0.123_456_789_012_345_67));
+        let baseline = |name: &str| Baseline {
+            metric: name.repeat(63),
+            of: "0".repeat(16),
+            values: values.clone().collect(),
+        };
+        status.baselines = vec![baseline("a")];
         let length = serde_json::to_string(&status).unwrap().len();
         assert!(length < 32 * 1024, "{read:?}: {length} bytes");
     }

@@ -36,11 +36,12 @@ pub struct Freeze {
 /// What an approval needs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.expiresAfter) || self.expiresAfter.contains('d') || duration(self.expiresAfter) >= duration('1m')").message("approval.expiresAfter must be at least 1m"))]
 pub struct Approval {
     /// A point of every way to take over that needs one too, whatever the steps say. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<ApprovalPoint>,
-    /// How old evidence may be when it is approved; then it is taken anew. Default 24h.
+    /// How old evidence may be when it is approved; then it is taken anew. At least a minute. Default 24h.
     #[serde(default = "default_expires_after")]
     pub expires_after: Span,
 }
@@ -71,7 +72,7 @@ pub struct PendingApproval {
     pub evidence: Evidence,
 }
 
-/// What a step has shown, when it had passed. It does not change any more.
+/// What a step has shown when it had passed, or was promoted. It does not change any more.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Evidence {
@@ -94,6 +95,11 @@ pub struct Evidence {
     /// The share of requests that the candidate really had, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Observed>,
+    /// Who promoted the step and why, if someone did: then its time and requests may not be all that it asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted: Option<String>,
+    /// Digest of the steps, triggers, `spec.metrics` and `spec.judge` by which it was judged.
+    pub terms: String,
     /// Every metric with its figures.
     #[schemars(length(max = 16))]
     pub metrics: Vec<JudgedMetric>,

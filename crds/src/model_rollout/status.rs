@@ -169,7 +169,7 @@ pub struct Baseline {
     /// Digest of how it was defined then.
     pub of: String,
     /// A number for each bucket, or for each thing that has a rank.
-    #[schemars(extend("maxProperties" = 64))]
+    #[schemars(extend("maxProperties" = 48))]
     pub values: BTreeMap<String, f64>,
 }
 

@@ -85,16 +85,10 @@ fn only_who_has_the_verb_approves_and_only_in_their_own_name() {
     annotate("bob", &["anneal.dev/approve-"]).unwrap();
     refused("bob", &[APPROVAL], "needs the verb approve");
 
-    // Nor does anyone bring one along.
+    // One from a backup may bring its approval along: there is no evidence that it could be of.
     let mut another = example("modelrollout.yaml");
     another["metadata"]["name"] = "another".into();
     another["metadata"]["annotations"] =
-        json!({"anneal.dev/approve": "v20261121.2@10 3f2a9c04d1e7: why", "anneal.dev/approved-by": "bob"});
-    let create = |user: &str, object: &Value| {
-        let who = format!("--as={user}");
-        Kubectl::run(&["create", "-n", HOME, "-f", "-", &who], Some(&object.to_string()))
-    };
-    assert!(create("bob", &another).unwrap_err().contains("needs the verb approve"));
-    another["metadata"]["annotations"]["anneal.dev/approved-by"] = "ann".into();
-    create("ann", &another).unwrap();
+        json!({"anneal.dev/approve": "v20261121.2@10 3f2a9c04d1e7: why", "anneal.dev/approved-by": "ann"});
+    Kubectl::run(&["create", "-n", HOME, "-f", "-", "--as=bob"], Some(&another.to_string())).unwrap();
 }

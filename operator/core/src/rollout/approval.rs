@@ -16,7 +16,7 @@ use super::{
     command::{self, Consented, MIN_DIGEST},
     draft::Draft,
 };
-use crate::plan::Severity;
+use crate::{object::fnv1a, plan::Severity};
 
 /// Whether evidence waits for someone to approve it.
 pub(super) const AWAITING_APPROVAL: &str = "AwaitingApproval";
@@ -38,10 +38,23 @@ pub(super) struct Awaited {
 }
 
 impl Draft<'_> {
-    /// Whether what this step has shown is approved. Evidence that is missing or too old is taken from `readings`.
-    pub(super) fn consent(&mut self, version: &VersionRef, readings: &[RecordedReading]) -> Consent {
-        let kept = self.status.approval.take().filter(|pending| self.now < pending.expires_at.0);
-        let pending = match kept.or_else(|| self.take_evidence(version, readings)) {
+    /// Whether what this step has shown is approved. Evidence that is missing, too old or of other terms is taken from
+    /// `readings`; `promoted` says who has left time and requests out.
+    pub(super) fn consent(
+        &mut self,
+        version: &VersionRef,
+        promoted: Option<&str>,
+        readings: &[RecordedReading],
+    ) -> Consent {
+        let terms = self.terms_digest();
+        let fits = |pending: &PendingApproval| {
+            let evidence = &pending.evidence;
+            self.now < pending.expires_at.0
+                && evidence.terms == terms
+                && evidence.promoted.as_deref() == promoted
+        };
+        let kept = self.status.approval.take().filter(fits);
+        let pending = match kept.or_else(|| self.take_evidence(version, promoted, terms, readings)) {
             Some(pending) => self.status.approval.insert(pending).clone(),
             // The API server gives every object with a candidate a stable version before its first step.
             None => {
@@ -82,7 +95,8 @@ impl Draft<'_> {
 
     fn how_to_approve(&self, version: &VersionRef, pending: &PendingApproval) -> String {
         format!(
-            "The step has passed and waits for an approval of status.approval: kubectl annotate modelrollout {} {}=\"{}@{} {}: why\" {}=YOU --overwrite",
+            "The step {} and waits for an approval of status.approval: kubectl annotate modelrollout {} {}=\"{}@{} {}: why\" {}=YOU --overwrite",
+            came_to_its_end(&pending.evidence),
             self.rollout.metadata.name.as_deref().unwrap_or_default(),
             names::ANNOTATION_APPROVE,
             version.version,
@@ -92,9 +106,20 @@ impl Draft<'_> {
         )
     }
 
+    /// By what a step is judged, in short.
+    fn terms_digest(&self) -> String {
+        let (spec, strategy) = (&self.rollout.spec, &self.rollout.spec.strategy);
+        let steps = (&strategy.shadow, &strategy.progression, &strategy.rollback_triggers);
+        // None of it has anything that JSON cannot say.
+        let text = serde_json::to_string(&(steps, &spec.metrics, &spec.judge)).unwrap_or_default();
+        format!("{:016x}", fnv1a(text.as_bytes()))
+    }
+
     fn take_evidence(
         &mut self,
         version: &VersionRef,
+        promoted: Option<&str>,
+        terms: String,
         readings: &[RecordedReading],
     ) -> Option<PendingApproval> {
         let status = &self.status;
@@ -113,6 +138,8 @@ impl Draft<'_> {
             traffic_accepted_at: status.traffic_accepted_at.clone(),
             judged_at: Time(self.now),
             observed: status.observed.clone(),
+            promoted: promoted.map(str::to_owned),
+            terms,
             metrics: readings.iter().map(judged).collect(),
         };
         let expiry = self.rollout.spec.strategy.approval.as_ref();
@@ -120,13 +147,21 @@ impl Draft<'_> {
         let expires_at = Time(self.now.checked_add(expiry.get()).ok()?);
         let digest = digest(&evidence)?;
         let message = format!(
-            "{} has passed {} and waits for an approval of the evidence {}.",
-            version.version,
+            "Step {} of {} {} and waits for an approval of the evidence {}.",
             evidence.step,
+            version.version,
+            came_to_its_end(&evidence),
             short(&digest)
         );
         self.note(Severity::Normal, AWAITING_APPROVAL, &message);
         Some(PendingApproval { digest, expires_at, evidence })
+    }
+}
+
+const fn came_to_its_end(evidence: &Evidence) -> &'static str {
+    match evidence.promoted {
+        None => "has passed",
+        Some(_) => "was promoted before it had passed",
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use anneal_crds::{
-    ModelRollout, ModelRolloutStatus, Span,
+    ModelRollout, ModelRolloutSpec, ModelRolloutStatus, Span,
     metric::{Form, Metric},
     model_rollout::{Baseline, RolloutPhase},
 };
@@ -27,8 +27,10 @@ use crate::{
 /// A number for each bucket or thing.
 pub(super) type Values = BTreeMap<String, f64>;
 
-/// Most buckets or things: they are kept in the status.
-const MAX_VALUES: usize = 64;
+/// Most buckets or things of all metrics together, and most bytes of the name of one: they are kept in the status, which
+/// must stay small.
+const MAX_VALUES: usize = 48;
+const MAX_NAME: usize = 48;
 
 /// What is known of a metric's baseline.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,11 +81,17 @@ fn fingerprint(metric: &Metric) -> String {
     format!("{:016x}", fnv1a(text.as_bytes()))
 }
 
-/// Why a bake of this length is too short for `metric`, if it is.
-pub(super) fn too_short(bake: Option<Span>, metric: &Metric) -> Option<String> {
-    let (bake, baseline) = (bake?, length(metric)?);
-    (bake.get() <= baseline.get())
-        .then(|| format!("its baseline of {baseline} leaves nothing of a bake of {bake} to compare with it"))
+/// Why the bake is too short for `metric`, if it is: after the baseline a whole window must fit.
+pub(super) fn too_short(spec: &ModelRolloutSpec, metric: &Metric) -> Option<String> {
+    let (bake, baseline) = (spec.strategy.bake.as_ref()?.duration, length(metric)?);
+    let late = spec.prometheus.stale_after.get();
+    let needed = baseline.get().saturating_add(metric.window.get()).saturating_add(late);
+    (bake.get() < needed).then(|| {
+        format!(
+            "a bake of {bake} has no room for its baseline of {baseline}, prometheus.staleAfter and its window of {} after them",
+            metric.window
+        )
+    })
 }
 
 /// What a baseline is whose days ended at `until`.
@@ -97,8 +105,9 @@ pub(super) fn values(metric: &Metric, vector: &[Series]) -> Result<Values, Readi
     let keyed = vector.iter().filter(|series| series.labels.get(PART).is_some_and(|part| part == KEYED));
     let mut values = Values::new();
     for series in keyed {
-        let name = name(metric, series)
-            .ok_or_else(|| malformed("a series does not say which of its values it is"))?;
+        let name = name(metric, series).ok_or_else(|| {
+            malformed("a series does not say what it is of, or with a name of more than 48 bytes")
+        })?;
         if !series.value.is_finite() {
             return Err(Reading::NotFinite);
         }
@@ -118,7 +127,9 @@ fn name(metric: &Metric, series: &Series) -> Option<String> {
             let bound: f64 = series.labels.get("le")?.parse().ok()?;
             (!bound.is_nan()).then(|| bound.to_string())
         }
-        Form::Stability(_) => series.labels.get(KEY).filter(|name| !name.is_empty()).cloned(),
+        Form::Stability(_) => {
+            series.labels.get(KEY).filter(|name| (1..=MAX_NAME).contains(&name.len())).cloned()
+        }
         Form::Ratio(_) | Form::Histogram(_) | Form::Value(_) => None,
     }
 }
@@ -130,7 +141,9 @@ fn malformed(why: &str) -> Reading {
 /// How far the values of this window are from those of the baseline; else why that cannot be said.
 pub(super) fn compare(metric: &Metric, window: &Values, baseline: &Values) -> Result<f64, Reading> {
     if !window.keys().eq(baseline.keys()) {
-        return Err(malformed("its buckets or ranks are not those of its baseline"));
+        return Err(malformed(
+            "its buckets or ranks are not those of its baseline; give the metric another name to measure it anew",
+        ));
     }
     match metric.source.form() {
         Form::Drift(drift) => {
@@ -163,18 +176,39 @@ fn bins(cumulative: &Values) -> Vec<f64> {
 impl Draft<'_> {
     /// Records the baselines whose days are over, as far as they were answered.
     pub(super) fn take_baselines(&mut self) {
-        let taken: Vec<Baseline> =
-            self.rollout.spec.metrics.iter().filter_map(|metric| self.baseline(metric)).collect();
-        let names: Vec<&String> = taken.iter().map(|baseline| &baseline.metric).collect();
-        self.status.baselines.retain(|known| !names.contains(&&known.metric));
-        self.status.baselines.extend(taken);
+        let metrics = &self.rollout.spec.metrics;
+        self.status.baselines.retain(|known| metrics.iter().any(|metric| metric.name == known.metric));
+        for metric in metrics {
+            let Stage::Due(_) = stage(self.rollout, &self.status, metric, self.snapshot.now) else {
+                continue;
+            };
+            if let Ok(values) = self.measured(metric) {
+                self.status.baselines.retain(|known| known.metric != metric.name);
+                let (metric, of) = (metric.name.clone(), fingerprint(metric));
+                self.status.baselines.push(Baseline { metric, of, values });
+            }
+        }
     }
 
-    fn baseline(&self, metric: &Metric) -> Option<Baseline> {
-        let Stage::Due(_) = stage(self.rollout, &self.status, metric, self.snapshot.now) else { return None };
-        let answer = self.snapshot.answers.get(&(metric.name.clone(), Question::Baseline))?;
-        let Answer::Vector(vector) = answer else { return None };
-        let values = values(metric, vector).ok()?;
-        Some(Baseline { metric: metric.name.clone(), of: fingerprint(metric), values })
+    /// What the first days were, if that is good enough to be compared with; else what is wrong with it.
+    pub(super) fn measured(&self, metric: &Metric) -> Result<Values, Reading> {
+        let values = match self.snapshot.answers.get(&(metric.name.clone(), Question::Baseline)) {
+            Some(Answer::Vector(vector)) => values(metric, vector)?,
+            Some(Answer::Unreachable(why) | Answer::TooMuch(why)) => {
+                return Err(Reading::Unreachable(why.clone()));
+            }
+            Some(Answer::Matrix(_)) | None => return Err(Reading::Empty),
+        };
+        // Whatever cannot be compared with itself cannot be compared with anything.
+        compare(metric, &values, &values)?;
+        let others = self.status.baselines.iter().filter(|known| known.metric != metric.name);
+        let all = others.map(|known| known.values.len()).sum::<usize>().saturating_add(values.len());
+        if all > MAX_VALUES {
+            let why = format!(
+                "the baselines of all metrics have {all} buckets and ranks, and {MAX_VALUES} are the most"
+            );
+            return Err(malformed(&why));
+        }
+        Ok(values)
     }
 }

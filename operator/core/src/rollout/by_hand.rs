@@ -165,6 +165,8 @@ impl Draft<'_> {
     fn keep_stable(&mut self, message: &str) {
         match (self.status.phase, self.status.candidate.clone(), self.status.stable.clone()) {
             (RolloutPhase::RollingBack, _, Some(stable)) if self.status.previous.is_some() => {
+                // Whatever was found wrong with it, it is asked for by name.
+                self.status.waiting_rollback = None;
                 self.bake_anew(&stable);
             }
             (
@@ -219,7 +221,12 @@ impl Draft<'_> {
 
     /// A promotion in spite of a freeze that the strategy does not have.
     fn unknown_freeze(&self) -> Option<String> {
-        let (_, promotion) = command::promote(self.rollout)?.ok()?;
+        let (command, promotion) = command::promote(self.rollout)?.ok()?;
+        let concerned = self.status.candidate.iter().chain(&self.status.stable);
+        // One that has done its work may stay, whatever its freeze is called today.
+        concerned
+            .filter(|_| self.status.phase.is_moving())
+            .find(|version| version.version == command.version)?;
         let named = promotion.despite?;
         let freezes = &self.rollout.spec.strategy.freezes;
         (!freezes.iter().any(|freeze| freeze.name == named)).then(|| {

@@ -12,6 +12,9 @@ pub(super) const PART: &str = "anneal_part";
 /// Label that tells the values of one part apart.
 pub(super) const KEY: &str = "anneal_key";
 
+/// The part that has a number for each bucket of a histogram.
+pub(super) const BUCKET: &str = "bucket";
+
 /// The part that has a number for each bucket or rank.
 pub(super) const KEYED: &str = "keyed";
 
@@ -44,7 +47,7 @@ pub(super) fn expression(metric: &Metric, scope: &Scope, ranges: Ranges) -> Resu
         Form::Histogram(histogram) => {
             let buckets = scope.apply(&histogram.selector);
             vec![
-                part("bucket", &format!("sum by (le) (increase({buckets}[{window_range}]))")),
+                part(BUCKET, &format!("sum by (le) (increase({buckets}[{window_range}]))")),
                 part("step", &increase(&with_all(&buckets), &step_range)),
                 part("at", &format!("max(timestamp({buckets}))")),
             ]

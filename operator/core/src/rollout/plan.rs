@@ -134,10 +134,26 @@ impl Draft<'_> {
             self.wake_at_latest(RIVAL_RECHECK);
             return Choice::Stay(Some(obstacle));
         }
-        if let Some(obstacle) = value::obstacle(&self.rollout.spec) {
-            return Choice::Stay(Some(obstacle));
+        let choice = select::choose(
+            &self.rollout.spec,
+            &self.status,
+            self.snapshot.versions,
+            &self.rejected_digests(),
+        );
+        let is_under_way = |wanted: &VersionRef| {
+            self.status.phase.is_moving()
+                && self.status.candidate.as_ref().is_some_and(|candidate| candidate.digest == wanted.digest)
+        };
+        match choice {
+            // What is under way is judged as well as it can be.
+            Choice::Candidate(wanted) if !is_under_way(&wanted) => {
+                match value::obstacle(&self.rollout.spec) {
+                    Some(obstacle) => Choice::Stay(Some(obstacle)),
+                    None => Choice::Candidate(wanted),
+                }
+            }
+            Choice::Candidate(_) | Choice::Return(_) | Choice::Stay(_) => choice,
         }
-        select::choose(&self.rollout.spec, &self.status, self.snapshot.versions, &self.rejected_digests())
     }
 
     /// The candidate may no longer serve, and it did nothing wrong.
@@ -264,6 +280,10 @@ impl Draft<'_> {
     /// Nothing new is to serve.
     pub(super) fn stay(&mut self, obstacle: Option<Obstacle>) {
         let Some(stable) = self.status.stable.clone() else {
+            if let (None, Some(pause)) = (&obstacle, self.pause.clone()) {
+                self.status.phase = RolloutPhase::Pending;
+                return self.kstatus(KState::Reconciling, pause.cause.reason(), &pause.why);
+            }
             let obstacle = obstacle.unwrap_or_else(|| Obstacle {
                 reason: "NoVersion",
                 message: format!(

@@ -118,9 +118,11 @@ fn plain(
         });
     asked
         .filter_map(|metric| match baseline::stage(rollout, status, metric, now) {
-            Stage::NotNeeded | Stage::Taken(_) => reading(rollout, status, version, metric, now).ok(),
+            Stage::NotNeeded | Stage::Taken(_) | Stage::Gathering(_) => {
+                reading(rollout, status, version, metric, now).ok()
+            }
             Stage::Due(until) => of_baseline(rollout, version, metric, until),
-            Stage::Gathering(_) | Stage::NoBake => None,
+            Stage::NoBake => None,
         })
         .collect()
 }

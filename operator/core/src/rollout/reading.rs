@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     baseline::{self, Values},
-    expression::{KEY, PART},
+    expression::{BUCKET, KEY, KEYED, PART},
     query::without_ranges,
     samples::RawSeries,
 };
@@ -80,6 +80,16 @@ pub enum Verdict {
     Breach,
     /// Nothing to compare, and why.
     Hold(MissingClass, String),
+}
+
+impl Verdict {
+    /// The same, where nothing was said about the metric but about something else of it.
+    pub(super) fn about(self, what: &str) -> Self {
+        match self {
+            Self::Hold(class, why) => Self::Hold(class, format!("{what}: {why}")),
+            Self::Pass { .. } | Self::Breach => self,
+        }
+    }
 }
 
 /// Most of a query that is recorded and told, in bytes: a status must stay small, however long selectors are.
@@ -148,7 +158,10 @@ fn repeated(vector: &[Series]) -> Option<&str> {
     let mut seen = BTreeSet::new();
     let mut names = vector.iter().filter_map(|series| {
         let label = |name: &str| series.labels.get(name).map(String::as_str);
-        Some((label(PART)?, label("le"), label(KEY)))
+        let part = label(PART)?;
+        // Only these have a number for each of something.
+        let of = if [BUCKET, KEYED].contains(&part) { (label("le"), label(KEY)) } else { (None, None) };
+        Some((part, of))
     });
     names.find(|name| !seen.insert(*name)).map(|(part, ..)| part)
 }
@@ -177,8 +190,7 @@ fn share(vector: &[Series]) -> Result<f64, Reading> {
 /// The quantile of a classic histogram, linear within its bucket as `histogram_quantile` has it.
 fn quantile(vector: &[Series], quantile: f64) -> Result<f64, Reading> {
     let mut buckets: Vec<(f64, f64)> = Vec::new();
-    for series in vector.iter().filter(|series| series.labels.get(PART).is_some_and(|part| part == "bucket"))
-    {
+    for series in vector.iter().filter(|series| series.labels.get(PART).is_some_and(|part| part == BUCKET)) {
         let bound: f64 = series.labels.get("le").and_then(|le| le.parse().ok()).ok_or(Reading::NotFinite)?;
         if !series.value.is_finite() || series.value < 0.0 || bound.is_nan() {
             return Err(Reading::NotFinite);
@@ -218,8 +230,9 @@ fn quantile(vector: &[Series], quantile: f64) -> Result<f64, Reading> {
 /// The verdict on a reading of `query` by `server`, and the record of it.
 pub fn judge(metric: &Metric, reading: &Reading, server: &str, query: &str) -> (Verdict, RecordedReading) {
     let (bound, within): (String, fn(&Source, f64) -> bool) = (bound(&metric.source), within);
+    let asked = asked(metric, query);
+    let asked = shorten(&asked, MAX_QUERY);
     let query = shorten(query, MAX_QUERY);
-    let asked = without_ranges(&query);
     let hold = |class, why: &str| Verdict::Hold(class, format!("{why} ({server}: {asked})"));
     let (verdict, shown) = match reading {
         Reading::Value { value, step_requests } if within(&metric.source, *value) => {
@@ -256,6 +269,14 @@ pub fn judge(metric: &Metric, reading: &Reading, server: &str, query: &str) -> (
         query: query.into_owned(),
     };
     (verdict, record)
+}
+
+/// What was asked, in a message: without anything that changes from look to look.
+fn asked(metric: &Metric, query: &str) -> String {
+    match metric.source.form() {
+        Form::Value(value) => value.expression.clone(),
+        Form::Ratio(_) | Form::Histogram(_) | Form::Drift(_) | Form::Stability(_) => without_ranges(query),
+    }
 }
 
 /// As status writes it.

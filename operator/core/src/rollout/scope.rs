@@ -9,7 +9,7 @@ use super::build;
 
 /// What follows a version's name in those of its pods: the hash of its ReplicaSet and five letters, of which the API
 /// server cuts as much of the hash as it has to.
-const POD_SUFFIX: &str = ".{5,16}";
+const POD_SUFFIX: &str = r"(\\w{1,10}-\\w{5}|\\w{5,15})";
 
 /// Start of the names of a version's pods.
 pub(super) fn pod_prefix(rollout: &ModelRollout, version: &VersionRef) -> String {

@@ -7,11 +7,11 @@
 
 use anneal_crds::{
     VersionRef,
-    metric::{JudgeEvidence, Metric},
+    metric::{JudgeEvidence, Metric, MissingClass},
     model_rollout::{RecordedReading, RolloutPhase, Then},
     names,
 };
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
     baseline::{self, Stage},
     command::{Command, Place},
     draft::{self, Draft, METRICS_AVAILABLE},
-    query,
+    query::{self, Question},
     reading::{self, Answer, Reading, Verdict},
     snapshot::Listed,
     steps::{self, Terms},
@@ -207,7 +207,8 @@ impl Draft<'_> {
             return self.waiting(pause.cause.reason(), &message);
         }
         match then {
-            Then::Advance | Then::Approval => self.end_step(version, readings),
+            Then::Advance => self.end_step(version, readings),
+            Then::Approval => self.step_needs_approval(version, None, readings),
             Then::Pause => {
                 let message = format!(
                     "The step has passed and waits for a person: kubectl annotate modelrollout {} {}=\"{}@{}: why\" --overwrite",
@@ -229,7 +230,7 @@ impl Draft<'_> {
         readings: Vec<RecordedReading>,
     ) {
         let pause = self.pause.clone().filter(|_| by_hand.is_none());
-        match (self.consent(version, &readings), pause) {
+        match (self.consent(version, by_hand.as_deref(), &readings), pause) {
             (Consent::Awaited(awaited), pause) => {
                 let pause = pause.map_or_else(String::new, |pause| format!(" {}", pause.why));
                 self.waiting(AWAITING_APPROVAL, &format!("{}{pause}", awaited.how));
@@ -298,23 +299,39 @@ impl Draft<'_> {
 
     /// The verdict of a metric that is compared with its bounds as it is.
     pub(super) fn read_plainly(&self, version: &VersionRef, metric: &Metric) -> (Verdict, RecordedReading) {
-        let (now, prometheus) = (self.snapshot.now, &self.rollout.spec.prometheus);
-        let seen = self.snapshot.rollout;
+        let (now, seen) = (self.snapshot.now, self.snapshot.rollout);
         let status = seen.status.as_ref().unwrap_or(&self.status);
-        let stage = baseline::stage(seen, status, metric, now);
-        let is_taken = matches!(baseline::stage(seen, &self.status, metric, now), Stage::Taken(_));
-        let (question, baseline) = match stage {
-            Stage::Gathering(until) => return reading::gathering(metric, until),
-            Stage::Due(until) if is_taken => return reading::gathering(metric, until),
-            Stage::Due(until) => {
-                let query = query::of_baseline(seen, version, metric, until);
-                (query.ok_or_else(|| "its baseline cannot be asked for".to_owned()), None)
+        match baseline::stage(seen, status, metric, now) {
+            Stage::NotNeeded => self.read_beside(version, metric, None),
+            Stage::Taken(values) => self.read_beside(version, metric, Some(values)),
+            Stage::Gathering(until) => self.gathering(version, metric, until),
+            Stage::Due(until) => match self.measured(metric) {
+                Ok(_) => reading::gathering(metric, until),
+                Err(why) => {
+                    let query = query::of_baseline(seen, version, metric, until);
+                    let query = query.map_or_else(String::new, |query| query.expression);
+                    let (verdict, record) =
+                        reading::judge(metric, &why, &seen.spec.prometheus.server(), &query);
+                    (verdict.about("its baseline, which another name of the metric measures anew"), record)
+                }
+            },
+            Stage::NoBake => {
+                let why = Reading::Malformed("it is measured in a bake only".to_owned());
+                reading::judge(metric, &why, &seen.spec.prometheus.server(), "")
             }
-            Stage::NoBake => (Err("it is measured in a bake only".to_owned()), None),
-            Stage::NotNeeded => (query::reading(seen, status, version, metric, now), None),
-            Stage::Taken(values) => (query::reading(seen, status, version, metric, now), Some(values)),
-        };
-        let (reading, query) = match question {
+        }
+    }
+
+    /// What a metric says that is compared with nothing, or with `baseline`.
+    fn read_beside(
+        &self,
+        version: &VersionRef,
+        metric: &Metric,
+        baseline: Option<&baseline::Values>,
+    ) -> (Verdict, RecordedReading) {
+        let (now, seen) = (self.snapshot.now, self.snapshot.rollout);
+        let (status, prometheus) = (seen.status.as_ref().unwrap_or(&self.status), &seen.spec.prometheus);
+        let (reading, query) = match query::reading(seen, status, version, metric, now) {
             Ok(query) => {
                 let missing = Answer::Vector(vec![]);
                 let answer = self.snapshot.answers.get(&(query.metric, query.question)).unwrap_or(&missing);
@@ -323,6 +340,27 @@ impl Draft<'_> {
             Err(why) => (Reading::Malformed(why), String::new()),
         };
         reading::judge(metric, &reading, &prometheus.server(), &query)
+    }
+
+    /// While its baseline is measured a metric needs fresh samples and no more: a mistake in a selector is not to be found out
+    /// after days.
+    fn gathering(
+        &self,
+        version: &VersionRef,
+        metric: &Metric,
+        until: Timestamp,
+    ) -> (Verdict, RecordedReading) {
+        let key = (metric.name.clone(), Question::Reading);
+        let window = match self.snapshot.answers.get(&key) {
+            Some(Answer::Vector(vector)) => baseline::values(metric, vector).ok(),
+            Some(Answer::Matrix(_) | Answer::Unreachable(_) | Answer::TooMuch(_)) | None => None,
+        };
+        let (verdict, record) = self.read_beside(version, metric, window.as_ref());
+        match verdict {
+            Verdict::Hold(MissingClass::NoData, _) if window.is_some() => reading::gathering(metric, until),
+            Verdict::Hold(..) => (verdict, record),
+            Verdict::Pass { .. } | Verdict::Breach => reading::gathering(metric, until),
+        }
     }
 
     /// Why the step may not end yet although nothing is wrong; keeps track of since when nothing can be read.

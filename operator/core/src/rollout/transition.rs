@@ -314,7 +314,9 @@ impl Draft<'_> {
             "Nobody asks for another version than {} any more; its bake begins anew.",
             stable.version
         );
+        let waiting = self.status.waiting_rollback.take();
         self.enter(RolloutPhase::Baking, Weight::ZERO, "RollbackWithdrawn", &message, vec![]);
+        self.status.waiting_rollback = waiting;
     }
 
     /// To a version that was stable here: at once if one of its pods is ready, else when all are.
@@ -327,7 +329,11 @@ impl Draft<'_> {
         if !starting {
             self.status.candidate = Some(target.clone());
             let message = format!("{message} Its pods start.");
-            return self.enter(RolloutPhase::RollingBack, Weight::ZERO, "RollingBack", &message, vec![]);
+            // What was found wrong stays so, should nobody want to go there any more.
+            let waiting = self.status.waiting_rollback.take();
+            self.enter(RolloutPhase::RollingBack, Weight::ZERO, "RollingBack", &message, vec![]);
+            self.status.waiting_rollback = waiting;
+            return;
         }
         self.wake_at_latest(RECHECK);
         let trouble = if self.version(target).is_none() {

@@ -8,7 +8,7 @@ use anneal_crds::{
     metric::{Form, JudgeEvidence, Value},
 };
 use promql_parser::{
-    parser::{self, Expr, VectorSelector, value::ValueType},
+    parser::{self, Expr, SubqueryExpr, VectorSelector, value::ValueType},
     util::visitor::{ExprVisitorMut, walk_expr_mut},
 };
 
@@ -31,7 +31,7 @@ pub(super) fn scoped(value: &Value, window_ms: i64, scope: &Scope) -> Result<Sco
     let text = value.expression.replace(WINDOW, &format!("{window_ms}ms"));
     let mut expression =
         parser::parse(&text).map_err(|why| format!("its expression is not PromQL: {why}"))?;
-    let mut narrow = Narrow { scope, selectors: vec![] };
+    let mut narrow = Narrow { scope, selectors: vec![], of_past: 0 };
     walk_expr_mut(&mut narrow, &mut expression)?;
     let mut selectors = narrow.selectors;
     selectors.sort();
@@ -51,7 +51,10 @@ pub(super) fn scoped(value: &Value, window_ms: i64, scope: &Scope) -> Result<Sco
 /// Adds the scope's matchers to every selector.
 struct Narrow<'a> {
     scope: &'a Scope,
+    /// Those that look at the present.
     selectors: Vec<String>,
+    /// How many subqueries of the past this place is in.
+    of_past: u32,
 }
 
 impl ExprVisitorMut for Narrow<'_> {
@@ -62,8 +65,18 @@ impl ExprVisitorMut for Narrow<'_> {
             Expr::VectorSelector(selector) => self.narrow(selector)?,
             Expr::MatrixSelector(selector) => self.narrow(&mut selector.vs)?,
             Expr::Extension(_) => return Err("its expression is not PromQL".to_owned()),
-            Expr::Aggregate(_)
-            | Expr::Unary(_)
+            // The walk leaves out what stands beside an aggregate's vector, as in `topk(scalar(x), y)`.
+            Expr::Aggregate(aggregate) => {
+                if let Some(parameter) = &mut aggregate.param {
+                    walk_expr_mut(self, parameter)?;
+                }
+            }
+            Expr::Subquery(subquery) if is_of_past(subquery) => self.of_past = self.of_past.saturating_add(1),
+            // It reads `target_info` of whatever runs under the same name.
+            Expr::Call(call) if call.func.name == "info" => {
+                return Err("its expression calls info(), which reads series that nobody names".to_owned());
+            }
+            Expr::Unary(_)
             | Expr::Binary(_)
             | Expr::Paren(_)
             | Expr::Subquery(_)
@@ -73,6 +86,19 @@ impl ExprVisitorMut for Narrow<'_> {
         }
         Ok(true)
     }
+
+    fn post_visit(&mut self, expression: &mut Expr) -> Result<bool, String> {
+        if let Expr::Subquery(subquery) = expression
+            && is_of_past(subquery)
+        {
+            self.of_past = self.of_past.saturating_sub(1);
+        }
+        Ok(true)
+    }
+}
+
+const fn is_of_past(subquery: &SubqueryExpr) -> bool {
+    subquery.offset.is_some() || subquery.at.is_some()
 }
 
 impl Narrow<'_> {
@@ -82,7 +108,7 @@ impl Narrow<'_> {
                 "its expression has `or` inside a selector, which Prometheus does not know".to_owned()
             );
         }
-        let of_past = selector.offset.is_some() || selector.at.is_some();
+        let of_past = self.of_past > 0 || selector.offset.is_some() || selector.at.is_some();
         let (name, matchers) = (selector.name.clone(), selector.matchers.clone());
         let scoped = self.scope.apply(&VectorSelector::new(name, matchers).to_string());
         let Expr::VectorSelector(narrowed) = parser::parse(&scoped)? else {
@@ -100,11 +126,10 @@ impl Narrow<'_> {
 /// could be compared in.
 pub(super) fn obstacle(spec: &ModelRolloutSpec) -> Option<Obstacle> {
     let anything = Scope::example();
-    let bake = spec.strategy.bake.as_ref().map(|bake| bake.duration);
     let wrong = spec.metrics.iter().find_map(|metric| {
         let why = match metric.source.form() {
             Form::Value(value) => scoped(value, metric.window.as_millis(), &anything).err(),
-            Form::Drift(_) | Form::Stability(_) => baseline::too_short(bake, metric),
+            Form::Drift(_) | Form::Stability(_) => baseline::too_short(spec, metric),
             Form::Ratio(_) | Form::Histogram(_) => None,
         }?;
         Some(format!("Metric {}: {why}. Mend it in spec.metrics.", metric.name))
@@ -156,6 +181,10 @@ mod tests {
                 r#"max_over_time(rate(x{a="}",model="m",namespace="n",version="v"}[1m])[5m:10s])"#,
             ),
             (r#"{__name__="x"}"#, r#"{__name__="x",model="m",namespace="n",version="v"}"#),
+            (
+                "topk(scalar(y), x) + quantile(scalar(max(y)), x)",
+                r#"topk(scalar(y{model="m",namespace="n",version="v"}), x{model="m",namespace="n",version="v"}) + quantile(scalar(max(y{model="m",namespace="n",version="v"})), x{model="m",namespace="n",version="v"})"#,
+            ),
             (r#"x{version="other"}"#, r#"x{model="m",namespace="n",version="other",version="v"}"#),
         ];
         for (expression, wanted) in cases {
@@ -165,7 +194,8 @@ mod tests {
 
     #[test]
     fn what_is_of_the_past_says_nothing_about_freshness() {
-        let selectors = read("x - x offset 1d - y{a=\"b\"} + x").unwrap().selectors;
+        let selectors =
+            read("x - x offset 1d - max_over_time(z[1h:1m] offset 1d) - y{a=\"b\"} + x").unwrap().selectors;
         assert_eq!(selectors, [Scope::example().apply("x"), Scope::example().apply("y{a=\"b\"}")]);
     }
 
@@ -187,6 +217,9 @@ mod tests {
             ("\"text\"", "no selector"),
             ("vector(1)", "no selector"),
             ("x offset 5m", "no selector"),
+            ("max_over_time(x[1h:1m] offset 1d)", "no selector"),
+            ("max_over_time((max_over_time(x[1h:1m] offset 1d) + x)[1h:1m] @ 7)", "no selector"),
+            ("info(x)", "calls info()"),
             ("x{a=\"1\" or b=\"2\"}", "`or` inside a selector"),
         ];
         for (expression, why) in cases {

@@ -31,26 +31,28 @@ impl Draft<'_> {
                 Verdict::Hold(_, why) => blind.push(format!("{trigger}: {why}")),
             }
         }
+        if steps::warn_triggers(spec, &self.status).is_empty() {
+            return self.status.conditions.retain(|said| said.type_ != WARNED);
+        }
         let of = &version.version;
         let asked: Vec<String> = breaches
             .iter()
             .map(|record| format!("{} of {of} is not {}", record.metric, record.bound))
             .collect();
-        if asked.is_empty() && blind.is_empty() {
-            if !steps::warn_triggers(spec, &self.status).is_empty() {
-                self.condition(
-                    WARNED,
-                    Truth::False,
-                    "WithinBounds",
-                    "Every metric to be warned by is within its bounds.",
-                );
-            }
-            return;
+        let unread = match blind.split_first() {
+            None => String::new(),
+            Some((first, [])) => format!("{first}."),
+            Some((first, others)) => format!("{first}; and {} more cannot be read.", others.len()),
+        };
+        if asked.is_empty() && unread.is_empty() {
+            let message = "Every metric to be warned by is within its bounds.";
+            return self.condition(WARNED, Truth::False, "WithinBounds", message);
         }
         if asked.is_empty() {
-            return self.condition(WARNED, Truth::Unknown, "NoReading", &format!("{}.", blind.join("; ")));
+            return self.condition(WARNED, Truth::Unknown, "NoReading", &unread);
         }
-        let message = format!("{}. It decides nothing; look at it.", asked.join("; "));
+        let message = format!("{}. It decides nothing; look at it. {unread}", asked.join("; "));
+        let message = message.trim_end().to_owned();
         let is_news =
             !self.status.conditions.iter().any(|said| said.type_ == WARNED && said.message == message);
         if is_news {

@@ -211,7 +211,11 @@ impl Draft<'_> {
             began_ms: accepted.map_or(i64::MAX, |at| at.0.as_millisecond()),
             min_ms: duration,
             interval_ms: duration,
-            max_ms: sequential.max_duration.map(|max| max.as_millis().max(duration)),
+            // What waits for people is not given up for lasting long.
+            max_ms: sequential
+                .max_duration
+                .filter(|_| self.status.approval.is_none() && self.pause.is_none())
+                .map(|max| max.as_millis().max(duration)),
             min_requests: terms.map_or(0, fewest),
         }
     }

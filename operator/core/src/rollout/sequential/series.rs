@@ -25,14 +25,10 @@ impl Draft<'_> {
         };
         let absent = ratio.as_ref().map_or(Absent::Missing, |ratio| ratio.absent);
         let is_apart = ratio.is_some_and(|ratio| matches!(ratio.others, Others::Good(_)));
-        let series = match (counterpart(question), absent) {
-            (counterpart, _) if is_apart && counterpart.is_bad => {
-                let bad = self.answered(metric, counterpart.question);
-                [completed(own, bad, absent), completed(bad, own, absent)].concat().into()
-            }
-            (counterpart, Absent::Zero) => {
-                completed(own, self.answered(metric, counterpart.question), absent)
-            }
+        let other = self.answered(metric, counterpart(question));
+        let series = match (question, absent) {
+            (Question::All | Question::PastAll, _) if is_apart => self.sum(own, other, absent),
+            (_, Absent::Zero) => [self.filled(own, other), self.silent(own, other)].concat().into(),
             (_, Absent::Missing) => Cow::Borrowed(own),
         };
         match self.rollout.spec.prometheus.version_from {
@@ -48,97 +44,92 @@ impl Draft<'_> {
         }
     }
 
-    /// With the version that its pod's name says; nothing for a pod of neither version.
+    /// All events of processes that count good and bad ones. What is zero adds nothing; where that may not be said, a process
+    /// without good ones counts nothing.
+    fn sum<'s>(&self, good: &[RawSeries], bad: &[RawSeries], absent: Absent) -> Cow<'s, [RawSeries]> {
+        match absent {
+            Absent::Zero => [self.filled(good, bad), self.filled(bad, good)].concat().into(),
+            Absent::Missing => {
+                let counted: BTreeSet<_> = good.iter().map(|series| self.target(series)).collect();
+                let bad = bad.iter().filter(|series| counted.contains(&self.target(series)));
+                good.iter().chain(bad).cloned().collect()
+            }
+        }
+    }
+
+    /// `own`, and zero wherever `other` was scraped from the same process before and after it. Samples that were not
+    /// scraped together, as those of two Prometheus servers, do not say when that was.
+    fn filled(&self, own: &[RawSeries], other: &[RawSeries]) -> Vec<RawSeries> {
+        let scrapes = self.scrapes(other);
+        let fill = |series: &RawSeries| match scrapes.get(&self.target(series)) {
+            Some((_, times)) if series.samples.iter().all(|sample| times.contains(&sample.0)) => {
+                with_zeros(series, times)
+            }
+            Some(_) | None => series.clone(),
+        };
+        own.iter().map(fill).collect()
+    }
+
+    /// A zero for each scrape of a process that has `other` alone.
+    fn silent(&self, own: &[RawSeries], other: &[RawSeries]) -> Vec<RawSeries> {
+        let known: BTreeSet<_> = own.iter().map(|series| self.target(series)).collect();
+        let silent = self.scrapes(other).into_iter().filter(|(target, _)| !known.contains(target));
+        let nothing = |(series, times): (&RawSeries, BTreeSet<i64>)| {
+            let labels = series.labels.clone();
+            with_zeros(&RawSeries { labels, samples: vec![], histograms: vec![] }, &times)
+        };
+        silent.map(|(_, scrapes)| nothing(scrapes)).collect()
+    }
+
+    /// When each process was scraped, and one of its series.
+    fn scrapes<'s>(&self, series: &'s [RawSeries]) -> BTreeMap<Target<'s>, (&'s RawSeries, BTreeSet<i64>)> {
+        let mut scrapes = BTreeMap::<_, (&RawSeries, BTreeSet<i64>)>::new();
+        for series in series {
+            let times = series.samples.iter().map(|sample| sample.0);
+            scrapes.entry(self.target(series)).or_insert_with(|| (series, BTreeSet::new())).1.extend(times);
+        }
+        scrapes
+    }
+
+    /// Labels of one scraped process: what it exports, it exports at once.
+    fn target<'s>(&self, series: &'s RawSeries) -> Target<'s> {
+        let pod = self.rollout.spec.prometheus.pod_label.as_str();
+        ["namespace", pod, "container", "instance", "job", "endpoint"]
+            .iter()
+            .map(|name| series.labels.get(*name))
+            .collect()
+    }
+
+    /// With the version that its pod's name says; nothing for a pod of neither version. What the server itself calls a
+    /// version goes by another name.
     fn versioned(&self, series: &RawSeries) -> Option<RawSeries> {
         let prometheus = &self.rollout.spec.prometheus;
         let pod = series.labels.get(&prometheus.pod_label)?;
         let mut versions = steps::on_trial(&self.status).into_iter().chain(&self.status.stable);
         let version = versions.find(|version| pod.starts_with(&scope::pod_prefix(self.rollout, version)))?;
         let mut series = series.clone();
-        series.labels.insert(prometheus.version_label.clone(), version.version.clone());
+        let own = series.labels.insert(prometheus.version_label.clone(), version.version.clone());
+        let renamed = own.map(|own| (format!("exported_{}", prometheus.version_label), own));
+        series.labels.extend(renamed);
         Some(series)
     }
 }
 
+type Target<'s> = Vec<Option<&'s String>>;
+
 /// The other counter of a ratio.
-struct Counterpart {
-    question: Question,
-    is_bad: bool,
-}
-
-const fn counterpart(question: Question) -> Counterpart {
-    let (question, is_bad) = match question {
-        Question::Events => (Question::All, false),
-        Question::All => (Question::Events, true),
-        Question::PastEvents => (Question::PastAll, false),
-        Question::PastAll => (Question::PastEvents, true),
-        Question::Reading | Question::Baseline => (question, false),
-    };
-    Counterpart { question, is_bad }
-}
-
-/// Labels of one scraped process: what it exports, it exports at once.
-const TARGET: [&str; 6] = ["namespace", "pod", "container", "instance", "job", "endpoint"];
-
-fn target(series: &RawSeries) -> Vec<Option<&String>> {
-    TARGET.iter().map(|name| series.labels.get(*name)).collect()
-}
-
-/// `own`, and zero wherever `other` was scraped from the same process and it was not.
-fn completed<'s>(own: &'s [RawSeries], other: &[RawSeries], absent: Absent) -> Cow<'s, [RawSeries]> {
-    match absent {
-        Absent::Missing => return Cow::Borrowed(own),
-        Absent::Zero => {}
+const fn counterpart(question: Question) -> Question {
+    match question {
+        Question::Events => Question::All,
+        Question::All => Question::Events,
+        Question::PastEvents => Question::PastAll,
+        Question::PastAll => Question::PastEvents,
+        Question::Reading | Question::Baseline => question,
     }
-    let mut scrapes = BTreeMap::<_, (&RawSeries, BTreeSet<i64>)>::new();
-    for series in other {
-        let times = series.samples.iter().map(|sample| sample.0);
-        scrapes.entry(target(series)).or_insert_with(|| (series, BTreeSet::new())).1.extend(times);
-    }
-    let filled = own.iter().map(|series| match scrapes.get(&target(series)) {
-        Some((_, times)) => with_zeros(series, times),
-        None => series.clone(),
-    });
-    let own_targets: BTreeSet<_> = own.iter().map(target).collect();
-    let silent = scrapes.iter().filter(|(target, _)| !own_targets.contains(*target));
-    let nothing =
-        |series: &RawSeries| RawSeries { labels: series.labels.clone(), samples: vec![], histograms: vec![] };
-    filled.chain(silent.map(|(_, (series, times))| with_zeros(&nothing(series), times))).collect()
 }
 
 fn with_zeros(series: &RawSeries, times: &BTreeSet<i64>) -> RawSeries {
     let mut samples: BTreeMap<i64, f64> = times.iter().map(|at| (*at, 0.0)).collect();
     samples.extend(series.samples.iter().copied());
     RawSeries { samples: samples.into_iter().collect(), ..series.clone() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn series(pod: &str, code: &str, samples: &[(i64, f64)]) -> RawSeries {
-        let labels = [("pod", pod), ("code", code)].map(|(name, value)| (name.to_owned(), value.to_owned()));
-        RawSeries { labels: labels.into(), samples: samples.to_vec(), histograms: vec![] }
-    }
-
-    #[test]
-    fn a_counter_is_zero_at_scrapes_that_did_not_have_it() {
-        let all = [series("a", "200", &[(1, 5.0), (2, 6.0), (3, 7.0)]), series("b", "200", &[(1, 9.0)])];
-        let bad = [series("a", "500", &[(2, 1.0)]), series("c", "500", &[(4, 3.0)])];
-        let completed = completed(&bad, &all, Absent::Zero);
-        assert_eq!(
-            completed.into_owned(),
-            [
-                series("a", "500", &[(1, 0.0), (2, 1.0), (3, 0.0)]),
-                series("c", "500", &[(4, 3.0)]),
-                series("b", "200", &[(1, 0.0)]),
-            ]
-        );
-    }
-
-    #[test]
-    fn what_is_missing_stays_so_unless_asked_for() {
-        let all = [series("a", "200", &[(1, 5.0)])];
-        assert_eq!(completed(&[], &all, Absent::Missing).into_owned(), []);
-    }
 }

@@ -43,15 +43,15 @@ impl Draft<'_> {
             }
             let first = queries.iter().find(|query| query.metric == *trigger);
             let query = first.map_or("", |query| query.expression.as_str());
-            let asked = shorten(query, MAX_QUERY);
+            let asked = without_ranges(query);
+            let (asked, query) = (shorten(&asked, MAX_QUERY), shorten(query, MAX_QUERY));
             let readable = self.readable(metric, trial, range, comparison.ok());
             let verdict = match (readable, comparison) {
                 // What was shown before samples went missing is shown.
                 (_, Ok(comparison)) if comparison.breaches(trigger) => Verdict::Breach,
-                (Err((class, why)), _) => Verdict::Hold(
-                    class,
-                    format!("{why} ({}: {})", spec.prometheus.server(), without_ranges(&asked)),
-                ),
+                (Err((class, why)), _) => {
+                    Verdict::Hold(class, format!("{why} ({}: {asked})", spec.prometheus.server()))
+                }
                 (Ok(()), Err(Unable::Unread(why))) => Verdict::Hold(MissingClass::Error, why.clone()),
                 (Ok(()), Err(Unable::NotYet(_))) => Verdict::Pass { step_requests: Some(0.0) },
                 (Ok(()), Ok(comparison)) => comparison.countable(trigger),
@@ -66,7 +66,7 @@ impl Draft<'_> {
                 verdict: reading::name(&verdict).to_owned(),
                 value,
                 bound: self.bound(metric),
-                query: asked.into_owned(),
+                query: query.into_owned(),
             };
             (verdict, record)
         };
