@@ -1,7 +1,7 @@
 //! The deployment chapter of the retraining guide, number by number: shadow of 7 days, 10 % and 15 % more each day, and 14 days of
 //! watching beside the first 7, with its rollback triggers and its rollback by hand.
 
-#![expect(clippy::unwrap_used, reason = "this is a test")]
+#![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "this is a test")]
 
 use anneal_core::rollout::{Answer, Query, Question, Series};
 use anneal_crds::{ModelRolloutStatus, model_rollout::RolloutPhase as P};
