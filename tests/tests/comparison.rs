@@ -1,7 +1,5 @@
 //! The comparison with other tools names a test for each thing that it says of Anneal.
 
-#![expect(clippy::unwrap_used, reason = "this is a test")]
-
 use std::{fs, path::PathBuf};
 
 /// Where chances are measured, which no test shows.
