@@ -267,3 +267,27 @@ fn full_traffic_needs_an_approval_where_the_strategy_says_so() {
         }
     }
 }
+
+#[test]
+fn evidence_says_that_someone_has_promoted_the_step_and_is_for_those_terms_alone() {
+    let mut young = waiting();
+    let now = young.now;
+    let status = young.rollout.status.as_mut().unwrap();
+    status.step_started_at = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now));
+    status.traffic_accepted_at.clone_from(&status.step_started_at);
+    let promote = [(names::ANNOTATION_PROMOTE, "v20261121.2@20: I am in a hurry")];
+    let promoted = recorded(annotated(young, &promote));
+    assert!(pending(&promoted).evidence.promoted.as_ref().unwrap().contains("I am in a hurry"));
+    let said = said(promoted.rollout.status.as_ref().unwrap(), "AwaitingApproval").unwrap();
+    assert!(said.contains("was promoted before it had passed"), "{said}");
+    // When the step has passed by itself, that is other evidence.
+    let mut passed = annotated(promoted.clone(), &[]);
+    assert_eq!(recorded(passed.clone()).rollout.status.unwrap().approval, None);
+    passed.now += SignedDuration::from_secs(25);
+    let passed = recorded(passed);
+    assert_eq!(pending(&passed).evidence.promoted, None);
+    assert_ne!(pending(&passed).digest, pending(&promoted).digest);
+    let mut other = passed.clone();
+    other.rollout.spec.metrics[0].window = "41s".parse().unwrap();
+    assert_ne!(pending(&recorded(other)).digest, pending(&passed).digest);
+}

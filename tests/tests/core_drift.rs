@@ -129,6 +129,10 @@ fn a_warning_is_told_once_and_decides_nothing() {
     assert!(warned(&status).message.contains("prediction_drift of v20261121.2 is not <= 0.1 bits"));
     let told: Vec<_> = notes.iter().filter(|note| note.reason == "MetricWarning").collect();
     assert!(told.len() == 1 && told[0].message.contains("and <= 0.1 bits is asked for"), "{told:?}");
+    let mut unwarned = case.clone();
+    unwarned.rollout.spec.strategy.bake.as_mut().unwrap().warn_triggers.clear();
+    let (status, _) = watch(&mut unwarned, 13, |_| moved);
+    assert!(status.conditions.iter().all(|condition| condition.type_ != "Warned"));
     let (status, _) = watch(&mut case, 14, |_| moved);
     assert_eq!(status.phase, P::Healthy);
     assert!(status.conditions.iter().all(|condition| condition.type_ != "Warned"));
@@ -152,6 +156,34 @@ fn what_cannot_be_compared_is_no_pass() {
         assert_eq!((phase, available.as_str()), (P::Baking, "False"), "{why}");
         assert!(message.contains(why), "{message}");
     }
+}
+
+#[test]
+fn a_baseline_that_nothing_could_be_compared_with_is_not_kept() {
+    let few = Model { scores: [400.0, 200.0, 100.0], ..FIRST };
+    let mut case = case(json!(["prediction_drift", "feature_importance_stability"]), json!([]));
+    // Fresh samples are enough until it is taken.
+    let (status, _) = watch(&mut case, 6, |_| few);
+    let available = |status: &ModelRolloutStatus| {
+        let said = status.conditions.iter().find(|said| said.type_ == "MetricsAvailable").unwrap();
+        (said.status.clone(), said.message.clone())
+    };
+    assert_eq!(available(&status).0, "True");
+    let (status, _) = watch(&mut case, 8, |_| few);
+    assert_eq!(status.baselines.len(), 1, "{:?}", status.baselines);
+    let (truth, message) = available(&status);
+    assert_eq!(truth, "False");
+    assert!(message.contains("fewer than 1000 events in its window or its baseline"), "{message}");
+}
+
+#[test]
+fn a_selector_of_nothing_is_found_out_on_the_first_day() {
+    let mut case = case(json!(["prediction_drift"]), json!([]));
+    case.now += SignedDuration::from_secs(DAY);
+    let status = case.plan_with(&Answer::Vector(vec![])).status;
+    let said = status.conditions.iter().find(|said| said.type_ == "MetricsAvailable").unwrap();
+    assert_eq!(said.status, "False");
+    assert!(said.message.contains("no data for this version"), "{}", said.message);
 }
 
 #[test]

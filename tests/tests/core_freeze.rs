@@ -121,6 +121,14 @@ fn the_first_version_waits_too() {
     let mut case = frozen(json!({}), noon());
     case.versions.truncate(1);
     let status = case.plan().status;
+    let ready = status.conditions.iter().find(|said| said.type_ == "Ready").unwrap();
+    assert_eq!(
+        (ready.reason.as_str(), ready.message.contains("the freeze noon")),
+        ("Frozen", true),
+        "{}",
+        ready.message
+    );
+    assert!(!status.conditions.iter().any(|said| said.type_ == "Stalled" && said.status == "True"));
     assert_eq!((status.phase, status.stable), (P::Pending, None));
 }
 

@@ -465,6 +465,27 @@ fn a_bake_that_was_left_for_a_cold_version_begins_anew_when_nobody_wants_that_an
 }
 
 #[test]
+fn a_breach_that_waited_for_a_pod_is_not_forgotten_on_the_way_to_a_cold_version_and_back() {
+    let rollback = |to: &str| {
+        Some(serde_json::from_value(json!({"targetVersion": to, "reason": "complaints"})).unwrap())
+    };
+    let mut case = baking_over_a_cold_one();
+    let breach = json!({"reason": "ThresholdBreached", "message": "errors", "at": cases::ago(5)});
+    case.rollout.status.as_mut().unwrap().waiting_rollback = Some(serde_json::from_value(breach).unwrap());
+    case.rollout.spec.rollback = rollback("v20261121.3");
+    let on_its_way = case.plan().status;
+    assert_eq!(on_its_way.phase, P::RollingBack);
+    case.rollout.status = Some(on_its_way);
+    case.rollout.spec.rollback = None;
+    let anew = case.plan().status;
+    assert_eq!((anew.phase, anew.waiting_rollback.is_some()), (P::Baking, true));
+    // Unless someone names the version that breached.
+    case.rollout.spec.rollback = rollback("v20261121.2");
+    let kept = case.plan().status;
+    assert_eq!((kept.phase, kept.waiting_rollback), (P::Baking, None));
+}
+
+#[test]
 fn a_bake_whose_version_before_lost_its_pods_is_not_lost_either() {
     let mut case = baking_over_a_cold_one();
     case.rollout.spec.rollback =

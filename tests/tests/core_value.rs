@@ -102,6 +102,51 @@ fn nothing_begins_with_a_metric_that_cannot_be_asked() {
     }
 }
 
+#[test]
+fn a_metric_that_cannot_be_asked_ends_nothing_that_is_under_way() {
+    let broken = json!({"expression": "min(accuracy[$window]", "min": 0.8});
+    let mut case = case("none", json!(["accuracy"]), broken);
+    let status = case.plan().status;
+    assert_eq!((status.phase, status.weight), (P::Canary, Weight::from_per_mille(200)));
+    assert!(hold(&status).contains("its expression is not PromQL"), "{}", hold(&status));
+    // Nor does it stop who wants to go back.
+    let healthy = json!({"observedGeneration": 1, "phase": "Healthy", "stable": cases::reference(2),
+        "history": [cases::reference(1)], "trafficAcceptedAt": cases::ago(600)});
+    case.rollout.status = Some(serde_json::from_value(healthy).unwrap());
+    case.rollout.spec.candidate = serde_json::from_value(json!({"version": "v20261121.1"})).unwrap();
+    case.settle_children();
+    let status = case.plan().status;
+    assert_eq!((status.phase, status.stable.unwrap().version.as_str()), (P::RolledBack, "v20261121.1"));
+}
+
+#[test]
+fn an_answer_of_several_series_is_none_whatever_they_differ_in() {
+    let case = case("none", json!(["accuracy"]), accuracy());
+    for label in ["le", "anneal_key"] {
+        let Answer::Vector(mut vector) = says(0.9, Some(20.0), &case) else { unreachable!() };
+        for (value, bound) in [(0.9, "1"), (0.1, "2")] {
+            let labels = [("anneal_part", "value"), (label, bound)];
+            let labels = labels.map(|(name, text)| (name.to_owned(), text.to_owned()));
+            vector.push(Series { labels: labels.into(), value });
+        }
+        let status = case.plan_with(&Answer::Vector(vector)).status;
+        assert_eq!(status.phase, P::Canary);
+        assert!(hold(&status).contains("was answered more than once"), "{}", hold(&status));
+    }
+}
+
+#[test]
+fn a_hold_says_the_same_at_every_look() {
+    let long = format!("rate(a{{x=\"{}\"}}[$window]) / rate(a[$window] offset $window)", "y".repeat(400));
+    let mut case = case("none", json!(["accuracy"]), json!({"expression": long, "min": 0.8}));
+    let mut said = vec![];
+    for millis in [9_900, 100, 1, 40_000, 20_000] {
+        case.now += SignedDuration::from_millis(millis);
+        said.push(hold(&case.plan_with(&Answer::Vector(vec![])).status).to_owned());
+    }
+    assert!(said.iter().all(|one| *one == said[0]), "{said:#?}");
+}
+
 /// Two versions without an error, 80 and 20 requests a second.
 fn steady(query: &Query, case: &RolloutCase, accuracy: f64) -> Answer {
     match query.shape {

@@ -86,6 +86,11 @@ impl Draft<'_> {
         }
     }
 
+    /// Evidence of a step that someone promoted is worth nothing once nobody does.
+    pub(super) fn forget_promoted_evidence(&mut self) {
+        self.status.approval.take_if(|pending| pending.evidence.promoted.is_some());
+    }
+
     /// The digest and the reason of the approval that is meant for `version` where it stands.
     fn said_about(&self, version: &VersionRef) -> Option<(String, String)> {
         let (command, Consented { place, digest }) = command::approve(self.rollout)?.ok()?;

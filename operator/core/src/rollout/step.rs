@@ -110,7 +110,11 @@ impl Draft<'_> {
         if let Some((reason, message)) = self.missing_too_long(version, &judged) {
             return self.give_up(version, Fate::Rejected, reason, &message, readings);
         }
-        match self.promotion(version) {
+        let promotion = self.promotion(version);
+        if promotion.is_none() {
+            self.forget_promoted_evidence();
+        }
+        match promotion {
             Some((command, place)) => {
                 self.promoted_by_hand(version, &command, place, terms.then, readings);
             }
