@@ -8,11 +8,11 @@
 //!                 \__________\_________\_________\____________\______> RolledBack <- RollingBack <- any
 //! ```
 //!
-//! A new candidate leads from any phase back to Preparing, at weight 0. `select` says which version is to serve,
-//! `by_hand` what people ask for, `query`, `value`, `reading` and `sequential` what the metrics say about it, `steps` which share it gets and
-//! for how long, `staging`, `probe` and `smoke` what it must answer before it takes requests and after, `transition` what is
-//! written down, `build` which objects follow. `freeze` says when nothing advances, and `approval` what someone has to
-//! approve.
+//! A new candidate leads from any phase back to Preparing, at weight 0. `select` says which version is to serve, `by_hand` what
+//! people ask for, and `freeze` when nothing advances. `query`, `expression` and `value` are what is asked about a version, and `reading`,
+//! `plain`, `baseline`, `sequential` and `warning` what the answers say. `steps` says which share it gets and for how long, `staging`,
+//! `probe` and `smoke` what it must answer before it takes requests and after, and `approval` what someone has to approve.
+//! `transition` is what is written down, and `build` which objects follow.
 
 mod approval;
 mod baseline;
@@ -25,6 +25,7 @@ mod expression;
 mod fight;
 mod freeze;
 mod missing;
+mod plain;
 mod plan;
 mod plane;
 mod probe;
