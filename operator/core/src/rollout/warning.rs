@@ -3,7 +3,7 @@
 //! Called by `step` on every tick. The condition says what is out of bounds without its value, which changes from tick to
 //! tick; the event, told once, has it.
 
-use anneal_crds::VersionRef;
+use anneal_crds::{VersionRef, model_rollout::RecordedReading};
 
 use super::{
     draft::Draft,
@@ -15,9 +15,49 @@ use crate::{condition::Truth, plan::Severity};
 /// Condition: whether some metric of `warnTriggers` is out of its bounds.
 pub(super) const WARNED: &str = "Warned";
 
+/// What the metrics say that people are warned by.
+struct Warnings {
+    /// Readings out of their bounds.
+    breaches: Vec<RecordedReading>,
+    /// What could not be read and why.
+    unread: String,
+}
+
 impl Draft<'_> {
     /// Tells what the metrics say that people are warned by.
     pub(super) fn tell_warnings(&mut self, version: &VersionRef) {
+        if steps::warn_triggers(&self.rollout.spec, &self.status).is_empty() {
+            return self.status.conditions.retain(|said| said.type_ != WARNED);
+        }
+        let Warnings { breaches, unread } = self.warnings(version);
+        let of = &version.version;
+        let each = |words: &dyn Fn(&RecordedReading) -> String| {
+            breaches
+                .iter()
+                .map(|reading| format!("{} of {of} {}", reading.metric, words(reading)))
+                .collect::<Vec<_>>()
+                .join("; ")
+        };
+        if breaches.is_empty() && unread.is_empty() {
+            let message = "Every metric to be warned by is within its bounds.";
+            return self.condition(WARNED, Truth::False, "WithinBounds", message);
+        }
+        if breaches.is_empty() {
+            return self.condition(WARNED, Truth::Unknown, "NoReading", &unread);
+        }
+        let message = format!(
+            "{}. It decides nothing; look at it. {unread}",
+            each(&|reading| format!("is not {}", reading.bound))
+        );
+        let message = message.trim_end();
+        if !self.status.conditions.iter().any(|said| said.type_ == WARNED && said.message == message) {
+            let values = each(&|reading| format!("is {}, and {} is asked for", reading.value, reading.bound));
+            self.note(Severity::Warning, "MetricWarning", &format!("{values}."));
+        }
+        self.condition(WARNED, Truth::True, "OutOfBounds", message);
+    }
+
+    fn warnings(&self, version: &VersionRef) -> Warnings {
         let spec = &self.rollout.spec;
         let (mut breaches, mut blind) = (vec![], vec![]);
         for trigger in steps::warn_triggers(spec, &self.status) {
@@ -31,42 +71,11 @@ impl Draft<'_> {
                 Verdict::Hold(_, why) => blind.push(format!("{trigger}: {why}")),
             }
         }
-        if steps::warn_triggers(spec, &self.status).is_empty() {
-            return self.status.conditions.retain(|said| said.type_ != WARNED);
-        }
-        let of = &version.version;
-        let asked: Vec<String> = breaches
-            .iter()
-            .map(|record| format!("{} of {of} is not {}", record.metric, record.bound))
-            .collect();
         let unread = match blind.split_first() {
             None => String::new(),
             Some((first, [])) => format!("{first}."),
             Some((first, others)) => format!("{first}; and {} more cannot be read.", others.len()),
         };
-        if asked.is_empty() && unread.is_empty() {
-            let message = "Every metric to be warned by is within its bounds.";
-            return self.condition(WARNED, Truth::False, "WithinBounds", message);
-        }
-        if asked.is_empty() {
-            return self.condition(WARNED, Truth::Unknown, "NoReading", &unread);
-        }
-        let message = format!("{}. It decides nothing; look at it. {unread}", asked.join("; "));
-        let message = message.trim_end().to_owned();
-        let is_news =
-            !self.status.conditions.iter().any(|said| said.type_ == WARNED && said.message == message);
-        if is_news {
-            let values: Vec<String> = breaches
-                .iter()
-                .map(|record| {
-                    format!(
-                        "{} of {of} is {}, and {} is asked for",
-                        record.metric, record.value, record.bound
-                    )
-                })
-                .collect();
-            self.note(Severity::Warning, "MetricWarning", &format!("{}.", values.join("; ")));
-        }
-        self.condition(WARNED, Truth::True, "OutOfBounds", &message);
+        Warnings { breaches, unread }
     }
 }
