@@ -24,7 +24,14 @@ fn number(name: &str) -> Option<u64> {
 enum Source {
     Ratio,
     Histogram,
+    Value,
+    Drift,
 }
+
+const SOURCES: [Source; 4] = [Source::Ratio, Source::Histogram, Source::Value, Source::Drift];
+
+/// What drift is compared with.
+const BASELINE: [(&str, f64); 3] = [("0.5", 700.0), ("1", 900.0), ("inf", 1000.0)];
 
 impl Source {
     fn metric(self) -> Metric {
@@ -34,6 +41,12 @@ impl Source {
             }
             Self::Histogram => {
                 json!({"name": "m", "window": "60s", "histogram": {"selector": "h", "quantile": 0.95, "max": "300ms"}})
+            }
+            Self::Value => {
+                json!({"name": "m", "window": "60s", "value": {"expression": "min(a[$window])", "max": 0.5, "min": -1.0}})
+            }
+            Self::Drift => {
+                json!({"name": "m", "window": "60s", "drift": {"buckets": "b", "minEvents": 100, "max": 0.1}})
             }
         };
         serde_json::from_value(source).unwrap()
@@ -60,6 +73,12 @@ impl Source {
                 let fast = count * dice.below(1001) as f64 / 1000.0;
                 let buckets = [("0.1", fast), ("0.25", (fast + count) / 2.0), ("1", count), ("+Inf", count)];
                 result.extend(buckets.map(|(le, value)| series("bucket", Some(le), value)));
+            }
+            Self::Value => result.push(series("value", None, dice.below(1000) as f64 / 1000.0)),
+            Self::Drift => {
+                let low = count * dice.below(1001) as f64 / 1000.0;
+                let buckets = [("0.5", low), ("1.0", (low + count) / 2.0), ("+Inf", count)];
+                result.extend(buckets.map(|(le, value)| series("keyed", Some(le), value)));
             }
         }
         json!({"status": "success", "data": {"resultType": "vector", "result": result}})
@@ -188,7 +207,7 @@ fn garble(bytes: &mut Vec<u8>, dice: &mut Dice) {
 
 fn body(seed: u64) -> (Option<Source>, Vec<u8>) {
     let mut dice = Dice::new(seed);
-    let source = dice.pick(&[Some(Source::Ratio), Some(Source::Histogram), None]).copied().unwrap();
+    let source = dice.pick(&SOURCES).copied().filter(|_| !dice.chance(200));
     let mut value = match source {
         Some(source) => source.body(&mut dice),
         None => matrix(&mut dice),
@@ -227,12 +246,19 @@ fn is_fresh_and_finite(bytes: &[u8], source: Source) -> bool {
             buckets.iter().all(|count| count.is_finite() && *count >= 0.0)
                 && buckets.iter().any(|count| *count > 0.0)
         }
+        Source::Value => one("value").is_some_and(|value| (-1.0..=0.5).contains(&value)),
+        Source::Drift => {
+            let buckets = all("keyed");
+            buckets.len() >= BASELINE.len()
+                && buckets.iter().all(|count| count.is_finite())
+                && buckets.iter().any(|count| *count >= 100.0)
+        }
     };
     body["status"] == "success"
         && body["data"]["resultType"] == "vector"
         && silent
         && fresh
-        && counted
+        && (counted || source == Source::Value)
         && finite
 }
 
@@ -264,9 +290,10 @@ fn look(seed: u64, seen: &mut Seen) {
             seen.matrices += 1;
             assert!(series.iter().all(is_in_order), "{}", shown());
         }
-        for judged in [Source::Ratio, Source::Histogram] {
+        let baseline = BASELINE.map(|(le, count)| (le.to_owned(), count)).into();
+        for judged in SOURCES {
             let metric = judged.metric();
-            let reading = read(&metric, &answer, None, Span::from_secs(STALE_AFTER), now);
+            let reading = read(&metric, &answer, Some(&baseline), Span::from_secs(STALE_AFTER), now);
             match judge(&metric, &reading, "http://p", "q").0 {
                 Verdict::Pass { .. } => {
                     seen.passes += 1;
