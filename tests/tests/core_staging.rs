@@ -133,6 +133,20 @@ fn every_end_of_a_job_is_a_pass_or_uses_a_try() {
 }
 
 #[test]
+fn a_pass_waits_where_the_data_plane_has_come_to_be_unable_to_copy_requests() {
+    let mut case = with_job(1, 10, Some(("Complete", "CompletionsReached")));
+    let names = ["HTTPRouteRetry".to_owned()].into();
+    case.features = rollout::Features::Listed { class: "contour".into(), names };
+    let status = case.plan().status;
+    assert_eq!((status.phase, status.staging.as_ref().unwrap().state), (P::Staging, T::Passed));
+    let stalled = status.conditions.iter().find(|said| said.type_ == "Stalled").unwrap();
+    assert_eq!(stalled.reason, "MirrorUnsupported");
+    case.features = rollout::Features::Unknown;
+    case.rollout.status = Some(status);
+    assert_eq!(case.plan().status.phase, P::Shadow);
+}
+
+#[test]
 fn the_last_words_of_a_test_are_told() {
     let mut case = with_job(2, 10, Some(("Failed", "BackoffLimitExceeded")));
     let job = case.children.test.clone().unwrap();

@@ -36,6 +36,9 @@ pub enum Unread {
         "its answer is no JSON of Prometheus: {0}; check that spec.prometheus.url leads to Prometheus' own API"
     )]
     Json(#[from] serde_json::Error),
+    /// No text.
+    #[error("its answer is no text: {0}; check that spec.prometheus.url leads to Prometheus' own API")]
+    Text(#[from] std::str::Utf8Error),
     /// The server says that it failed.
     #[error("it says: {0}")]
     Refused(String),
@@ -72,7 +75,8 @@ const fn type_name(shape: Shape) -> &'static str {
 
 /// The answer of that shape in a body that came with a status of success.
 pub fn parse(shape: Shape, body: &[u8]) -> Result<Answer, Unread> {
-    let reply: Reply<'_> = serde_json::from_slice(body)?;
+    // What is left out of a slice is not even looked at.
+    let reply: Reply<'_> = serde_json::from_str(str::from_utf8(body)?)?;
     if reply.status != "success" {
         return Err(Unread::Refused(reply.reason().unwrap_or_else(|| "failed, without a reason".to_owned())));
     }

@@ -61,7 +61,7 @@ impl Failure {
             | Self::Status(..)
             | Self::TooLong(_)
             | Self::NoRoom
-            | Self::Unread(Unread::Refused(_) | Unread::Json(_)) => true,
+            | Self::Unread(Unread::Refused(_) | Unread::Text(_) | Unread::Json(_)) => true,
             Self::Certificates(_)
             | Self::TooManyServers
             | Self::Crowded

@@ -99,6 +99,10 @@ impl Draft<'_> {
         }
         match self.rollout.spec.strategy.shadow.clone() {
             Some(shadow) => {
+                // The data plane may be another one than when its pods started.
+                if let Some(trouble) = self.mirror_trouble() {
+                    return self.blocked(&trouble);
+                }
                 let message = format!("{version} gets a copy of {} for {}.", shadow.share(), shadow.duration);
                 let (reason, message) = cause.tell("Shadow", message);
                 self.enter(RolloutPhase::Shadow, Weight::ZERO, reason, &message, vec![]);
