@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "this is a test")]
 
-use std::{fs, process::Command};
+mod promtool;
 
 use anneal_core::{
     plan::Note,
@@ -267,11 +267,5 @@ fn prometheus_answers_what_is_asked() {
             expect(&window[1], "15m", [ranks(0.25, 0.75), vec![at(900.0)]].concat()),
         ],
     }]});
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("drift.yaml"), test.to_string()).unwrap();
-    let program = std::env::var_os("ANNEAL_TEST_PROMTOOL").unwrap();
-    let ended =
-        Command::new(program).args(["test", "rules", "drift.yaml"]).current_dir(dir.path()).output().unwrap();
-    let said = [ended.stdout, ended.stderr].concat();
-    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&said));
+    promtool::test_rules(&test);
 }

@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "this is a test")]
 
-use std::{collections::BTreeMap, fs, process::Command};
+mod promtool;
+
+use std::collections::BTreeMap;
 
 use anneal_core::rollout::{Answer, Query, RawSeries, queries};
 use anneal_crds::{ModelRolloutStatus, Weight, model_rollout::RolloutPhase as P};
@@ -196,16 +198,7 @@ fn prometheus_answers_what_the_presets_ask() {
         })
         .collect();
     let test = json!({"evaluation_interval": "1s", "tests": tests});
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("presets.yaml"), test.to_string()).unwrap();
-    let program = std::env::var_os("ANNEAL_TEST_PROMTOOL").unwrap();
-    let ended = Command::new(program)
-        .args(["test", "rules", "presets.yaml"])
-        .current_dir(dir.path())
-        .output()
-        .unwrap();
-    let said = [ended.stdout, ended.stderr].concat();
-    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&said));
+    promtool::test_rules(&test);
 }
 
 #[test]

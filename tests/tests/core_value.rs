@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "this is a test")]
 
-use std::{collections::BTreeMap, fs, process::Command};
+mod promtool;
+
+use std::collections::BTreeMap;
 
 use anneal_core::rollout::{Answer, Query, Question, RawSeries, Series, Shape, queries};
 use anneal_crds::{ModelRolloutStatus, Weight, model_rollout::RolloutPhase as P};
@@ -224,11 +226,5 @@ fn prometheus_reads_what_is_asked() {
         "promql_expr_test": [{"expr": query, "eval_time": "10m",
             "exp_samples": [part("value", 2.5), part("at", 400.0), part("step", 180.0)]}],
     }]});
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("value.yaml"), test.to_string()).unwrap();
-    let program = std::env::var_os("ANNEAL_TEST_PROMTOOL").unwrap();
-    let ended =
-        Command::new(program).args(["test", "rules", "value.yaml"]).current_dir(dir.path()).output().unwrap();
-    let said = [ended.stdout, ended.stderr].concat();
-    assert!(ended.status.success(), "{query}\n{}", String::from_utf8_lossy(&said));
+    promtool::test_rules(&test);
 }

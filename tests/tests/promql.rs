@@ -4,7 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "this is a test")]
 
-use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
+mod promtool;
+
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use anneal_operator::metrics::Metrics;
 use anneal_tests::cases::{Read, RolloutCase, ago, moving};
@@ -157,18 +159,11 @@ fn every_alert_has_its_place_in_the_runbook_and_its_cases() {
     }
 }
 
-fn promtool(args: &[&str], dir: &std::path::Path) {
-    let program = std::env::var_os("ANNEAL_TEST_PROMTOOL").unwrap();
-    let ended = Command::new(program).args(args).current_dir(dir).output().unwrap();
-    let said = [ended.stdout, ended.stderr].concat();
-    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&said));
-}
-
 #[test]
 #[ignore = "needs promtool; cargo xtask test runs it"]
 fn prometheus_takes_the_rules_and_they_fire_when_they_should() {
-    promtool(&["check", "rules", "charts/anneal/rules/anneal.yaml"], &root());
-    promtool(&["test", "rules", "tests/alerts/anneal_test.yaml"], &root());
+    promtool::run(&["check", "rules", "charts/anneal/rules/anneal.yaml"], &root());
+    promtool::run(&["test", "rules", "tests/alerts/anneal_test.yaml"], &root());
 }
 
 /// Every query of the dashboard, on half an hour of the operator's page as a scrape would store it.
@@ -196,10 +191,7 @@ fn every_panel_shows_something_on_the_operators_own_page() {
     assert!(queries.len() > 15);
     let test = json!({"evaluation_interval": "30s",
         "tests": [{"interval": "30s", "input_series": series, "promql_expr_test": queries}]});
-    let dir = tempfile::tempdir().unwrap();
-    // JSON is YAML.
-    fs::write(dir.path().join("dashboard.yaml"), test.to_string()).unwrap();
-    promtool(&["test", "rules", "dashboard.yaml"], dir.path());
+    promtool::test_rules(&test);
 }
 
 /// A series as a scrape stores it: with the pod, and with the operator's namespace unless it has one.

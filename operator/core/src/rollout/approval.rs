@@ -16,7 +16,7 @@ use super::{
     command::{self, Consented, MIN_DIGEST},
     draft::Draft,
 };
-use crate::{object::fnv1a, plan::Severity};
+use crate::{object::short_digest, plan::Severity};
 
 /// Whether evidence waits for someone to approve it.
 pub(super) const AWAITING_APPROVAL: &str = "AwaitingApproval";
@@ -117,7 +117,7 @@ impl Draft<'_> {
         let steps = (&strategy.shadow, &strategy.progression, &strategy.rollback_triggers);
         // None of it has anything that JSON cannot say.
         let text = serde_json::to_string(&(steps, &spec.metrics, &spec.judge)).unwrap_or_default();
-        format!("{:016x}", fnv1a(text.as_bytes()))
+        short_digest(&text)
     }
 
     fn take_evidence(

@@ -14,13 +14,13 @@ use jiff::Timestamp;
 
 use super::{
     draft::Draft,
-    expression::{self, KEY, KEYED, PART},
+    expression::{self, KEY, KEYED},
     query::Question,
-    reading::{Answer, Reading, Series},
+    reading::{self, Answer, Reading, Series},
     scope::Scope,
 };
 use crate::{
-    object::fnv1a,
+    object::short_digest,
     statistics::{jensen_shannon, spearman},
 };
 
@@ -78,7 +78,7 @@ fn length(metric: &Metric) -> Option<Span> {
 fn fingerprint(metric: &Metric) -> String {
     // A metric has nothing that JSON cannot say. Its bounds are no part of what was measured, and cost a new measurement.
     let text = serde_json::to_string(&metric.source).unwrap_or_default();
-    format!("{:016x}", fnv1a(text.as_bytes()))
+    short_digest(&text)
 }
 
 /// Why the bake is too short for `metric`, if it is: after the baseline a whole window must fit.
@@ -102,11 +102,12 @@ pub(super) fn expression(metric: &Metric, scope: &Scope, until: Timestamp) -> Op
 
 /// The numbers that an answer has for `metric`, by their keys; else why they are none.
 pub(super) fn values(metric: &Metric, vector: &[Series]) -> Result<Values, Reading> {
-    let keyed = vector.iter().filter(|series| series.labels.get(PART).is_some_and(|part| part == KEYED));
     let mut values = Values::new();
-    for series in keyed {
+    for series in reading::of_part(vector, KEYED) {
         let name = name(metric, series).ok_or_else(|| {
-            malformed("a series does not say what it is of, or with a name of more than 48 bytes")
+            malformed(&format!(
+                "a series does not say what it is of, or with a name of more than {MAX_NAME} bytes"
+            ))
         })?;
         if !series.value.is_finite() {
             return Err(Reading::NotFinite);

@@ -166,11 +166,13 @@ fn repeated(vector: &[Series]) -> Option<&str> {
     names.find(|name| !seen.insert(*name)).map(|(part, ..)| part)
 }
 
+/// The series of one part of an answer.
+pub(super) fn of_part<'s>(vector: &'s [Series], name: &str) -> impl Iterator<Item = &'s Series> {
+    vector.iter().filter(move |series| series.labels.get(PART).is_some_and(|part| part == name))
+}
+
 fn part(vector: &[Series], name: &str) -> Option<f64> {
-    vector
-        .iter()
-        .find(|series| series.labels.get(PART).is_some_and(|part| part == name))
-        .map(|series| series.value)
+    of_part(vector, name).next().map(|series| series.value)
 }
 
 fn share(vector: &[Series]) -> Result<f64, Reading> {
@@ -190,7 +192,7 @@ fn share(vector: &[Series]) -> Result<f64, Reading> {
 /// The quantile of a classic histogram, linear within its bucket as `histogram_quantile` has it.
 fn quantile(vector: &[Series], quantile: f64) -> Result<f64, Reading> {
     let mut buckets: Vec<(f64, f64)> = Vec::new();
-    for series in vector.iter().filter(|series| series.labels.get(PART).is_some_and(|part| part == BUCKET)) {
+    for series in of_part(vector, BUCKET) {
         let bound: f64 = series.labels.get("le").and_then(|le| le.parse().ok()).ok_or(Reading::NotFinite)?;
         if !series.value.is_finite() || series.value < 0.0 || bound.is_nan() {
             return Err(Reading::NotFinite);

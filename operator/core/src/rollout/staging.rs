@@ -25,7 +25,7 @@ use super::{
 use crate::{
     condition::KState,
     job::{self, JobState},
-    object::{Key, Kind, Object, fnv1a},
+    object::{Key, Kind, Object, short_digest},
     plan::{Action, Severity},
     pod, trouble,
 };
@@ -77,7 +77,7 @@ fn digest(test: &StagingTest) -> String {
 }
 
 fn hex(what: &Value) -> String {
-    format!("{:016x}", fnv1a(what.to_string().as_bytes()))
+    short_digest(&what.to_string())
 }
 
 impl Draft<'_> {

@@ -171,18 +171,9 @@ impl Draft<'_> {
     /// How series say whose they are; those of `candidate` are the candidate's, all others stable's.
     fn labels<'d>(&'d self, candidate: &'d VersionRef) -> Labels<'d> {
         let (prometheus, pods) = (&self.rollout.spec.prometheus, &self.snapshot.children.pods);
-        let absent = match self.status.phase {
-            RolloutPhase::Canary if control(&self.status).is_some() => Absent::Quiet,
-            RolloutPhase::Pending
-            | RolloutPhase::Preparing
-            | RolloutPhase::Staging
-            | RolloutPhase::Shadow
-            | RolloutPhase::Canary
-            | RolloutPhase::Baking
-            | RolloutPhase::RollingBack
-            | RolloutPhase::Healthy
-            | RolloutPhase::RolledBack => Absent::NotScraped,
-        };
+        // Only a canary with a version beside it has a split that would show a pod that is not scraped.
+        let is_split = self.status.phase == RolloutPhase::Canary && control(&self.status).is_some();
+        let absent = if is_split { Absent::Quiet } else { Absent::NotScraped };
         Labels { prometheus, candidate, pods, absent }
     }
 

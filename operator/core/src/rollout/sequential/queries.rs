@@ -27,13 +27,10 @@ pub(super) const PAST_POINTS: i64 = 60;
 /// nothing, not even that both have the same trouble.
 const MOST_COMPARED: i32 = 950;
 
-/// The version that the one on trial is compared with. Whoever answers (nearly) everything has none beside it.
-pub(super) fn control(status: &ModelRolloutStatus) -> Option<&VersionRef> {
+/// The version that still gets requests of its own while another one is on trial.
+fn beside(status: &ModelRolloutStatus) -> Option<&VersionRef> {
     match status.phase {
-        RolloutPhase::Shadow => status.stable.as_ref(),
-        RolloutPhase::Canary => {
-            status.stable.as_ref().filter(|_| status.weight <= Weight::from_per_mille(MOST_COMPARED))
-        }
+        RolloutPhase::Shadow | RolloutPhase::Canary => status.stable.as_ref(),
         RolloutPhase::Pending
         | RolloutPhase::Preparing
         | RolloutPhase::Staging
@@ -42,6 +39,12 @@ pub(super) fn control(status: &ModelRolloutStatus) -> Option<&VersionRef> {
         | RolloutPhase::Healthy
         | RolloutPhase::RolledBack => None,
     }
+}
+
+/// The version that the one on trial is compared with. Whoever answers (nearly) everything has none beside it.
+pub(super) fn control(status: &ModelRolloutStatus) -> Option<&VersionRef> {
+    let shows_enough = status.weight <= Weight::from_per_mille(MOST_COMPARED);
+    beside(status).filter(|_| status.phase == RolloutPhase::Shadow || shows_enough)
 }
 
 /// Stable's past that is to be learned from.
@@ -59,17 +62,7 @@ pub(super) struct Past {
 pub(super) fn learns(rollout: &ModelRollout, status: &ModelRolloutStatus, stored: &Stored) -> Option<Past> {
     let terms = policy::terms(&rollout.spec);
     // Whoever has no version beside it is judged by its own bounds, and requests fail together there too.
-    let stable = match status.phase {
-        RolloutPhase::Shadow | RolloutPhase::Canary => status.stable.as_ref(),
-        RolloutPhase::Pending
-        | RolloutPhase::Preparing
-        | RolloutPhase::Staging
-        | RolloutPhase::Baking
-        | RolloutPhase::RollingBack
-        | RolloutPhase::Healthy
-        | RolloutPhase::RolledBack => None,
-    };
-    let stable = stable.filter(|_| *stored == Stored::Nothing)?;
+    let stable = beside(status).filter(|_| *stored == Stored::Nothing)?;
     match terms.dispersion {
         Dispersion::Learned => Some(Past {
             stable: stable.clone(),
