@@ -100,6 +100,7 @@ pub struct Look {
     rollout: ModelRollout,
     versions: Vec<ModelVersion>,
     rivals: Vec<ModelRollout>,
+    members: Vec<ModelRollout>,
     children: rollout::Children,
     gateway: rollout::GatewayState,
     features: rollout::Features,
@@ -117,6 +118,10 @@ pub async fn rollout(ports: &Ports, rollout: ModelRollout) -> Result<Look, Clust
     let mut rivals: Vec<ModelRollout> = vec![];
     for name in rollout::rivals(&rollout, &versions) {
         rivals.extend(find(cluster, Key::new(Kind::ModelRollout, namespace, &name)).await?);
+    }
+    let mut members: Vec<ModelRollout> = vec![];
+    for name in rollout::members(&rollout) {
+        members.extend(find(cluster, Key::new(Kind::ModelRollout, namespace, name)).await?);
     }
     let (pods, pods_listed) = pods(cluster, &rollout).await;
     let children = rollout::Children {
@@ -140,7 +145,7 @@ pub async fn rollout(ports: &Ports, rollout: ModelRollout) -> Result<Look, Clust
     };
     let features = features(cluster, &rollout, gateway.as_ref().ok().and_then(Option::as_ref)).await;
     let gateway = gateway_state(gateway);
-    Ok(Look { rollout, versions, rivals, children, gateway, features, at: ports.clock.now() })
+    Ok(Look { rollout, versions, rivals, members, children, gateway, features, at: ports.clock.now() })
 }
 
 impl Look {
@@ -168,6 +173,7 @@ impl Look {
             rollout: &self.rollout,
             versions: &self.versions,
             rivals: &self.rivals,
+            members: &self.members,
             children: &self.children,
             gateway: self.gateway.clone(),
             features: self.features.clone(),

@@ -43,7 +43,7 @@ use crate::{
     probes::HttpProbes,
     prometheus_api::HttpPrometheus,
     reconcile::{Machine, Ports, reconcile},
-    watched::Watched,
+    watched::{Standings, Watched},
 };
 
 /// What an operator process is told at start.
@@ -259,6 +259,14 @@ async fn controllers(
         let concerned: Vec<_> = rollouts.map(|rollout| rollout.reference(Kind::ModelRollout)).collect();
         concerned.iter().for_each(|rollout| looks.moved(&key(rollout)));
         concerned
+    });
+    // Members of a group wait for each other.
+    let (looks, standings) = (ports.looks.clone(), Standings::default());
+    let everything = watcher::Config::default();
+    let rollouts = scope.watches(rollouts, Kind::ModelRollout, everything, move |member| {
+        let others = standings.whom(&member);
+        others.iter().for_each(|rollout| looks.moved(&key(rollout)));
+        others
     });
     let retrains =
         [Kind::Job, Kind::Pod].into_iter().fold(scope.controller(Machine::RetrainJob), |controller, kind| {

@@ -2,7 +2,11 @@
 //!
 //! Used by `run` alone. Nothing here is decided by: a watch wakes, and tells which looks are old.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, PoisonError},
+};
 
 use anneal_core::object::Kind;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -12,6 +16,7 @@ use kube::{
     runtime::reflector::ObjectRef,
 };
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::kube_cluster::api_resource;
 
@@ -22,6 +27,10 @@ pub(crate) struct Watched {
     metadata: ObjectMeta,
     /// `spec.model`, where there is one.
     pub(crate) model: Option<String>,
+    /// `spec.group.members`, where there are any.
+    members: Vec<String>,
+    /// `status.group`, where there is one.
+    standing: Option<Value>,
 }
 
 /// An object as it comes. What is not named here is not even allocated, `managedFields` above all.
@@ -31,6 +40,8 @@ struct Wire {
     metadata: WireMeta,
     #[serde(default)]
     spec: Spec,
+    #[serde(default)]
+    status: Status,
 }
 
 #[derive(Default, Deserialize)]
@@ -48,6 +59,19 @@ struct WireMeta {
 #[serde(default)]
 struct Spec {
     model: Option<String>,
+    group: Option<Group>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Group {
+    members: Vec<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    group: Option<Value>,
 }
 
 impl From<Wire> for Watched {
@@ -62,7 +86,8 @@ impl From<Wire> for Watched {
             owner_references,
             ..ObjectMeta::default()
         };
-        Self { metadata, model: wire.spec.model }
+        let members = wire.spec.group.unwrap_or_default().members;
+        Self { metadata, model: wire.spec.model, members, standing: wire.status.group }
     }
 }
 
@@ -111,6 +136,32 @@ impl Watched {
     }
 }
 
+/// Where members of groups stood when they were last heard of. Forgetting it wakes someone once too often.
+#[derive(Debug, Default)]
+pub(crate) struct Standings(Mutex<HashMap<String, (Vec<String>, Option<Value>)>>);
+
+impl Standings {
+    /// The other members of the group of a ModelRollout, if it stands elsewhere than before: they may go on, or must go back.
+    pub(crate) fn whom(&self, rollout: &Watched) -> Vec<ObjectRef<Watched>> {
+        let (Some(namespace), Some(own)) = (&rollout.metadata.namespace, &rollout.metadata.name) else {
+            return vec![];
+        };
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = format!("{namespace}/{own}");
+        if rollout.members.is_empty() {
+            all.remove(&key);
+            return vec![];
+        }
+        let standing = (rollout.members.clone(), rollout.standing.clone());
+        if all.insert(key, standing.clone()) == Some(standing) {
+            return vec![];
+        }
+        let others = rollout.members.iter().filter(|name| *name != own);
+        let kind = api_resource(Kind::ModelRollout);
+        others.map(|name| ObjectRef::new_with(name, kind.clone()).within(namespace)).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -138,6 +189,22 @@ mod tests {
         assert_eq!(parent(&of(owner("ModelRollout", false))).as_deref(), Some("label"));
         assert_eq!(parent(&of(owner("ReplicaSet", true))).as_deref(), Some("label"));
         assert_eq!(parent(&watched(json!({"name": "c", "namespace": "n"}))), None);
+    }
+
+    #[test]
+    fn members_of_a_group_are_woken_when_one_of_them_stands_elsewhere() {
+        let standings = Standings::default();
+        let whom = |next: &str| {
+            let member: Watched = serde_json::from_value(json!({"metadata": {"name": "ads", "namespace": "n"},
+                "spec": {"group": {"members": ["ads", "bids", "clicks"]}}, "status": {"group": {"next": next}, "judge": next}}))
+            .unwrap();
+            standings.whom(&member).into_iter().map(|other| other.name).collect::<Vec<_>>()
+        };
+        assert_eq!(whom("Canary"), ["bids", "clicks"]);
+        assert!(whom("Canary").is_empty());
+        assert_eq!(whom("Baking"), ["bids", "clicks"]);
+        assert!(standings.whom(&watched(json!({"name": "ads", "namespace": "n"}))).is_empty());
+        assert_eq!(whom("Baking").len(), 2, "it has left the group and come back");
     }
 
     #[test]

@@ -156,6 +156,8 @@ pub struct RolloutCase {
     pub versions: Vec<ModelVersion>,
     /// Other rollouts of the model.
     pub rivals: Vec<ModelRollout>,
+    /// The other members of its group.
+    pub members: Vec<ModelRollout>,
     /// Its children.
     pub children: Children,
     /// The gateway.
@@ -178,6 +180,7 @@ impl RolloutCase {
             rollout: rollout(status)?,
             versions,
             rivals: vec![],
+            members: vec![],
             children: Children::default(),
             gateway: GatewayState::Programmed,
             features: rollout::Features::Unknown,
@@ -222,6 +225,7 @@ impl RolloutCase {
             rollout: &self.rollout,
             versions: &self.versions,
             rivals: &self.rivals,
+            members: &self.members,
             children: &self.children,
             gateway: self.gateway.clone(),
             features: self.features.clone(),

@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod consent;
+mod group;
 mod probe;
 mod staging;
 mod status;
@@ -23,6 +24,7 @@ mod strategy;
 mod traffic;
 
 pub use consent::{Approval, ApprovalPoint, Evidence, Freeze, JudgedMetric, PendingApproval};
+pub use group::{FailedWave, Group, GroupStatus};
 pub use probe::{Expect, ExpectedValue, Request, Smoke, SmokeRequest, Warmup};
 pub use staging::{JobTest, Staging, StagingTest, TestVariable, Webhook};
 pub use status::{
@@ -54,6 +56,7 @@ pub use traffic::{Gateway, MirrorDropped, Traffic, TrafficStatus, WrittenRoute};
     printcolumn(name = "Candidate", type_ = "string", json_path = ".status.candidate.version"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("size(self.metadata.name) <= 40").message("metadata.name must have at most 40 characters, so that the names of its children fit"),
+    validation = Rule::new("!has(self.spec.group) || self.metadata.name in self.spec.group.members").message("spec.group.members must have this rollout's own name too"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be a DNS label that begins with a letter")
 )]
 #[serde(rename_all = "camelCase")]
@@ -95,6 +98,9 @@ pub struct ModelRolloutSpec {
     /// Back to a version that was stable here, at once. While it is set, no other version begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<ManualRollback>,
+    /// Rollouts of other models with which this one takes its new versions, step by step and all or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Group>,
 }
 
 /// Back to a version that was stable here: at once if its pods still run, else as soon as they are ready.

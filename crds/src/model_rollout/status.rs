@@ -12,7 +12,7 @@ use crate::{
     weight::Weight,
 };
 
-use super::{consent::PendingApproval, traffic::TrafficStatus};
+use super::{consent::PendingApproval, group::GroupStatus, traffic::TrafficStatus};
 
 /// Where a rollout stands. The operator's decision log: every child object follows from spec and status.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -24,8 +24,8 @@ pub struct ModelRolloutStatus {
     /// Where the rollout stands.
     #[serde(default)]
     pub phase: RolloutPhase,
-    /// The phase, and what keeps the version from going on: `Canary`, `Canary/AwaitingApproval`, `Canary/Frozen` or
-    /// `Canary/Paused`.
+    /// The phase, and what keeps the version from going on: `Canary`, `Canary/AwaitingApproval`, `Canary/AwaitingGroup`,
+    /// `Canary/Frozen` or `Canary/Paused`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase_summary: Option<String>,
     /// The version in production; in a bake, the one that is watched.
@@ -64,6 +64,9 @@ pub struct ModelRolloutStatus {
     /// What this step has shown and someone has to approve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<PendingApproval>,
+    /// Where this rollout stands in its group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupStatus>,
     /// Why triggers have no reading at present, and since when.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 3))]
@@ -111,7 +114,7 @@ pub struct ModelRolloutStatus {
     /// The last `anneal.dev/retry` that was granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
-    /// Ready, Reconciling, Stalled, Progressing, Paused, Frozen, AwaitingApproval, RolledBack, TrafficVerified, MetricsAvailable,
+    /// Ready, Reconciling, Stalled, Progressing, Paused, Frozen, AwaitingApproval, AwaitingGroup, RolledBack, TrafficVerified, MetricsAvailable,
     /// Warned, InvalidCommand.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "common::conditions")]

@@ -20,6 +20,7 @@ use super::{
     approval::{AWAITING_APPROVAL, Awaited},
     build::{self, Home},
     freeze::{FROZEN, Freezes, Pause},
+    group::{AWAITING_GROUP, Held},
     select,
     sequential::{Comparison, DETECTABILITY},
     snapshot::{GatewayState, Snapshot},
@@ -57,6 +58,8 @@ pub(super) struct Draft<'a> {
     pub(super) freezes: Freezes,
     /// What someone has to approve, and how; none if nothing waits for that.
     pub(super) awaits_approval: Option<Awaited>,
+    /// Why the group keeps the version from going on; none if nothing waits for that.
+    pub(super) awaits_group: Option<Held>,
     /// Requests are surely not divided as the weight asks for.
     pub(super) mismatched: bool,
     /// What this look at the samples of both versions knows.
@@ -86,6 +89,7 @@ impl<'a> Draft<'a> {
             pause: None,
             freezes: Freezes::Closed,
             awaits_approval: None,
+            awaits_group: None,
             mismatched: false,
             comparison: None,
             route: OnceCell::new(),
@@ -97,6 +101,9 @@ impl<'a> Draft<'a> {
         let awaited = self.awaits_approval.take();
         let reason = awaited.as_ref().map_or("", |awaited| awaited.reason);
         self.condition_if(AWAITING_APPROVAL, reason, awaited.as_ref().map(|awaited| awaited.how.as_str()));
+        let held = self.awaits_group.take();
+        let reason = held.as_ref().map_or("", |held| held.reason);
+        self.condition_if(AWAITING_GROUP, reason, held.as_ref().map(|held| held.message.as_str()));
         if let Some(before) = &self.rollout.status {
             keep_times(&before.conditions, &mut self.status.conditions);
             if !self.actions.is_empty() && before.phase == self.status.phase {
@@ -139,7 +146,7 @@ impl<'a> Draft<'a> {
             let conditions = &self.status.conditions;
             conditions.iter().any(|condition| condition.type_ == *type_ && condition.status == "True")
         };
-        let why = [AWAITING_APPROVAL, PAUSED, FROZEN].into_iter().find(holds);
+        let why = [AWAITING_APPROVAL, PAUSED, FROZEN, AWAITING_GROUP].into_iter().find(holds);
         let why = why.filter(|_| self.is_under_way()).map_or_else(String::new, |why| format!("/{why}"));
         format!("{}{why}", self.status.phase.name())
     }
@@ -164,6 +171,7 @@ impl<'a> Draft<'a> {
     ) {
         let now = Time(self.now);
         self.route = OnceCell::new();
+        self.tell_group(phase, weight, reason);
         let status = &mut self.status;
         if !phase.is_judged() {
             status.trial_started_at = None;

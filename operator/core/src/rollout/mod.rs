@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A new candidate leads from any phase back to Preparing, at weight 0. `select` says which version is to serve, `by_hand` what
-//! people ask for, and `freeze` when nothing advances. `query`, `expression` and `value` are what is asked about a version, and `reading`,
+//! people ask for, `freeze` when nothing advances, and `group` for whom it waits. `query`, `expression` and `value` are what is asked about a version, and `reading`,
 //! `plain`, `baseline`, `sequential` and `warning` what the answers say. `steps` says which share it gets and for how long, `staging`,
 //! `probe` and `smoke` what it must answer before it takes requests and after, and `approval` what someone has to approve.
 //! `transition` is what is written down, and `build` which objects follow.
@@ -24,6 +24,7 @@ mod draft;
 mod expression;
 mod fight;
 mod freeze;
+mod group;
 mod missing;
 mod plain;
 mod plan;
@@ -47,6 +48,7 @@ mod value;
 mod warning;
 
 pub use build::{workload_name, workload_names};
+pub use group::members;
 pub use plan::{is_decided_by_metrics, plan};
 pub use plane::{Features, asks_for_features};
 pub use probe::{Probe, ProbeAnswer, probes};

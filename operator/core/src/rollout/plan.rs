@@ -54,7 +54,7 @@ impl Draft<'_> {
         self.recover();
         self.note_commands();
         self.grant_retry();
-        if self.obey_abort() || self.obey_rollback() || self.retry_smoke() {
+        if self.obey_abort() || self.obey_rollback() || self.goes_back_with_group() || self.retry_smoke() {
             return;
         }
         match (self.status.phase, self.status.stable.clone(), &self.status.previous) {
@@ -249,6 +249,8 @@ impl Draft<'_> {
                 return self.kstatus(KState::Reconciling, pause.cause.reason(), &pause.why);
             }
             (None, Some(trouble)) => return self.blocked(&trouble),
+            // Warm-up comes last: what is warm now may be cold by the time that the others are there.
+            (None, None) if ready && self.waits_for_group() => return,
             (None, None) if ready && cold.is_none() => return self.leave_preparing(candidate),
             (None, None) => {}
         }

@@ -159,7 +159,10 @@ impl Draft<'_> {
     /// The warm-up of a candidate whose pods are ready, if nothing else is in the way.
     fn warmup(&self, candidate: &VersionRef) -> Vec<Probe> {
         let serving = &self.rollout.spec.serving;
-        let free = self.pause.is_none() && self.mirror_trouble().is_none() && self.ready(candidate);
+        let free = self.pause.is_none()
+            && self.mirror_trouble().is_none()
+            && self.ready(candidate)
+            && !self.is_held_at_the_start();
         let Some(warmup) = serving.warmup.as_ref().filter(|_| free && self.warmup_is_due()) else {
             return vec![];
         };

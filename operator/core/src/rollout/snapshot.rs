@@ -23,6 +23,8 @@ pub struct Snapshot<'a> {
     pub versions: &'a [ModelVersion],
     /// The rollouts that [`super::rivals`] names, as far as they exist.
     pub rivals: &'a [ModelRollout],
+    /// The rollouts that [`super::members`] names, as far as they exist.
+    pub members: &'a [ModelRollout],
     /// The children as they are.
     pub children: &'a Children,
     /// The gateway that the spec names.

@@ -164,9 +164,10 @@ impl Draft<'_> {
         let blind_for = over(since);
         // Whoever changed the route by hand has put the clock back.
         let began = self.status.traffic_accepted_at.as_ref().or(self.status.step_started_at.as_ref());
-        // A step that waits for an approval has passed once.
-        let overdue =
-            self.status.approval.is_none() && over(began) > terms.duration.get().saturating_add(max_hold);
+        // A step that waits for an approval or for its group has passed once.
+        let overdue = self.status.approval.is_none()
+            && !self.has_passed_for_group()
+            && over(began) > terms.duration.get().saturating_add(max_hold);
         match step {
             StepSays::ByClock => blind_for > max_hold || (overdue && self.pause.is_none()),
             // A comparison's clock stands still without requests: a quiet night is nobody's fault.
@@ -280,6 +281,7 @@ impl Draft<'_> {
             format!("{} was promoted out of {}, {}.", version.version, phase.name(), command.because());
         match (phase, place) {
             (RolloutPhase::Baking, _) => self.end_bake(PROMOTED_BY_HAND, &message, readings),
+            (_, Place::Full) if self.waits_for_group_to_take_all() => {}
             (_, Place::Full) => self.promote(version, PROMOTED_BY_HAND, &message, readings),
             _ if then == Then::Approval => self.step_needs_approval(version, Some(message), readings),
             (_, Place::Staging | Place::Shadow | Place::Step(_) | Place::Baking) => {

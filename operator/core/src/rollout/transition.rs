@@ -62,6 +62,7 @@ pub(super) const PROMOTED_BY_HAND: &str = "PromotedByHand";
 impl Draft<'_> {
     /// A version begins, at weight 0.
     pub(super) fn prepare(&mut self, candidate: VersionRef, reason: &str, message: &str) {
+        self.join_wave();
         self.status.candidate = Some(candidate);
         self.status.judge = None;
         self.status.warmup = None;
@@ -73,6 +74,9 @@ impl Draft<'_> {
 
     /// Its pods are ready.
     pub(super) fn leave_preparing(&mut self, candidate: &VersionRef) {
+        if self.waits_for_group() {
+            return;
+        }
         match self.rollout.spec.strategy.staging.clone() {
             Some(staging) => self.begin_staging(candidate, &staging),
             None => self.take_traffic(candidate, Cause::Passed),
@@ -82,6 +86,7 @@ impl Draft<'_> {
     /// Someone takes the responsibility for what the test does not say.
     pub(super) fn leave_staging_by_hand(&mut self, candidate: &VersionRef, place: Place, why: String) {
         match place {
+            Place::Full if self.waits_for_group_to_take_all() => {}
             Place::Full => self.promote(candidate, PROMOTED_BY_HAND, &why, vec![]),
             Place::Staging | Place::Shadow | Place::Step(_) | Place::Baking => {
                 self.take_traffic(candidate, Cause::ByHand(why));
@@ -96,6 +101,9 @@ impl Draft<'_> {
             let message = format!("{version} is the first version and takes all traffic.");
             let (reason, message) = cause.tell("Bootstrapped", message);
             return self.promote(candidate, reason, &message, vec![]);
+        }
+        if self.waits_for_group() {
+            return;
         }
         match self.rollout.spec.strategy.shadow.clone() {
             Some(shadow) => {
@@ -113,6 +121,9 @@ impl Draft<'_> {
 
     /// The first step above the present weight, or the end of all steps.
     pub(super) fn next_step(&mut self, candidate: &VersionRef, cause: Cause, readings: Vec<RecordedReading>) {
+        if self.waits_for_group() {
+            return;
+        }
         let steps = steps::steps(&self.rollout.spec.strategy);
         let next = steps.iter().position(|step| step.weight > self.status.weight);
         match next.and_then(|index| Some((index, steps.get(index)?))) {
@@ -175,6 +186,9 @@ impl Draft<'_> {
 
     /// The watch is over.
     pub(super) fn end_bake(&mut self, reason: &str, message: &str, readings: Vec<RecordedReading>) {
+        if self.waits_for_group() {
+            return;
+        }
         self.status.previous = None;
         self.enter(RolloutPhase::Healthy, Weight::ZERO, reason, message, readings);
     }

@@ -6,10 +6,12 @@
 use std::{collections::BTreeMap, hint::black_box, io::Write, time::Instant};
 
 use anneal_core::{
+    object::Kind,
+    plan::Action,
     retrain,
     rollout::{self, Answer, Answers, Children, GatewayState, Question, Series},
 };
-use anneal_crds::{ModelRollout, RetrainJob};
+use anneal_crds::{ModelRollout, ModelVersion, RetrainJob};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde_json::json;
@@ -31,6 +33,7 @@ fn main() -> Result<()> {
     let job = running_job()?;
     let rollout = canary()?;
     let answers = answers(now);
+    let versions = versions(&rollout)?;
     let children = Children::default();
     let retrain_snapshot = retrain::Snapshot {
         job: &job,
@@ -46,6 +49,7 @@ fn main() -> Result<()> {
         rollout: &rollout,
         versions: &[],
         rivals: &[],
+        members: &[],
         children: &children,
         gateway: GatewayState::Programmed,
         features: rollout::Features::Unknown,
@@ -53,9 +57,15 @@ fn main() -> Result<()> {
         probed: &[],
         now,
     };
-    let cases: [(&str, &dyn Fn()); 2] = [
+    // The steady case: everything is as the status asks for.
+    let rollout_snapshot = rollout::Snapshot { versions: &versions, ..rollout_snapshot };
+    let children = settled(&rollout::plan(&rollout_snapshot).actions);
+    let settled = rollout::Snapshot { children: &children, ..rollout_snapshot.clone() };
+    let cases: [(&str, &dyn Fn()); 4] = [
         ("retrainTraining", &|| drop(black_box(retrain::plan(black_box(&retrain_snapshot))))),
-        ("rolloutCanary", &|| drop(black_box(rollout::plan(black_box(&rollout_snapshot))))),
+        ("rolloutBegins", &|| drop(black_box(rollout::plan(black_box(&rollout_snapshot))))),
+        ("rolloutSteady", &|| drop(black_box(rollout::plan(black_box(&settled))))),
+        ("queries", &|| drop(black_box(rollout::queries(black_box(&rollout), now)))),
     ];
     let mut out = std::io::stdout().lock();
     let mut line = serde_json::Map::new();
@@ -102,6 +112,71 @@ fn canary() -> Result<ModelRollout> {
         "stepStartedAt": "2027-01-15T07:00:00Z", "trafficAcceptedAt": "2027-01-15T07:00:01Z",
     }))?);
     Ok(rollout)
+}
+
+/// The stable version and the candidate, as a run would have recorded them.
+fn versions(rollout: &ModelRollout) -> Result<Vec<ModelVersion>> {
+    let status = rollout.status.as_ref().context("no status")?;
+    let stable = status.stable.as_ref().context("no stable version")?;
+    let mut seen = serde_json::to_value(stable)?;
+    seen["uri"] = "file:///models/m".into();
+    let first = (stable, "Bootstrap", json!({"bootstrap": {}}));
+    let next = status.candidate.iter().map(|candidate| (candidate, "Gates", json!({"version": seen})));
+    let recorded = std::iter::once(first).chain(next).map(|(version, admission, baseline)| {
+        serde_json::from_value(json!({
+            "apiVersion": "anneal.dev/v1alpha1", "kind": "ModelVersion",
+            "metadata": {"name": version.name, "namespace": "team-a", "uid": version.name,
+                "annotations": {"anneal.dev/approved-by": "bench"}},
+            "spec": {
+                "model": rollout.spec.model, "version": version.version, "admission": admission,
+                "artifact": {"uri": "file:///models/m", "digest": version.digest},
+                "storage": {"persistentVolumeClaim": {"claimName": "models"}},
+                "origin": {"job": "bench", "uid": "0b7d7e0e-2f0a-4c4e-9d1b-000000000001"},
+                "baseline": baseline, "evaluation": {"rows": 1000, "metrics": []},
+                "gates": [{"gate": "ironLaw", "enforcement": "Required", "verdict": "Pass", "message": ""}],
+            },
+        }))
+    });
+    Ok(recorded.collect::<Result<_, _>>()?)
+}
+
+/// The children that were asked for, as a cluster would have them.
+fn settled(actions: &[Action]) -> Children {
+    let mut children = Children::default();
+    for action in actions {
+        let (Action::Apply(object) | Action::Create(object)) = action else { continue };
+        let mut body = object.body.clone();
+        body["metadata"]["uid"] = object.key.name.clone().into();
+        body["metadata"]["generation"] = 1.into();
+        match object.key.kind {
+            Kind::Deployment => {
+                let replicas = body["spec"]["replicas"].clone();
+                body["status"] =
+                    json!({"observedGeneration": 1, "updatedReplicas": replicas, "readyReplicas": replicas});
+                children.deployments.push(body);
+            }
+            Kind::Service => {
+                body["spec"]["clusterIP"] = "10.96.0.1".into();
+                children.services.push(body);
+            }
+            Kind::HttpRoute => {
+                let seen = |type_: &str| json!({"type": type_, "status": "True", "observedGeneration": 1});
+                body["status"] =
+                    json!({"parents": [{"conditions": [seen("Accepted"), seen("ResolvedRefs")]}]});
+                children.route = Some(body);
+            }
+            Kind::ConfigMap
+            | Kind::Secret
+            | Kind::Pod
+            | Kind::Job
+            | Kind::Gateway
+            | Kind::GatewayClass
+            | Kind::RetrainJob
+            | Kind::ModelVersion
+            | Kind::ModelRollout => {}
+        }
+    }
+    children
 }
 
 fn answers(now: Timestamp) -> Answers {

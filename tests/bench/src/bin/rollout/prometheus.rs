@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use axum::{Json, Router, extract::Query, routing::get};
+use axum::{Form, Json, Router, routing::get};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -39,7 +39,8 @@ impl Numbers {
 pub(crate) async fn serve(numbers: Arc<Numbers>) -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await.context("loopback cannot be listened on")?;
     let url = format!("http://{}", listener.local_addr()?);
-    let answer = move |Query(asked): Query<BTreeMap<String, String>>| {
+    // By the address or, as the clients of other programs do, in a form.
+    let answer = move |Form(asked): Form<BTreeMap<String, String>>| {
         let query = asked.get("query").cloned().unwrap_or_default();
         let body = answer(&query, numbers.are_bad(&query));
         async move { Json(body) }

@@ -1,0 +1,334 @@
+//! Group: rollouts of several models that take their new versions together.
+//!
+//! Called by `plan` on every look, and by `transition` before every way forward. Each member reads what the others have
+//! written down about themselves and writes nothing into theirs. No member enters a place before every other one has passed
+//! all that lies before it, and one that goes back takes the others with it.
+
+use std::collections::BTreeSet;
+
+use anneal_crds::{
+    ModelRollout, ModelRolloutStatus, Weight,
+    model_rollout::{FailedWave, Group, GroupStatus, Retry, RolloutPhase, Strategy},
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{draft::Draft, steps, transition::Fate};
+use crate::plan::Severity;
+
+/// Whether a version has passed and waits for other members of its group.
+pub(super) const AWAITING_GROUP: &str = "AwaitingGroup";
+/// Reason of a version that went back because that of another member did.
+const GROUP_ABORTED: &str = "GroupAborted";
+
+/// A place on the way of a version, in the order in which they are entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    rank: u8,
+    weight: Weight,
+}
+
+/// Why a member may not go on.
+pub(super) struct Held {
+    /// A condition's reason.
+    pub(super) reason: &'static str,
+    /// The same in one sentence.
+    pub(super) message: String,
+}
+
+impl Place {
+    const fn new(phase: RolloutPhase, weight: Weight) -> Self {
+        let rank = match phase {
+            RolloutPhase::Pending | RolloutPhase::RollingBack | RolloutPhase::RolledBack => 0,
+            RolloutPhase::Preparing => 1,
+            RolloutPhase::Staging => 2,
+            RolloutPhase::Shadow => 3,
+            RolloutPhase::Canary => 4,
+            RolloutPhase::Baking => 5,
+            RolloutPhase::Healthy => 6,
+        };
+        Self { rank, weight }
+    }
+
+    const fn of(group: &GroupStatus) -> Self {
+        Self::new(group.next, group.next_weight)
+    }
+}
+
+/// Names of the other members of a rollout's group.
+pub fn members(rollout: &ModelRollout) -> Vec<&str> {
+    let own = rollout.metadata.name.as_deref();
+    let group = rollout.spec.group.iter().flat_map(|group| &group.members);
+    group.map(String::as_str).filter(|name| Some(*name) != own).collect()
+}
+
+/// What comes after a phase and weight, by the strategy as it is.
+fn next(strategy: &Strategy, phase: RolloutPhase, weight: Weight) -> (RolloutPhase, Weight) {
+    let step = || {
+        let next = steps::steps(strategy).into_iter().find(|step| step.weight > weight);
+        next.map_or_else(|| full(strategy), |step| (RolloutPhase::Canary, step.weight))
+    };
+    let traffic = || match strategy.shadow {
+        Some(_) => (RolloutPhase::Shadow, Weight::ZERO),
+        None => step(),
+    };
+    match phase {
+        RolloutPhase::Preparing if strategy.staging.is_some() => (RolloutPhase::Staging, Weight::ZERO),
+        RolloutPhase::Preparing | RolloutPhase::Staging => traffic(),
+        RolloutPhase::Shadow | RolloutPhase::Canary => step(),
+        RolloutPhase::Pending
+        | RolloutPhase::RollingBack
+        | RolloutPhase::RolledBack
+        | RolloutPhase::Baking
+        | RolloutPhase::Healthy => (RolloutPhase::Healthy, Weight::ZERO),
+    }
+}
+
+/// Where a version is that has left all steps.
+const fn full(strategy: &Strategy) -> (RolloutPhase, Weight) {
+    match (&strategy.bake, &strategy.smoke) {
+        (None, None) => (RolloutPhase::Healthy, Weight::ZERO),
+        (Some(_), None | Some(_)) | (None, Some(_)) => (RolloutPhase::Baking, Weight::ZERO),
+    }
+}
+
+/// Whether a version of a rollout is on its way or on trial, and not the first one.
+const fn is_under_way(status: &ModelRolloutStatus) -> bool {
+    match status.phase {
+        RolloutPhase::Baking => status.previous.is_some(),
+        RolloutPhase::Pending
+        | RolloutPhase::Preparing
+        | RolloutPhase::Staging
+        | RolloutPhase::Shadow
+        | RolloutPhase::Canary
+        | RolloutPhase::RollingBack
+        | RolloutPhase::Healthy
+        | RolloutPhase::RolledBack => leads_forward(status.phase),
+    }
+}
+
+/// Whether a phase is one on the way of a new version.
+const fn leads_forward(phase: RolloutPhase) -> bool {
+    match phase {
+        RolloutPhase::Preparing
+        | RolloutPhase::Staging
+        | RolloutPhase::Shadow
+        | RolloutPhase::Canary
+        | RolloutPhase::Baking => true,
+        RolloutPhase::Pending
+        | RolloutPhase::RollingBack
+        | RolloutPhase::Healthy
+        | RolloutPhase::RolledBack => false,
+    }
+}
+
+/// Another member as this rollout sees it.
+struct Other<'a> {
+    name: &'a str,
+    /// Its wave is 0 where it never took part in one.
+    group: GroupStatus,
+    under_way: bool,
+}
+
+impl Other<'_> {
+    /// Whether it takes part in a later wave than this one, or will with its next version.
+    const fn wave_to_join(&self) -> i64 {
+        if self.under_way { self.group.wave } else { self.group.wave.saturating_add(1) }
+    }
+
+    /// Why it keeps a member of `wave` from entering `place`; none if it does not.
+    fn holds(&self, wave: i64, place: Place) -> Option<String> {
+        match self.group.wave.cmp(&wave) {
+            std::cmp::Ordering::Greater => None,
+            std::cmp::Ordering::Less => Some(format!("{}, which has no new version yet", self.name)),
+            std::cmp::Ordering::Equal if Place::of(&self.group) >= place => None,
+            std::cmp::Ordering::Equal if self.group.next == RolloutPhase::Canary => {
+                Some(format!("{}, which is at {} %", self.name, self.group.next_weight))
+            }
+            std::cmp::Ordering::Equal => {
+                Some(format!("{}, which is in {}", self.name, self.group.next.name()))
+            }
+        }
+    }
+}
+
+impl Draft<'_> {
+    /// The group that the version on its way belongs to. A first version waits for nobody: nothing answers without it.
+    fn group(&self) -> Option<&Group> {
+        self.rollout.spec.group.as_ref().filter(|_| self.status.stable.is_some())
+    }
+
+    /// The other members, or what is wrong with the group.
+    fn others(&self) -> Result<Vec<Other<'_>>, String> {
+        let list = |rollout: &ModelRollout| -> BTreeSet<String> {
+            rollout.spec.group.iter().flat_map(|group| group.members.iter().cloned()).collect()
+        };
+        let own = list(self.rollout);
+        let mut others = vec![];
+        for name in members(self.rollout) {
+            let all = self.snapshot.members.iter();
+            let Some(member) = all.into_iter().find(|member| member.metadata.name.as_deref() == Some(name))
+            else {
+                return Err(format!(
+                    "ModelRollout {name} does not exist. Create it, or take it out of spec.group of all members."
+                ));
+            };
+            if list(member) != own {
+                return Err(format!(
+                    "spec.group of {name} has other members than this one. Give all of them the same list."
+                ));
+            }
+            let status = member.status.as_ref();
+            others.push(Other {
+                name,
+                group: status.and_then(|status| status.group.clone()).unwrap_or_default(),
+                under_way: status.is_some_and(is_under_way),
+            });
+        }
+        Ok(others)
+    }
+
+    /// Why the version may not go on to a place; none if it may.
+    fn held_by_group(&self, to: (RolloutPhase, Weight)) -> Option<Held> {
+        self.group()?;
+        let others = match self.others() {
+            Ok(others) => others,
+            Err(why) => return Some(Held { reason: "InvalidGroup", message: why }),
+        };
+        let wave = self.status.group.as_ref().map_or(0, |group| group.wave);
+        let place = Place::new(to.0, to.1);
+        let behind: Vec<String> = others.iter().filter_map(|other| other.holds(wave, place)).collect();
+        (!behind.is_empty()).then(|| Held {
+            reason: "MembersBehind",
+            message: format!("It goes on together with {}.", behind.join("; ")),
+        })
+    }
+
+    /// Whether the group keeps a version whose pods are ready from what comes after that.
+    pub(super) fn is_held_at_the_start(&self) -> bool {
+        self.held_by_group(self.next_place()).is_some()
+    }
+
+    fn next_place(&self) -> (RolloutPhase, Weight) {
+        next(&self.rollout.spec.strategy, self.status.phase, self.status.weight)
+    }
+
+    /// Whether the version has passed where it is, and waits for the others.
+    pub(super) fn has_passed_for_group(&self) -> bool {
+        let here = Place::new(self.status.phase, self.status.weight);
+        self.status.group.as_ref().is_some_and(|group| Place::of(group) > here)
+    }
+
+    /// Whether the version, which has passed where it is, must wait for the others; then that is told.
+    pub(super) fn waits_for_group(&mut self) -> bool {
+        self.waits_to_enter(self.next_place())
+    }
+
+    /// The same for one that someone takes past all steps.
+    pub(super) fn waits_for_group_to_take_all(&mut self) -> bool {
+        self.waits_to_enter(full(&self.rollout.spec.strategy))
+    }
+
+    fn waits_to_enter(&mut self, to: (RolloutPhase, Weight)) -> bool {
+        if self.group().is_none() {
+            return false;
+        }
+        if let Some(group) = &mut self.status.group {
+            (group.next, group.next_weight) = to;
+        }
+        let Some(held) = self.held_by_group(to) else { return false };
+        self.waiting(AWAITING_GROUP, &format!("{} has passed. {}", self.status.phase.name(), held.message));
+        self.awaits_group = Some(held);
+        true
+    }
+
+    /// A version begins: in the wave of the others, or in one of its own. One that takes another's place on the way stays in
+    /// that one's wave.
+    pub(super) fn join_wave(&mut self) {
+        if self.group().is_none() {
+            return;
+        }
+        let others = self.others().unwrap_or_default();
+        let joined = others.iter().map(Other::wave_to_join).max().unwrap_or(1);
+        let goes_on = is_under_way(&self.status);
+        let group = self.status.group.get_or_insert_default();
+        if !goes_on || group.wave == 0 {
+            group.wave = joined.max(group.wave.saturating_add(1));
+        }
+    }
+
+    /// A phase begins, and the others see where this one is. Called before the status has it.
+    pub(super) fn tell_group(&mut self, phase: RolloutPhase, weight: Weight, reason: &str) {
+        let was_forward = leads_forward(self.status.phase);
+        let at = Time(self.now);
+        let Some(group) = &mut self.status.group else { return };
+        (group.next, group.next_weight) = (phase, weight);
+        if was_forward && [RolloutPhase::RolledBack, RolloutPhase::RollingBack].contains(&phase) {
+            group.failed = Some(FailedWave { wave: group.wave, reason: reason.to_owned(), at });
+        }
+    }
+
+    /// Whether another member's version of this wave went back; then this one does too.
+    pub(super) fn goes_back_with_group(&mut self) -> bool {
+        if self.rollout.spec.group.is_none() {
+            self.status.group = None;
+        }
+        let (phase, weight) = (self.status.phase, self.status.weight);
+        if self.status.group.is_none() && is_under_way(&self.status) {
+            // It has become a member on the way.
+            self.join_wave();
+            self.tell_group(phase, weight, "");
+        }
+        let Some(wave) = self.status.group.as_ref().map(|group| group.wave) else { return false };
+        if !is_under_way(&self.status) {
+            self.try_again_with_group(wave);
+            return false;
+        }
+        let version = match self.status.phase {
+            RolloutPhase::Baking => self.status.stable.clone(),
+            RolloutPhase::Preparing
+            | RolloutPhase::Staging
+            | RolloutPhase::Shadow
+            | RolloutPhase::Canary
+            | RolloutPhase::Pending
+            | RolloutPhase::RollingBack
+            | RolloutPhase::Healthy
+            | RolloutPhase::RolledBack => self.status.candidate.clone(),
+        };
+        let others = self.others().unwrap_or_default();
+        let failed = others.into_iter().find_map(|other| {
+            let failed = other.group.failed.filter(|failed| failed.wave == wave)?;
+            Some((other.name.to_owned(), failed.reason))
+        });
+        let (Some((name, reason)), Some(version)) = (failed, version) else { return false };
+        let message = format!(
+            "{} goes back because {name}, which is in the same group, did ({reason}). It comes again with the group's next versions.",
+            version.version
+        );
+        self.give_up(&version, Fate::Rejected, GROUP_ABORTED, &message, vec![]);
+        true
+    }
+
+    /// A version that went back only because another one did may try again when the group does.
+    fn try_again_with_group(&mut self, wave: i64) {
+        let Some(last) =
+            self.status.rejected.last().filter(|last| last.reason.as_deref() == Some(GROUP_ABORTED))
+        else {
+            return;
+        };
+        let version = last.version.clone();
+        let others = self.others().unwrap_or_default();
+        let Some(next) = others
+            .iter()
+            .filter(|other| other.under_way && other.group.wave > wave)
+            .map(|other| other.group.wave)
+            .max()
+        else {
+            return;
+        };
+        let message = format!("{} may try again, together with its group.", version.version);
+        self.status.rejected.pop();
+        self.status.retry =
+            Some(Retry { digest: version.digest, text: format!("group wave {next}"), spent_abort: None });
+        self.note(Severity::Normal, "Retried", &message);
+    }
+}
