@@ -61,7 +61,7 @@ impl Looks {
             return;
         }
         if let Some(entry) = self.lock().entries.get_mut(rollout).filter(|entry| entry.moved <= begin.0) {
-            entry.look = Some(Arc::new(look));
+            entry.look = Some(Arc::new(look.slim()));
         }
     }
 

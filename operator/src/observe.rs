@@ -34,7 +34,7 @@ pub(crate) fn describe(key: &Key) -> String {
 }
 
 async fn find<T: DeserializeOwned>(cluster: &dyn Reader, key: Key) -> Result<Option<T>, ClusterError> {
-    cluster.get(&key).await?.map(|object| parse(&key, object)).transpose()
+    cluster.get(&key).await?.map(|object| parse(&key, lean(object))).transpose()
 }
 
 async fn find_all<T: DeserializeOwned>(
@@ -44,15 +44,37 @@ async fn find_all<T: DeserializeOwned>(
     label: (&str, &str),
 ) -> Result<Vec<T>, ClusterError> {
     let key = Key::new(kind, namespace, "*");
+    let lean = if kind == Kind::Pod { lean_pod } else { lean };
     cluster.list(kind, namespace, label).await?.into_iter().map(|object| parse(&key, lean(object))).collect()
 }
 
-/// Without who wrote what, which is half of an object. Plans ask that of nothing but the rollout itself.
+/// Without who wrote what, which is half of an object. Plans ask that of nothing but the rollout itself and its route.
 fn lean(mut object: Value) -> Value {
     if let Some(metadata) = object["metadata"].as_object_mut() {
         metadata.remove("managedFields");
     }
     object
+}
+
+/// With who wrote which annotation and which part of the spec, and nothing finer.
+fn lean_rollout(mut object: Value) -> Value {
+    for entry in object["metadata"]["managedFields"].as_array_mut().into_iter().flatten() {
+        let Some(fields) = entry["fieldsV1"].as_object_mut() else { continue };
+        fields.retain(|name, _| ["f:metadata", "f:spec"].contains(&name.as_str()));
+        for part in fields.get_mut("f:spec").and_then(Value::as_object_mut).into_iter().flatten() {
+            *part.1 = Value::Object(serde_json::Map::new());
+        }
+    }
+    object
+}
+
+/// A pod without what it was asked to be, which no plan looks at.
+fn lean_pod(object: Value) -> Value {
+    let mut pod = lean(object);
+    if let Some(parts) = pod.as_object_mut() {
+        parts.remove("spec");
+    }
+    pod
 }
 
 /// Observes a RetrainJob's world and decides.
@@ -104,12 +126,14 @@ pub struct Look {
     children: rollout::Children,
     gateway: rollout::GatewayState,
     features: rollout::Features,
+    memo: rollout::Memo,
     /// When.
     pub(crate) at: jiff::Timestamp,
 }
 
 /// Observes a ModelRollout's world.
-pub async fn rollout(ports: &Ports, rollout: ModelRollout) -> Result<Look, ClusterError> {
+pub async fn rollout(ports: &Ports, key: &Key, object: &Value) -> Result<Look, ClusterError> {
+    let rollout: ModelRollout = parse(key, lean_rollout(object.clone()))?;
     let cluster: &dyn Reader = ports.cluster.as_ref();
     let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
 
@@ -145,7 +169,8 @@ pub async fn rollout(ports: &Ports, rollout: ModelRollout) -> Result<Look, Clust
     };
     let features = features(cluster, &rollout, gateway.as_ref().ok().and_then(Option::as_ref)).await;
     let gateway = gateway_state(gateway);
-    Ok(Look { rollout, versions, rivals, members, children, gateway, features, at: ports.clock.now() })
+    let memo = rollout::Memo::default();
+    Ok(Look { rollout, versions, rivals, members, children, gateway, features, memo, at: ports.clock.now() })
 }
 
 impl Look {
@@ -179,8 +204,28 @@ impl Look {
             features: self.features.clone(),
             answers,
             probed: &[],
+            memo: &self.memo,
             now,
         }
+    }
+
+    /// Without what was compared and is as it is to be: most of what objects take, and nobody asks for it while nothing moves.
+    pub(crate) fn slim(mut self) -> Self {
+        let Self { children, memo, .. } = &mut self;
+        let right = |kind, child: &Value| {
+            child["metadata"]["name"].as_str().is_some_and(|name| memo.is_right(kind, name))
+        };
+        for deployment in children.deployments.iter_mut().filter(|child| right(Kind::Deployment, child)) {
+            deployment["spec"].take();
+        }
+        for service in children.services.iter_mut().filter(|child| right(Kind::Service, child)) {
+            // Where it leads to.
+            if let Some(spec) = service["spec"].as_object_mut() {
+                spec.retain(|field, _| ["type", "clusterIP"].contains(&field.as_str()));
+            }
+        }
+        children.route = children.route.take().map(lean);
+        self
     }
 
     /// Whether everything could be read: what could not is asked for again by the next tick.

@@ -9,7 +9,7 @@ use anneal_core::{
     object::{Key, Kind},
     plan::{Plan, Wake},
 };
-use anneal_crds::{ModelRollout, RetrainJob};
+use anneal_crds::RetrainJob;
 use futures::future::join_all;
 use serde::Serialize;
 use serde_json::Value;
@@ -114,9 +114,8 @@ async fn walk(
             follow(ports, key, object, job.status.as_ref(), plan).await
         }
         Machine::ModelRollout => {
-            let rollout: ModelRollout = observe::parse(key, object.clone())?;
             let begin = ports.looks.begin(key);
-            let look = observe::rollout(ports, rollout).await?;
+            let look = observe::rollout(ports, key, object).await?;
             // The rest takes as long as the metrics server does, and others need not wait for that.
             drop(turn);
             let plan = look.decide(ports, look.at).await;

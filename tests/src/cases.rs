@@ -8,7 +8,7 @@ use anneal_core::{
     object::{Key, Kind, Object},
     plan::{Action, Plan},
     rollout,
-    rollout::{Answer, Children, GatewayState, Probe, ProbeAnswer, Query, Series},
+    rollout::{Answer, Children, GatewayState, Memo, Probe, ProbeAnswer, Query, Series},
 };
 use anneal_crds::{ModelRollout, ModelRolloutStatus, ModelVersion, model_rollout::RolloutPhase};
 use jiff::{SignedDuration, Timestamp};
@@ -211,16 +211,16 @@ impl RolloutCase {
         rollout::plan(&rollout::Snapshot {
             answers: &answers,
             probed: &probed,
-            ..self.snapshot(&BTreeMap::new())
+            ..self.snapshot(&BTreeMap::new(), &Memo::default())
         })
     }
 
     /// What is to be sent.
     pub fn probes(&self) -> Vec<Probe> {
-        rollout::probes(&self.snapshot(&BTreeMap::new()))
+        rollout::probes(&self.snapshot(&BTreeMap::new(), &Memo::default()))
     }
 
-    fn snapshot<'a>(&'a self, answers: &'a rollout::Answers) -> rollout::Snapshot<'a> {
+    fn snapshot<'a>(&'a self, answers: &'a rollout::Answers, memo: &'a Memo) -> rollout::Snapshot<'a> {
         rollout::Snapshot {
             rollout: &self.rollout,
             versions: &self.versions,
@@ -231,6 +231,7 @@ impl RolloutCase {
             features: self.features.clone(),
             answers,
             probed: &[],
+            memo,
             now: self.now,
         }
     }

@@ -36,8 +36,13 @@ impl Draft<'_> {
             // Without its record a version's Deployment cannot be made again; the one that runs is left alone.
             if let Some(version) = self.version(name) {
                 let children = self.snapshot.children;
-                self.apply(home, &children.deployments, build::deployment(home, version));
-                self.apply(home, &children.services, build::service(home, &version.spec.version));
+                let child = build::workload_name(home.name, &version.spec.version);
+                self.apply(home, Kind::Deployment, &children.deployments, &child, || {
+                    build::deployment(home, version)
+                });
+                self.apply(home, Kind::Service, &children.services, &child, || {
+                    build::service(home, &version.spec.version)
+                });
             }
         }
         if candidate_takes_requests {
@@ -67,10 +72,21 @@ impl Draft<'_> {
         status.stable.clone().into_iter().chain(candidate).chain(previous).collect()
     }
 
-    fn apply(&mut self, home: Home<'_>, seen: &[Value], wanted: Object) {
-        match seen.iter().find(|object| object["metadata"]["name"] == wanted.key.name.as_str()) {
+    fn apply(
+        &mut self,
+        home: Home<'_>,
+        kind: Kind,
+        seen: &[Value],
+        name: &str,
+        make: impl FnOnce() -> Object,
+    ) {
+        if self.snapshot.memo.is_right(kind, name) {
+            return;
+        }
+        let wanted = make();
+        match seen.iter().find(|object| object["metadata"]["name"] == name) {
             Some(seen) if !home.owns(seen) => self.blocked(&name_conflict(&wanted.key)),
-            Some(seen) if covers(seen, &wanted.body) => {}
+            Some(seen) if covers(seen, &wanted.body) => self.snapshot.memo.note_right(kind, name),
             Some(_) | None => self.actions.push(Action::Apply(wanted)),
         }
     }

@@ -25,6 +25,7 @@ mod expression;
 mod fight;
 mod freeze;
 mod group;
+mod memo;
 mod missing;
 mod plain;
 mod plan;
@@ -49,6 +50,7 @@ mod warning;
 
 pub use build::{workload_name, workload_names};
 pub use group::members;
+pub use memo::Memo;
 pub use plan::{is_decided_by_metrics, plan};
 pub use plane::{Features, asks_for_features};
 pub use probe::{Probe, ProbeAnswer, probes};

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
-use super::{plane::Features, probe::ProbeAnswer, query::Question, reading::Answer};
+use super::{memo::Memo, plane::Features, probe::ProbeAnswer, query::Question, reading::Answer};
 
 /// What was answered, by metric and question.
 pub type Answers = BTreeMap<(String, Question), Answer>;
@@ -35,6 +35,8 @@ pub struct Snapshot<'a> {
     pub answers: &'a Answers,
     /// Answers to [`super::probes`], in the same order; none where none were sent.
     pub probed: &'a [ProbeAnswer],
+    /// What earlier plans for just this world have found out.
+    pub memo: &'a Memo,
     /// The time.
     pub now: Timestamp,
 }

@@ -9,7 +9,7 @@ use anneal_core::{
     object::Kind,
     plan::Action,
     retrain,
-    rollout::{self, Answer, Answers, Children, GatewayState, Question, Series},
+    rollout::{self, Answer, Answers, Children, GatewayState, Memo, Question, Series},
 };
 use anneal_crds::{ModelRollout, ModelVersion, RetrainJob};
 use anyhow::{Context, Result};
@@ -34,6 +34,7 @@ fn main() -> Result<()> {
     let rollout = canary()?;
     let answers = answers(now);
     let versions = versions(&rollout)?;
+    let (memo, kept) = (Memo::default(), Memo::default());
     let children = Children::default();
     let retrain_snapshot = retrain::Snapshot {
         job: &job,
@@ -55,12 +56,13 @@ fn main() -> Result<()> {
         features: rollout::Features::Unknown,
         answers: &answers,
         probed: &[],
+        memo: &memo,
         now,
     };
     // The steady case: everything is as the status asks for.
     let rollout_snapshot = rollout::Snapshot { versions: &versions, ..rollout_snapshot };
     let children = settled(&rollout::plan(&rollout_snapshot).actions);
-    let settled = rollout::Snapshot { children: &children, ..rollout_snapshot.clone() };
+    let settled = rollout::Snapshot { children: &children, memo: &kept, ..rollout_snapshot.clone() };
     let cases: [(&str, &dyn Fn()); 4] = [
         ("retrainTraining", &|| drop(black_box(retrain::plan(black_box(&retrain_snapshot))))),
         ("rolloutBegins", &|| drop(black_box(rollout::plan(black_box(&rollout_snapshot))))),
