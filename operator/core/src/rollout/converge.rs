@@ -60,6 +60,7 @@ impl Draft<'_> {
             | RolloutPhase::Preparing
             | RolloutPhase::Staging
             | RolloutPhase::Shadow
+            | RolloutPhase::Experiment
             | RolloutPhase::Canary
             | RolloutPhase::Healthy
             | RolloutPhase::RolledBack => false,
