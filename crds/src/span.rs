@@ -41,6 +41,11 @@ impl Span {
         self.0
     }
 
+    /// Half of it, at least a millisecond.
+    pub fn half(self) -> Self {
+        Self(SignedDuration::from_millis((self.as_millis() / 2).max(1)))
+    }
+
     /// The span in seconds.
     pub fn as_secs_f64(self) -> f64 {
         self.0.as_secs_f64()

@@ -1,16 +1,30 @@
-//! What the API server says to freezes and approvals of a rollout: CEL as it evaluates it.
+//! What the API server says to freezes, approvals and experiments of a rollout: CEL as it evaluates it.
 
 #![expect(clippy::unwrap_used, reason = "this is a test")]
 
-use anneal_crds::ModelRolloutSpec;
+use anneal_crds::{
+    ModelRolloutSpec,
+    model_rollout::{Experiment, Then},
+};
 use kube::core::cel::validate_cel_schema;
 use serde_json::{Value, json};
 
 fn refusal(strategy: &Value) -> Option<String> {
+    refusal_by(strategy, "none")
+}
+
+fn refusal_by(strategy: &Value, evidence: &str) -> Option<String> {
     let mut spec = json!({
         "model": "ads", "candidate": {"follow": "NewestApproved"}, "serving": {"image": "serve:1"},
-        "traffic": {"gateway": {"name": "web"}}, "prometheus": {"url": "http://p"}, "judge": {"evidence": "none"},
-        "metrics": [{"name": "errors", "window": "1m", "ratio": {"bad": "bad", "total": "all", "max": 0.1}}],
+        "traffic": {"gateway": {"name": "web"}}, "prometheus": {"url": "http://p"}, "judge": {"evidence": evidence},
+        "metrics": [
+            {"name": "errors", "window": "1m", "ratio": {"bad": "bad", "total": "all", "max": 0.1}},
+            {"name": "accuracy", "window": "1m", "ratio": {"bad": "right", "total": "all", "min": 0.8}},
+            {"name": "between", "window": "1m", "ratio": {"bad": "bad", "total": "all", "min": 0.1, "max": 0.2}},
+            {"name": "failed", "window": "1m", "errors": {"of": "Triton", "max": 0.1}},
+            {"name": "slow", "window": "1m", "histogram": {"selector": "bucket", "quantile": 0.95, "max": "300ms"}},
+            {"name": "score", "window": "1m", "value": {"expression": "avg(score[$window])", "min": 0.8}},
+        ],
         "strategy": strategy,
     });
     spec["strategy"]["rollbackTriggers"] = json!(["errors"]);
@@ -42,4 +56,68 @@ fn an_approval_before_full_traffic_comes_after_something() {
     ] {
         assert_eq!(refusal(&strategy).is_none(), taken, "{strategy}: {:?}", refusal(&strategy));
     }
+}
+
+#[test]
+fn an_experiment_is_about_counted_events_and_leaves_requests_to_both_versions() {
+    for (experiment, evidence, said) in [
+        (json!({"primary": "accuracy", "secondary": ["slow", "failed", "between"]}), "sequential", None),
+        (json!({"primary": "errors"}), "sequential", None),
+        (json!({"primary": "failed", "split": 0.5}), "sequential", None),
+        (json!({"primary": "slow", "looks": 60, "minDuration": "7d"}), "sequential", None),
+        (json!({"primary": "accuracy"}), "none", Some("needs judge.evidence: sequential")),
+        (
+            json!({"primary": "feeling"}),
+            "sequential",
+            Some("primary names a metric that metrics does not define"),
+        ),
+        (json!({"primary": "score"}), "sequential", Some("primary must be a ratio with one bound")),
+        (json!({"primary": "between"}), "sequential", Some("primary must be a ratio with one bound")),
+        (
+            json!({"primary": "errors", "secondary": ["feeling"]}),
+            "sequential",
+            Some("secondary names a metric that metrics does not define"),
+        ),
+        (
+            json!({"primary": "errors", "secondary": ["score"]}),
+            "sequential",
+            Some("secondary must be ratios"),
+        ),
+        (
+            json!({"primary": "errors", "secondary": ["errors"]}),
+            "sequential",
+            Some("must not name the primary"),
+        ),
+        (json!({"primary": "errors", "split": 0}), "sequential", Some("above 0 and at most 95")),
+        (json!({"primary": "errors", "split": 96}), "sequential", Some("above 0 and at most 95")),
+        (json!({"primary": "errors", "alpha": 1}), "sequential", Some("alpha must lie between 0 and 1")),
+    ] {
+        let mut own = experiment;
+        own["duration"] = "14d".into();
+        let refusal = refusal_by(&json!({"blueGreen": {"duration": "1h"}, "experiment": own}), evidence);
+        match said {
+            None => assert_eq!(refusal, None, "{own}"),
+            Some(said) => assert!(refusal.clone().unwrap_or_default().contains(said), "{own}: {refusal:?}"),
+        }
+    }
+    let before = json!({"blueGreen": {"duration": "1h"}, "approval": {"before": "FullTraffic"},
+        "experiment": {"duration": "14d", "primary": "errors"}});
+    assert_eq!(refusal_by(&before, "sequential"), None);
+}
+
+#[test]
+fn an_experiment_is_looked_at_once_a_day_and_lasts_half_of_its_time() {
+    let read = |spec: Value| serde_json::from_value::<Experiment>(spec).unwrap();
+    for (duration, looks) in [("14d", 14), ("90d", 60), ("36h", 1), ("140s", 1)] {
+        let own = read(json!({"duration": duration, "primary": "accuracy"}));
+        assert_eq!(own.planned_looks(), looks, "{duration}");
+    }
+    let own = read(json!({"duration": "14d", "primary": "accuracy"}));
+    assert_eq!(
+        (own.shortest().to_string(), own.split.to_string(), own.alpha),
+        ("7d".into(), "50".into(), 0.05)
+    );
+    assert!(own.secondary.is_empty() && own.min_requests == 100 && own.then == Then::Advance);
+    let own = read(json!({"duration": "14d", "primary": "accuracy", "looks": 4, "minDuration": "10d"}));
+    assert_eq!((own.planned_looks(), own.shortest().to_string()), (4, "10d".into()));
 }

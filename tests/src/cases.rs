@@ -241,10 +241,8 @@ impl RolloutCase {
         // One plan asks for all that is missing; it may decide something too, which is not recorded here.
         let status = self.rollout.status.clone();
         let read = std::mem::replace(&mut self.read, Read::Errors(0.0, 3.0));
-        if let Some(status) =
-            self.rollout.status.as_mut().filter(|status| status.phase == RolloutPhase::Canary)
-        {
-            // A canary has pods before it begins, and one without them is rolled back.
+        if let Some(status) = self.rollout.status.as_mut().filter(|status| status.phase.divides_traffic()) {
+            // Who takes live requests has pods before it begins, and one without them is rolled back.
             status.phase = RolloutPhase::Preparing;
             let actions = self.plan().actions;
             self.perform(&actions);

@@ -34,6 +34,7 @@ fn rollout_status() -> impl Strategy<Value = ModelRolloutStatus> {
         "Preparing",
         "Staging",
         "Shadow",
+        "Experiment",
         "Canary",
         "Baking",
         "RollingBack",
@@ -213,7 +214,7 @@ prop_compose! {
 /// Whether a plan lets a version answer, or answer more than before.
 fn rises(before: &ModelRolloutStatus, after: &ModelRolloutStatus) -> bool {
     let share = |status: &ModelRolloutStatus| match status.phase {
-        RolloutPhase::Canary => status.weight,
+        RolloutPhase::Experiment | RolloutPhase::Canary => status.weight,
         RolloutPhase::Pending
         | RolloutPhase::Preparing
         | RolloutPhase::Staging
@@ -225,7 +226,8 @@ fn rises(before: &ModelRolloutStatus, after: &ModelRolloutStatus) -> bool {
     };
     let more = before.candidate == after.candidate && share(after) > share(before);
     let promoted = after.stable != before.stable && after.stable == before.candidate;
-    let judged = matches!(before.phase, RolloutPhase::Shadow | RolloutPhase::Canary);
+    let judged =
+        matches!(before.phase, RolloutPhase::Shadow | RolloutPhase::Experiment | RolloutPhase::Canary);
     judged && before.candidate.is_some() && (more || promoted)
 }
 
@@ -267,7 +269,7 @@ proptest! {
         let plan = case.plan();
         let after = &plan.status;
         let unseen = matches!(before.phase, RolloutPhase::Preparing | RolloutPhase::Staging) && before.candidate.is_some();
-        let seen = matches!(after.phase, RolloutPhase::Shadow | RolloutPhase::Canary) && after.candidate == before.candidate;
+        let seen = matches!(after.phase, RolloutPhase::Shadow | RolloutPhase::Experiment | RolloutPhase::Canary) && after.candidate == before.candidate;
         let promoted = after.stable == before.candidate && after.stable != before.stable;
         let reason = after.decision.as_ref().map_or("", |decision| decision.reason.as_str());
         let by_hand = reason == "PromotedByHand" || reason == "RolledBackByHand";

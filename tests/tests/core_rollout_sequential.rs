@@ -177,6 +177,13 @@ fn without_requests_the_clock_stands_still_and_without_samples_the_step_holds() 
     quiet.turn([(80, 200), (20, 200)]);
     let (ticks, status) = quiet.until(60, |status| status.weight == Weight::FULL);
     assert!(status.weight == Weight::FULL && ticks >= 18, "{ticks}");
+    // So does the night after a day.
+    let mut night = World::new([(80, 200), (20, 200)], json!({}));
+    night.until(10, |_| false);
+    night.turn([(0, 1), (0, 1)]);
+    let (_, status) = night.until(300, |status| status.phase != P::Canary);
+    assert_eq!((status.phase, status.weight), (P::Canary, Weight::from_percent(20)), "{:?}", status.decision);
+    assert!(stands(&status).contains("nobody gets any requests"), "{}", stands(&status));
     let mut gone = World::new([(80, 200), (20, 200)], json!({}));
     gone.scraped_until_ms = gone.began_ms + 5_000;
     let (_, status) = gone.until(40, |status| status.weight == Weight::FULL);

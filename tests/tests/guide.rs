@@ -1,5 +1,5 @@
 //! The deployment chapter of the retraining guide, number by number: shadow of 7 days, 10 % and 15 % more each day, and 14 days of
-//! watching beside the first 7, with its rollback triggers and its rollback by hand.
+//! watching beside the first 7, with its rollback triggers and its rollback by hand; and its A/B test in `guide/ab_test.rs`.
 
 #![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "this is a test")]
 
@@ -8,6 +8,9 @@ use anneal_crds::{ModelRolloutStatus, model_rollout::RolloutPhase as P};
 use anneal_tests::cases::{self, RolloutCase};
 use jiff::SignedDuration;
 use serde_json::json;
+
+#[path = "guide/ab_test.rs"]
+mod ab_test;
 
 const SPEC: &str = "
 model: ads

@@ -49,7 +49,7 @@ pub struct Approval {
 /// A point that needs an approval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ApprovalPoint {
-    /// The last step, or the shadow, after which the candidate takes all requests.
+    /// The last step, or the experiment or the shadow, after which the candidate takes all requests.
     FullTraffic,
 }
 
@@ -80,7 +80,7 @@ pub struct Evidence {
     pub candidate: VersionRef,
     /// The version in production meanwhile.
     pub baseline: VersionRef,
-    /// The step, as a command names it: `Shadow`, or the weight.
+    /// The step, as a command names it: `Shadow`, `Experiment`, or the weight.
     pub step: String,
     /// Percentage of live requests that the candidate was to answer.
     pub weight: Weight,

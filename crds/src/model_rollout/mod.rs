@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod consent;
+mod experiment;
 mod group;
 mod probe;
 mod staging;
@@ -24,6 +25,7 @@ mod strategy;
 mod traffic;
 
 pub use consent::{Approval, ApprovalPoint, Evidence, Freeze, JudgedMetric, PendingApproval};
+pub use experiment::Experiment;
 pub use group::{FailedWave, Group, GroupStatus};
 pub use probe::{Expect, ExpectedValue, Request, Smoke, SmokeRequest, Warmup};
 pub use staging::{JobTest, Staging, StagingTest, TestVariable, Webhook};
@@ -69,8 +71,13 @@ pub use traffic::{Gateway, MirrorDropped, Traffic, TrafficStatus, WrittenRoute};
 #[x_kube(validation = Rule::new("(has(self.strategy.warnTriggers) ? self.strategy.warnTriggers : []).all(t, !self.metrics.exists(m, m.name == t && (has(m.drift) || has(m.stability))))").message("drift and stability are measured in a bake: name them in strategy.bake.rollbackTriggers or strategy.bake.warnTriggers"))]
 #[x_kube(validation = Rule::new("!has(self.strategy.steps) || self.strategy.steps.all(s, !has(s.rollbackTriggers) || s.rollbackTriggers.all(t, !self.metrics.exists(m, m.name == t && (has(m.drift) || has(m.stability)))))").message("drift and stability are measured in a bake: name them in strategy.bake.rollbackTriggers or strategy.bake.warnTriggers"))]
 #[x_kube(validation = Rule::new("!has(self.strategy.steps) || (self.strategy.steps.map(s, s.weight).isSorted() && self.strategy.steps.all(s, self.strategy.steps.exists_one(t, t.weight == s.weight)))").message("the weights of strategy.steps must rise from step to step"))]
+#[x_kube(validation = Rule::new("!has(self.strategy.experiment) || self.judge.evidence == 'sequential'").message("strategy.experiment needs judge.evidence: sequential, which counts the requests of both versions"))]
+#[x_kube(validation = Rule::new("!has(self.strategy.experiment) || self.metrics.exists(m, m.name == self.strategy.experiment.primary)").message("strategy.experiment.primary names a metric that metrics does not define"))]
+#[x_kube(validation = Rule::new("!has(self.strategy.experiment) || self.metrics.all(m, m.name != self.strategy.experiment.primary || has(m.errors) || has(m.histogram) || has(m.latency) || (has(m.ratio) && has(m.ratio.min) != has(m.ratio.max)))").message("strategy.experiment.primary must be a ratio with one bound, errors, a histogram or a latency: only counted events show a winner"))]
+#[x_kube(validation = Rule::new("!has(self.strategy.experiment) || !has(self.strategy.experiment.secondary) || self.strategy.experiment.secondary.all(s, self.metrics.exists(m, m.name == s))").message("strategy.experiment.secondary names a metric that metrics does not define"))]
+#[x_kube(validation = Rule::new("!has(self.strategy.experiment) || !has(self.strategy.experiment.secondary) || self.strategy.experiment.secondary.all(s, !self.metrics.exists(m, m.name == s && (has(m.value) || has(m.drift) || has(m.stability))))").message("strategy.experiment.secondary must be ratios, errors, histograms or latencies: only counted events show that a metric is no worse"))]
 #[x_kube(validation = Rule::new("!has(self.strategy.freezes) || self.strategy.freezes.all(f, self.strategy.freezes.exists_one(g, g.name == f.name))").message("strategy.freezes must have different names"))]
-#[x_kube(validation = Rule::new("!has(self.strategy.approval) || !has(self.strategy.approval.before) || has(self.strategy.shadow) || (has(self.strategy.canary) && self.strategy.canary.initial < 100) || (has(self.strategy.steps) && self.strategy.steps.exists(s, s.weight < 100.0))").message("strategy.approval.before needs a shadow or a step below 100 %, which it comes after"))]
+#[x_kube(validation = Rule::new("!has(self.strategy.approval) || !has(self.strategy.approval.before) || has(self.strategy.shadow) || has(self.strategy.experiment) || (has(self.strategy.canary) && self.strategy.canary.initial < 100) || (has(self.strategy.steps) && self.strategy.steps.exists(s, s.weight < 100.0))").message("strategy.approval.before needs a shadow, an experiment or a step below 100 %, which it comes after"))]
 #[x_kube(validation = Rule::new("self.metrics.all(m, self.metrics.exists_one(n, n.name == m.name))").message("metrics must have different names"))]
 pub struct ModelRolloutSpec {
     /// Name of the model whose versions are served.

@@ -40,7 +40,7 @@ pub struct ModelRolloutStatus {
     /// Percentage of live requests that the candidate is to answer.
     #[serde(default)]
     pub weight: Weight,
-    /// Step in short, such as `2/7`.
+    /// Step in short, such as `2/7`; in an experiment its looks, such as `3/14`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_summary: Option<String>,
     /// When the phase or step began.
@@ -78,8 +78,9 @@ pub struct ModelRolloutStatus {
     /// its own and stable's counters say; renewed about once a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Observed>,
-    /// With `judge.evidence: sequential`, what the comparison knows so far: a record for the operator itself, which any
-    /// other operator goes on from to the bit. It belongs to the candidate of this moment.
+    /// With `judge.evidence: sequential`, what the comparison knows so far, with the looks of an experiment in `state.looks`: a
+    /// record for the operator itself, which any other operator goes on from to the bit. It belongs to the candidate of this
+    /// moment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "common::preserve")]
     pub judge: Option<serde_json::Value>,
@@ -227,6 +228,8 @@ pub enum RolloutPhase {
     Staging,
     /// Requests are copied to the candidate.
     Shadow,
+    /// The candidate answers a fixed share of live requests, until it is shown which version is better.
+    Experiment,
     /// The candidate answers a share of live requests.
     Canary,
     /// The candidate has become stable and answers everything, and is watched; the one before stays warm.
@@ -247,6 +250,7 @@ impl RolloutPhase {
             Self::Preparing => "Preparing",
             Self::Staging => "Staging",
             Self::Shadow => "Shadow",
+            Self::Experiment => "Experiment",
             Self::Canary => "Canary",
             Self::Baking => "Baking",
             Self::RollingBack => "RollingBack",
@@ -258,7 +262,12 @@ impl RolloutPhase {
     /// Whether a candidate is on its way to traffic that it does not have yet.
     pub const fn is_moving(self) -> bool {
         match self {
-            Self::Preparing | Self::Staging | Self::Shadow | Self::Canary | Self::RollingBack => true,
+            Self::Preparing
+            | Self::Staging
+            | Self::Shadow
+            | Self::Experiment
+            | Self::Canary
+            | Self::RollingBack => true,
             Self::Pending | Self::Baking | Self::Healthy | Self::RolledBack => false,
         }
     }
@@ -266,7 +275,7 @@ impl RolloutPhase {
     /// Whether the data plane sends requests to stable version and candidate at once.
     pub const fn shares_traffic(self) -> bool {
         match self {
-            Self::Shadow | Self::Canary => true,
+            Self::Shadow | Self::Experiment | Self::Canary => true,
             Self::Pending
             | Self::Preparing
             | Self::Staging
@@ -277,10 +286,25 @@ impl RolloutPhase {
         }
     }
 
+    /// Whether the candidate answers a share of live requests, beside the stable version.
+    pub const fn divides_traffic(self) -> bool {
+        match self {
+            Self::Experiment | Self::Canary => true,
+            Self::Pending
+            | Self::Preparing
+            | Self::Staging
+            | Self::Shadow
+            | Self::Baking
+            | Self::RollingBack
+            | Self::Healthy
+            | Self::RolledBack => false,
+        }
+    }
+
     /// Whether a version answers requests on trial, and is judged by how it does.
     pub const fn is_judged(self) -> bool {
         match self {
-            Self::Shadow | Self::Canary | Self::Baking => true,
+            Self::Shadow | Self::Experiment | Self::Canary | Self::Baking => true,
             Self::Pending
             | Self::Preparing
             | Self::Staging

@@ -1,4 +1,4 @@
-//! How a new version takes over: staging, shadow, then a growing share, then smoke requests and a bake.
+//! How a new version takes over: staging, shadow, experiment, then a growing share, then smoke requests and a bake.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     consent::{Approval, Freeze},
+    experiment::Experiment,
     probe::Smoke,
     staging::Staging,
 };
@@ -21,6 +22,9 @@ pub struct Strategy {
     /// Then, requests are copied to the candidate and its answers thrown away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<Shadow>,
+    /// Then, both versions answer live requests, and the candidate goes on only if it is shown to be better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<Experiment>,
     /// Then the candidate takes a growing share.
     #[serde(flatten)]
     pub progression: Progression,
@@ -30,10 +34,10 @@ pub struct Strategy {
     /// Last, the new version takes all requests and is watched, while the one before stays warm for the way back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bake: Option<Bake>,
-    /// Names of metrics. A step needs a fresh passing reading of each, and one breach in shadow or canary rolls back.
+    /// Names of metrics. A step needs a fresh passing reading of each, and one breach in shadow, experiment or canary rolls back.
     #[schemars(length(min = 1, max = 16), inner(length(max = 63)))]
     pub rollback_triggers: Vec<String>,
-    /// Names of metrics that people are warned by, in shadow and canary: the condition `Warned` and an event. They decide
+    /// Names of metrics that people are warned by, in shadow, experiment and canary: the condition `Warned` and an event. They decide
     /// nothing, and are compared with their bounds as they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 63)))]
@@ -235,7 +239,7 @@ pub struct Bake {
 fn default_percent() -> i32 {
     100
 }
-fn default_min_requests() -> u32 {
+pub(super) fn default_min_requests() -> u32 {
     100
 }
 fn default_rollback_window() -> u32 {

@@ -60,7 +60,7 @@ pub(crate) struct Step {
     weight: Weight,
 }
 
-/// What a strategy asks for: shadow if it has one, then `initial` and `increment` more each time up to `max`, or the
+/// What a strategy asks for: shadow and experiment if it has them, then `initial` and `increment` more each time up to `max`, or the
 /// weights of its list.
 pub(crate) fn steps(strategy: &Strategy) -> Vec<Step> {
     let weights = match &strategy.progression {
@@ -75,8 +75,10 @@ pub(crate) fn steps(strategy: &Strategy) -> Vec<Step> {
         Progression::BlueGreen(_) => vec![Weight::FULL],
     };
     let shadow = strategy.shadow.as_ref().map(|_| Step { phase: RolloutPhase::Shadow, weight: Weight::ZERO });
+    let experiment = strategy.experiment.as_ref();
+    let experiment = experiment.map(|own| Step { phase: RolloutPhase::Experiment, weight: own.split });
     let canary = weights.into_iter().map(|weight| Step { phase: RolloutPhase::Canary, weight });
-    shadow.into_iter().chain(canary).collect()
+    shadow.into_iter().chain(experiment).chain(canary).collect()
 }
 
 /// The version went through every step in order, and enough clients were there to see each.

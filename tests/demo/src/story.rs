@@ -200,7 +200,7 @@ impl Story {
             return;
         };
         let ended = last.step_started_at != now.step_started_at;
-        let judged = matches!(last.phase, RolloutPhase::Shadow | RolloutPhase::Canary);
+        let judged = last.phase.shares_traffic();
         if let (true, true, Some(candidate)) = (ended, judged, &last.candidate) {
             self.windows.push(Window {
                 version: candidate.version.clone(),
@@ -251,7 +251,9 @@ fn how_far(
         (Some(job), _) => format!("{:?}", job.map(|job| job.phase).unwrap_or_default()),
         (None, None) => "no rollout yet".to_owned(),
         (None, Some(rollout)) => match rollout.phase {
-            RolloutPhase::Canary => format!("Canary at {} %", rollout.weight),
+            phase @ (RolloutPhase::Experiment | RolloutPhase::Canary) => {
+                format!("{phase:?} at {} %", rollout.weight)
+            }
             phase @ (RolloutPhase::Pending
             | RolloutPhase::Preparing
             | RolloutPhase::Staging

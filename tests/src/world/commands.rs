@@ -49,8 +49,11 @@ impl Sim {
     /// Someone approves what they see, or what they once saw.
     fn user_approves_evidence(&mut self, key: &Key, status: &Value) {
         let digest = text(&status["approval"]["digest"]).get(..12).unwrap_or("0123456789ab").to_owned();
-        let place =
-            if status["phase"] == "Canary" { status["weight"].to_string() } else { "Shadow".to_owned() };
+        let place = match text(&status["phase"]) {
+            "Canary" => status["weight"].to_string(),
+            "Experiment" => "Experiment".to_owned(),
+            _ => "Shadow".to_owned(),
+        };
         let digest = if self.dice.chance(150) { "fedcba987654".to_owned() } else { digest };
         let text = format!("{}@{place} {digest}: I saw it", self.on_trial(status));
         self.annotates(key, names::ANNOTATION_APPROVE, text.into());
@@ -147,6 +150,9 @@ impl Sim {
             }
             for step in rollout["spec"]["strategy"]["steps"].as_array_mut().into_iter().flatten() {
                 step["then"] = "Advance".into();
+            }
+            if rollout["spec"]["strategy"]["experiment"].is_object() {
+                rollout["spec"]["strategy"]["experiment"]["then"] = "Advance".into();
             }
         });
     }

@@ -29,6 +29,7 @@ pub fn rollout(name: &str, dice: &mut Dice) -> Object {
         "metrics": metrics(if dice.chance(500) { "40s" } else { "2m" }),
         "judge": judge(dice),
     });
+    may_experiment(&mut spec, dice);
     if dice.chance(300) {
         spec["serving"]["warmup"] = json!({"requests": [{"path": "/warm", "body": {"inputs": []}}]});
     }
@@ -107,6 +108,17 @@ pub fn strategy(dice: &mut Dice) -> Value {
     strategy
 }
 
+/// An experiment, where one may be.
+pub fn may_experiment(spec: &mut Value, dice: &mut Dice) {
+    if spec["judge"]["evidence"] != "sequential" || !dice.chance(400) {
+        return;
+    }
+    let then = ["Pause", "Approval", "Advance"][dice.weighted(&[10, 10, 80])];
+    let secondary = if dice.chance(500) { json!(["latency"]) } else { json!([]) };
+    spec["strategy"]["experiment"] = json!({"split": 20 + 30 * dice.below(2), "duration": "40s", "looks": 1 + dice.below(3),
+        "minDuration": "20s", "primary": "mistakes", "secondary": secondary, "minRequests": 20, "then": then});
+}
+
 /// Freezes of which one is open nearly half of the time, and steps that need an approval.
 pub fn have_a_say(strategy: &mut Value, dice: &mut Dice) {
     if dice.chance(300) {
@@ -156,6 +168,8 @@ fn metrics(window: &str) -> Value {
             "ratio": {"bad": "requests{code=~\"5..\"}", "total": "requests", "max": MAX_ERRORS}},
         {"name": "latency", "window": window, "interval": "10s",
             "histogram": {"selector": "seconds_bucket", "quantile": 0.95, "max": "300ms"}},
+        {"name": "mistakes", "window": window, "interval": "10s",
+            "ratio": {"bad": "mistakes", "total": "requests", "max": 1.0}},
     ])
 }
 

@@ -239,6 +239,7 @@ impl Sim {
                 vec![of(Some("0.1"), fast), of(Some("0.3"), fast), of(Some("1"), 1.0), of(Some("+Inf"), 1.0)]
             }
             "requests" => vec![of(None, 1.0)],
+            "mistakes" => vec![of(None, truth.mistakes)],
             _ => vec![of(None, truth.error_rate)],
         };
         series.into_iter().filter(|series| !series.samples.is_empty()).collect()

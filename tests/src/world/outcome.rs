@@ -223,7 +223,15 @@ impl Sim {
             (finding, against),
             (Finding::Worse, None) | (Finding::NoLoss | Finding::ForeignRun, _)
         );
+        let before = against.and_then(|digest| self.truth.get(digest)).map_or(0.9, |truth| truth.mistakes);
+        // What is better offline is not always better where it serves.
+        let improves = better && !self.unlucky(200);
         let truth = Truth {
+            mistakes: match improves {
+                true if before > 0.25 => before - 0.15,
+                true => before / 2.0,
+                false => before,
+            },
             beats: against.filter(|_| better).map(str::to_owned),
             good_first,
             error_rate: if self.unlucky(250) { 0.05 } else { 0.001 },

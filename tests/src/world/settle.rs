@@ -70,7 +70,8 @@ impl World {
             sim.runs.luck = None;
             sim.spoil_some();
             pause(&mut sim, false);
-            let phases = ["Preparing", "Staging", "Shadow", "Canary", "Canary", "Baking", "Healthy"];
+            let phases =
+                ["Preparing", "Staging", "Shadow", "Experiment", "Canary", "Canary", "Baking", "Healthy"];
             sim.dice.pick(&phases).copied().unwrap_or("Canary")
         };
         let there = |sim: &Sim| {
@@ -219,8 +220,12 @@ impl Sim {
         let digests: Vec<String> = self.truth.keys().cloned().collect();
         for digest in digests.into_iter().skip(1) {
             let (bad, slow) = (self.dice.chance(300), self.dice.chance(100));
-            if let Some(truth) = self.truth.get_mut(&digest).filter(|_| bad || slow) {
+            let mistaken = self.dice.chance(150);
+            if let Some(truth) = self.truth.get_mut(&digest).filter(|_| bad || slow || mistaken) {
                 truth.slow |= slow;
+                if mistaken {
+                    truth.mistakes = 0.95;
+                }
                 if bad {
                     truth.error_rate = 0.05;
                 }

@@ -62,6 +62,8 @@ pub struct Truth {
     pub good_first: bool,
     /// Share of its answers that are errors.
     pub error_rate: f64,
+    /// Share of its answers that turn out to be mistaken.
+    pub mistakes: f64,
     /// Whether its answers take too long.
     pub slow: bool,
     /// Whether its pods ever become ready.

@@ -59,8 +59,11 @@ impl Sim {
     fn user_edits_strategy(&mut self) {
         let Some(key) = self.any(Kind::ModelRollout) else { return };
         let strategy = manifests::strategy(&mut self.dice);
-        self.say(|_| format!("a user changes the strategy of {}: {strategy}", name(&key)));
-        self.store.edit(&key, |rollout| rollout["spec"]["strategy"] = strategy);
+        let Some(mut spec) = self.store.get(&key).map(|rollout| rollout["spec"].clone()) else { return };
+        spec["strategy"] = strategy;
+        manifests::may_experiment(&mut spec, &mut self.dice);
+        self.say(|_| format!("a user changes the strategy of {}: {}", name(&key), spec["strategy"]));
+        self.store.edit(&key, |rollout| rollout["spec"] = spec);
     }
 
     fn user_pins(&mut self) {

@@ -56,6 +56,7 @@ pub fn policy(relative: Option<f64>, absolute: Option<f64>) -> Policy {
         split_design_effect: 1.0,
         advance: Advance::Interval,
         inconclusive: Inconclusive::Hold,
+        experiment: None,
         metrics: vec![MetricPolicy {
             name: "error_rate".to_owned(),
             source: Source::Counters,

@@ -237,7 +237,7 @@ fn judge_samples(judge: &mut (Judge, State), scraper: &Scraper) -> Option<bool> 
 
 fn decided(verdict: Verdict) -> Option<bool> {
     match verdict {
-        Verdict::Rollback(_) => Some(true),
+        Verdict::Rollback(_) | Verdict::Lost | Verdict::NoWinner => Some(true),
         Verdict::Advance => Some(false),
         Verdict::Hold(_) | Verdict::Progressing => None,
     }

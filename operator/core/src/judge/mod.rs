@@ -15,15 +15,16 @@
 //!
 //! `relative` compares the arms, `absolute` compares one arm with a threshold; `latency` makes shares of a histogram;
 //! `means` and `paired` judge what is not a share. `split` watches whether traffic is divided as asked. `evidence` mixes alternatives and moments of
-//! change; `rules` resolves a policy once; `state` is what a status keeps. Beside
-//! the fold: `dispersion` learns from stable's history before a rollout, `power` says what a step can see, `winner` ends
-//! an experiment.
+//! change; `rules` resolves a policy once; `state` is what a status keeps. `experiment` looks at an experiment at its planned
+//! times, and `winner` is the test that ends it. Beside the fold: `dispersion` learns from stable's history before a rollout,
+//! `power` says what a step can see.
 
 mod absolute;
 pub mod dispersion;
 mod distribution;
 mod estimate;
 mod evidence;
+mod experiment;
 mod hypergeometric;
 pub mod latency;
 mod means;
@@ -41,10 +42,12 @@ pub mod winner;
 
 pub use estimate::Estimate;
 pub use evidence::Nats;
+pub use experiment::Look;
 pub use means::ArmSum;
 pub use paired::Pairs;
 pub use policy::{
-    Advance, Better, Events, Inconclusive, MetricPolicy, PodSpread, Policy, PolicyError, Rule, Source,
+    Advance, Better, Events, Experiment, Inconclusive, MetricPolicy, PodSpread, Policy, PolicyError, Rule,
+    Source,
 };
 pub use rules::Judge;
 pub use state::{MetricState, SCHEMA, State};

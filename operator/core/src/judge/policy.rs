@@ -2,6 +2,8 @@
 //!
 //! Made by the rollout's controller from its spec and from [`super::dispersion`]; [`super::Judge::new`] checks it.
 
+use super::winner::Design;
+
 /// What is judged, and how sure a verdict must be.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
@@ -26,8 +28,21 @@ pub struct Policy {
     pub advance: Advance,
     /// What happens to a step that reached its longest duration.
     pub inconclusive: Inconclusive,
+    /// The step that is an experiment, if one is.
+    pub experiment: Option<Experiment>,
     /// What is judged; each needs data for a step to end.
     pub metrics: Vec<MetricPolicy>,
+}
+
+/// A step that ends when it is shown which version is better, and not before.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Experiment {
+    /// Which step it is.
+    pub step: u32,
+    /// When it is looked at, and by which boundaries.
+    pub design: Design,
+    /// Ticks that count from its beginning to its last look; at least one.
+    pub ticks: u32,
 }
 
 /// What lets a step end.
@@ -86,6 +101,20 @@ pub enum Rule {
         relative: Option<f64>,
         /// T2: rolled back if the share of bad events is above this, and stable's is not; from 0 to 1.
         absolute: Option<f64>,
+    },
+    /// The share of events that an experiment is about. It is counted, and rolls nothing back by itself.
+    Primary {
+        /// What the first counter counts.
+        events: Events,
+    },
+    /// A share of events that must be shown to be no worse before an experiment is won. It rolls nothing back by itself.
+    Secondary {
+        /// What the first counter counts.
+        events: Events,
+        /// The odds ratio to stable that it must be shown to be below; above 1.
+        below: f64,
+        /// The share that it must be shown to be below as long as there is no bad event to compare; from 0 to 1.
+        bound: f64,
     },
     /// A mean that is worse than stable's by more than a margin (T4).
     Mean {
@@ -153,6 +182,9 @@ pub enum PolicyError {
     /// A metric has no test.
     #[error("metric {0} has no bound: give it a relative tolerance or an absolute threshold")]
     NoTest(String),
+    /// An experiment is about nothing.
+    #[error("an experiment needs a primary metric: name a share of events in strategy.experiment.primary")]
+    NoPrimary,
 }
 
 impl Policy {
@@ -175,6 +207,13 @@ impl Policy {
         }
         if self.metrics.is_empty() {
             return Err(PolicyError::NoMetric);
+        }
+        if let Some(Experiment { design, ticks, .. }) = self.experiment {
+            require(chance(design.alpha), "experiment alpha", "a number between 0 and 1, such as 0.05")?;
+            require(design.looks >= 1, "looks", "at least one")?;
+            require(ticks >= 1, "experiment duration", "at least one tick")?;
+            let is_primary = |metric: &MetricPolicy| matches!(metric.rule, Rule::Primary { .. });
+            self.metrics.iter().find(|metric| is_primary(metric)).ok_or(PolicyError::NoPrimary)?;
         }
         self.metrics.iter().try_for_each(MetricPolicy::check)
     }
@@ -203,7 +242,11 @@ impl MetricPolicy {
                 require(margin >= 0.0 && margin.is_finite(), "margin", "zero or more")?;
                 require(tuned_ticks >= 1, "tuned ticks", "at least one tick")
             }
-            Rule::Paired => Ok(()),
+            Rule::Secondary { below, bound, .. } => {
+                require(below > 1.0 && below.is_finite(), "non-inferiority", "a number above 1, such as 2")?;
+                require(share(bound), "threshold", "a share from 0 to 1")
+            }
+            Rule::Primary { .. } | Rule::Paired => Ok(()),
             Rule::Plain { max } => require(share(max), "threshold", "a share from 0 to 1"),
         }
     }

@@ -26,6 +26,8 @@ pub struct Judge {
 pub(super) struct MetricRules {
     pub(super) relative: Option<Relative>,
     pub(super) absolute: Option<Absolute>,
+    /// The bound that good events alone show it to be below.
+    pub(super) bound: Option<Absolute>,
     pub(super) rule: Rule,
     /// ln of the odds ratio below which a step may advance.
     pub(super) ln_limit: Option<f64>,
@@ -90,22 +92,42 @@ impl Judge {
 
 impl MetricRules {
     fn new(metric: &MetricPolicy, advance: Advance, tolerance: Option<f64>) -> Self {
-        let (absolute, compares) = match metric.rule {
-            Rule::Share { absolute, .. } => (absolute, tolerance.is_some()),
-            Rule::Paired => (None, true),
-            Rule::Mean { .. } | Rule::Plain { .. } => (None, false),
+        let absolute = match metric.rule {
+            Rule::Share { absolute, .. } => absolute.map(Absolute::new),
+            Rule::Primary { .. }
+            | Rule::Secondary { .. }
+            | Rule::Mean { .. }
+            | Rule::Paired
+            | Rule::Plain { .. } => None,
         };
-        let ln_limit = match advance {
-            Advance::Interval => None,
-            Advance::Evidence(ratio) => compares.then(|| libm::log(ratio)),
+        let bound = match metric.rule {
+            Rule::Secondary { bound, .. } => Some(Absolute::new(bound)),
+            Rule::Share { .. }
+            | Rule::Primary { .. }
+            | Rule::Mean { .. }
+            | Rule::Paired
+            | Rule::Plain { .. } => absolute.clone(),
         };
         Self {
             relative: tolerance.map(|tolerance| Relative::new(tolerance, RATIOS)),
-            absolute: absolute.map(Absolute::new),
+            absolute,
+            bound,
             rule: metric.rule,
-            ln_limit,
+            ln_limit: limit(metric.rule, advance).map(libm::log),
             tempering: 1.0 / metric.design_effect,
         }
+    }
+}
+
+/// The odds ratio that a metric is to be shown to be below, if it is.
+pub(super) const fn limit(rule: Rule, advance: Advance) -> Option<f64> {
+    match (rule, advance) {
+        (Rule::Secondary { below, .. }, _) => Some(below),
+        (Rule::Share { relative: Some(_), .. } | Rule::Paired, Advance::Evidence(ratio)) => Some(ratio),
+        (
+            Rule::Share { .. } | Rule::Primary { .. } | Rule::Mean { .. } | Rule::Paired | Rule::Plain { .. },
+            Advance::Interval | Advance::Evidence(_),
+        ) => None,
     }
 }
 
@@ -115,14 +137,18 @@ fn tests(metric: &MetricPolicy) -> usize {
             usize::from(relative.is_some()) + usize::from(absolute.is_some())
         }
         Rule::Mean { .. } | Rule::Paired => 1,
-        Rule::Plain { .. } => 0,
+        Rule::Primary { .. } | Rule::Secondary { .. } | Rule::Plain { .. } => 0,
     }
 }
 
 const fn tolerance(metric: &MetricPolicy) -> Option<f64> {
     match metric.rule {
         Rule::Share { relative, .. } => relative,
-        Rule::Mean { .. } | Rule::Paired | Rule::Plain { .. } => None,
+        Rule::Primary { .. }
+        | Rule::Secondary { .. }
+        | Rule::Mean { .. }
+        | Rule::Paired
+        | Rule::Plain { .. } => None,
     }
 }
 

@@ -140,7 +140,12 @@ impl Judge {
     pub fn fold(&self, mut state: State, seen: &Observations) -> (State, Verdict) {
         match self.verdict(&state, &seen.step) {
             verdict @ Verdict::Hold(Hold::UnknownSchema(_) | Hold::AnotherPolicy) => return (state, verdict),
-            Verdict::Rollback(_) | Verdict::Advance | Verdict::Hold(_) | Verdict::Progressing => {}
+            Verdict::Rollback(_)
+            | Verdict::Advance
+            | Verdict::Hold(_)
+            | Verdict::Progressing
+            | Verdict::Lost
+            | Verdict::NoWinner => {}
         }
         for _ in 0..MAX_TICKS {
             let window = Window::new(self.policy(), self.ended(&state));

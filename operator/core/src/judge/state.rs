@@ -10,10 +10,11 @@ use super::{
     absolute,
     estimate::Tally,
     evidence::{Nats, empty},
+    experiment::Look,
     means::MeanState,
     paired::Pairs,
     policy::{Advance, MetricPolicy, Policy, Rule},
-    relative,
+    relative, rules,
     split::Split,
     verdict::Rollback,
 };
@@ -35,10 +36,16 @@ pub struct State {
     pub step: StepState,
     /// Ticks in a row without requests to the candidate.
     pub idle: u32,
+    /// Ticks in a row without requests to stable; not counted by versions that knew no such number.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub stable_idle: u32,
     /// Requests at the present weight.
     pub split: Split,
     /// In the order of the policy.
     pub metrics: Vec<MetricState>,
+    /// Of the experiment, the last one too after it has ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub looks: Vec<Look>,
     /// Set once, and for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<Rollback>,
@@ -132,23 +139,29 @@ impl State {
             ticks: 0,
             step: StepState { index: step, began_ms, ticks: 0 },
             idle: 0,
+            stable_idle: 0,
             split: Split::default(),
             metrics: policy.metrics.iter().map(|metric| MetricState::new(metric, policy.advance)).collect(),
+            looks: vec![],
             rollback: None,
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(ticks: &u32) -> bool {
+    *ticks == 0
 }
 
 impl MetricState {
     fn new(metric: &MetricPolicy, advance: Advance) -> Self {
         let (relative, absolute) = match metric.rule {
             Rule::Share { relative, absolute, .. } => (relative, absolute),
-            Rule::Mean { .. } | Rule::Paired | Rule::Plain { .. } => (None, None),
-        };
-        let compares = relative.is_some() || metric.rule == Rule::Paired;
-        let advance = match advance {
-            Advance::Interval => None,
-            Advance::Evidence(_) => compares.then_some(AdvanceState::NONE),
+            Rule::Primary { .. }
+            | Rule::Secondary { .. }
+            | Rule::Mean { .. }
+            | Rule::Paired
+            | Rule::Plain { .. } => (None, None),
         };
         Self {
             name: metric.name.clone(),
@@ -162,10 +175,14 @@ impl MetricState {
             stable_bad: 0,
             relative: relative.map(|_| empty()),
             absolute: absolute.map(|_| empty()),
-            advance,
+            advance: rules::limit(metric.rule, advance).map(|_| AdvanceState::NONE),
             mean: match metric.rule {
                 Rule::Mean { .. } => Some(MeanState::default()),
-                Rule::Share { .. } | Rule::Paired | Rule::Plain { .. } => None,
+                Rule::Share { .. }
+                | Rule::Primary { .. }
+                | Rule::Secondary { .. }
+                | Rule::Paired
+                | Rule::Plain { .. } => None,
             },
             pairs: (metric.rule == Rule::Paired).then(Pairs::default),
             tally: Tally::default(),

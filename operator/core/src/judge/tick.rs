@@ -140,8 +140,10 @@ impl Judge {
         let in_step = start_ms >= step.began_ms;
         if in_step && (state.step.index, state.step.began_ms) != (step.index, step.began_ms) {
             enter(state, step);
+            self.begin_looks(state);
         }
         let (mut counted, mut requests, mut split) = (true, None, tick.weight);
+        let mut of_stable = None;
         if split.is_none() {
             // Requests went another way meanwhile, and say nothing about the way that they go now.
             state.split = Split::default();
@@ -150,6 +152,7 @@ impl Judge {
             match tick.outcomes.get(index).copied().unwrap_or(Outcome::Missing(Missing::NoSeries)) {
                 Outcome::Both { shares, strict } => {
                     requests = Some(requests.unwrap_or(0).max(shares.candidate.requests));
+                    of_stable = Some(of_stable.unwrap_or(0).max(shares.stable.requests));
                     self.compare(metric, rules, &shares, &strict);
                     // One metric that counts all requests is enough.
                     if let Some(weight) = split.take() {
@@ -180,13 +183,11 @@ impl Judge {
             }
             metric.asked = true;
         }
-        match requests {
-            Some(0) => state.idle = state.idle.saturating_add(1),
-            Some(_) => state.idle = 0,
-            None => {}
-        }
+        count_idle(&mut state.idle, requests);
+        count_idle(&mut state.stable_idle, of_stable);
         if counted && in_step && state.idle < self.policy.blind_after {
             state.step.ticks = state.step.ticks.saturating_add(1);
+            self.look(state, step);
         }
         state.rollback = self.decide(state, tick.outcomes);
     }
@@ -277,8 +278,25 @@ impl Judge {
             (Rule::Mean { margin, tuned_ticks, .. }, Some(state)) => {
                 Some(state.value(margin, tuned_ticks, self.weight / self.threshold))
             }
-            (Rule::Mean { .. } | Rule::Share { .. } | Rule::Paired | Rule::Plain { .. }, _) => None,
+            (
+                Rule::Mean { .. }
+                | Rule::Share { .. }
+                | Rule::Primary { .. }
+                | Rule::Secondary { .. }
+                | Rule::Paired
+                | Rule::Plain { .. },
+                _,
+            ) => None,
         }
+    }
+}
+
+/// Ticks in a row without requests; one in which nothing was counted says nothing.
+const fn count_idle(ticks: &mut u32, requests: Option<u64>) {
+    match requests {
+        Some(0) => *ticks = ticks.saturating_add(1),
+        Some(_) => *ticks = 0,
+        None => {}
     }
 }
 
@@ -319,9 +337,12 @@ fn miss(metric: &mut MetricState, why: Missing) {
 fn differ(metric: &mut MetricState, rules: &MetricRules, candidate: ArmSum, stable: ArmSum) {
     let sign = match rules.rule {
         Rule::Mean { better: Better::Higher, .. } => -1.0,
-        Rule::Mean { better: Better::Lower, .. } | Rule::Share { .. } | Rule::Paired | Rule::Plain { .. } => {
-            1.0
-        }
+        Rule::Mean { better: Better::Lower, .. }
+        | Rule::Share { .. }
+        | Rule::Primary { .. }
+        | Rule::Secondary { .. }
+        | Rule::Paired
+        | Rule::Plain { .. } => 1.0,
     };
     if let Some(state) = &mut metric.mean {
         state.add(candidate, stable, sign);
@@ -343,7 +364,11 @@ fn pair(metric: &mut MetricState, rules: &MetricRules, pairs: Pairs) {
 fn breaches(rule: Rule, outcome: &Outcome) -> bool {
     let max = match rule {
         Rule::Plain { max } => max,
-        Rule::Share { .. } | Rule::Mean { .. } | Rule::Paired => return false,
+        Rule::Share { .. }
+        | Rule::Primary { .. }
+        | Rule::Secondary { .. }
+        | Rule::Mean { .. }
+        | Rule::Paired => return false,
     };
     let arm = match outcome {
         Outcome::Both { shares, .. } => shares.candidate,

@@ -11,6 +11,7 @@ use super::{
     rules::{Judge, MetricRules},
     state::{AdvanceState, MetricState, SCHEMA, State},
     tick::{Arms, Step},
+    winner::Winner,
 };
 
 /// What the controller should do.
@@ -24,6 +25,10 @@ pub enum Verdict {
     Hold(Hold),
     /// Wait: the step takes its time.
     Progressing,
+    /// Take the candidate out of traffic: the experiment showed that it is worse.
+    Lost,
+    /// Take the candidate out of traffic: the experiment is over and showed no winner.
+    NoWinner,
 }
 
 /// Why a candidate was rolled back.
@@ -102,8 +107,15 @@ impl Judge {
         if (state.step.index, state.step.began_ms) != (step.index, step.began_ms) {
             return Verdict::Progressing;
         }
-        let age = i64::from(state.step.ticks).saturating_mul(self.policy.tick_ms);
-        let sampled = asked(state).all(|metric| metric.step_requests >= step.min_requests);
+        match self.winner(state, step) {
+            Some(Winner::Candidate) => return Verdict::Advance,
+            Some(Winner::Stable) => return Verdict::Lost,
+            Some(Winner::Inconclusive) => return Verdict::NoWinner,
+            Some(Winner::Undecided) => return Verdict::Progressing,
+            None => {}
+        }
+        let age = self.age(state);
+        let sampled = is_sampled(state, step);
         if age >= step.min_ms && sampled && self.may_end(state, step, age) {
             return Verdict::Advance;
         }
@@ -121,6 +133,11 @@ impl Judge {
                 estimate: None,
             }),
         }
+    }
+
+    /// How long the step has lasted, in milliseconds of ticks that count.
+    pub fn age(&self, state: &State) -> i64 {
+        i64::from(state.step.ticks).saturating_mul(self.policy.tick_ms)
     }
 
     /// Metrics that were judged for longer than the policy planned. What breaks from now on is found later than planned.
@@ -156,17 +173,22 @@ impl Judge {
 
     /// Whether a metric is shown to be below its limit; nothing if it has none. Without a bad event in either arm nothing
     /// can be compared, and so many good ones show that the share is below the metric's own bound.
-    fn is_noninferior(&self, metric: &MetricState, rules: &MetricRules) -> Option<bool> {
+    pub(super) fn is_noninferior(&self, metric: &MetricState, rules: &MetricRules) -> Option<bool> {
         let AdvanceState { best, bad, .. } = metric.advance?;
         let needed = -libm::log(self.policy.beta);
         let spotless = bad == Some(0) && metric.step_bad == 0 && metric.stable_bad == 0;
         let below = rules
-            .absolute
+            .bound
             .as_ref()
             .filter(|_| spotless)
-            .is_some_and(|absolute| absolute.ln_below(metric.step_requests) * rules.tempering >= needed);
+            .is_some_and(|bound| bound.ln_below(metric.step_requests) * rules.tempering >= needed);
         Some(below || best.get() >= needed)
     }
+}
+
+/// Whether every metric that the present step judges by has had enough requests.
+pub(super) fn is_sampled(state: &State, step: &Step) -> bool {
+    asked(state).all(|metric| metric.step_requests >= step.min_requests)
 }
 
 /// The metrics that the present step judges by.

@@ -117,7 +117,9 @@ impl Draft<'_> {
         let steps = (&strategy.shadow, &strategy.progression, &strategy.rollback_triggers);
         // None of it has anything that JSON cannot say.
         let text = serde_json::to_string(&(steps, &spec.metrics, &spec.judge)).unwrap_or_default();
-        short_digest(&text)
+        // What had no experiment before there were any has the digest that it had.
+        let experiment = strategy.experiment.as_ref().and_then(|own| serde_json::to_string(own).ok());
+        short_digest(&(text + &experiment.unwrap_or_default()))
     }
 
     fn take_evidence(

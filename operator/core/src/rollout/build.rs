@@ -186,7 +186,9 @@ pub(super) fn shares<'a>(spec: &ModelRolloutSpec, status: &'a ModelRolloutStatus
     let share = spec.strategy.shadow.as_ref().map(Shadow::share);
     let (canary, shadow) = match status.phase {
         RolloutPhase::Shadow => (None, candidate.zip(share)),
-        RolloutPhase::Canary => (candidate.map(|candidate| (candidate, status.weight)), None),
+        RolloutPhase::Experiment | RolloutPhase::Canary => {
+            (candidate.map(|candidate| (candidate, status.weight)), None)
+        }
         RolloutPhase::Pending
         | RolloutPhase::Preparing
         | RolloutPhase::Staging

@@ -98,6 +98,7 @@ impl Draft<'_> {
             | RolloutPhase::Preparing
             | RolloutPhase::Staging
             | RolloutPhase::Shadow
+            | RolloutPhase::Experiment
             | RolloutPhase::Canary
             | RolloutPhase::Baking
             | RolloutPhase::RollingBack => false,
@@ -126,9 +127,11 @@ impl Draft<'_> {
         let Some(abort) = self.command(names::ANNOTATION_ABORT) else { return false };
         let phase = self.status.phase;
         let meant = match phase {
-            RolloutPhase::Preparing | RolloutPhase::Staging | RolloutPhase::Shadow | RolloutPhase::Canary => {
-                self.status.candidate.clone().filter(|_| self.status.stable.is_some())
-            }
+            RolloutPhase::Preparing
+            | RolloutPhase::Staging
+            | RolloutPhase::Shadow
+            | RolloutPhase::Experiment
+            | RolloutPhase::Canary => self.status.candidate.clone().filter(|_| self.status.stable.is_some()),
             RolloutPhase::Baking => self.status.stable.clone().filter(|_| self.status.previous.is_some()),
             RolloutPhase::Pending
             | RolloutPhase::RollingBack
@@ -170,7 +173,11 @@ impl Draft<'_> {
                 self.bake_anew(&stable);
             }
             (
-                RolloutPhase::Preparing | RolloutPhase::Staging | RolloutPhase::Shadow | RolloutPhase::Canary,
+                RolloutPhase::Preparing
+                | RolloutPhase::Staging
+                | RolloutPhase::Shadow
+                | RolloutPhase::Experiment
+                | RolloutPhase::Canary,
                 Some(candidate),
                 _,
             ) => {
@@ -185,6 +192,7 @@ impl Draft<'_> {
                 | RolloutPhase::Preparing
                 | RolloutPhase::Staging
                 | RolloutPhase::Shadow
+                | RolloutPhase::Experiment
                 | RolloutPhase::Canary
                 | RolloutPhase::Baking
                 | RolloutPhase::RollingBack
@@ -203,9 +211,11 @@ impl Draft<'_> {
     fn unknown_place(&self) -> Option<String> {
         let (command, promotion) = command::promote(self.rollout)?.ok()?;
         let version = on_trial(&self.status).filter(|version| version.version == command.version)?;
-        let steps = steps::steps(&self.rollout.spec.strategy);
+        let strategy = &self.rollout.spec.strategy;
+        let steps = steps::steps(strategy);
         let known = match promotion.place {
             Place::Step(weight) => steps.iter().any(|step| step.weight == weight),
+            Place::Experiment => strategy.experiment.is_some(),
             Place::Staging | Place::Shadow | Place::Baking | Place::Full => true,
         };
         (!known).then(|| {
@@ -257,11 +267,11 @@ impl Draft<'_> {
     fn goes_past_approval(&self, place: Place) -> bool {
         let ahead = || {
             let mut approvals = steps::approvals(&self.rollout.spec.strategy).into_iter();
-            approvals.any(|weight| weight >= self.status.weight)
+            approvals.any(|point| Some(point) >= Place::of(self.status.phase, self.status.weight))
         };
         match place {
             Place::Full => self.status.stable.is_some() && ahead(),
-            Place::Staging | Place::Shadow | Place::Step(_) | Place::Baking => false,
+            Place::Staging | Place::Shadow | Place::Experiment | Place::Step(_) | Place::Baking => false,
         }
     }
 

@@ -30,13 +30,15 @@ impl Command {
     }
 }
 
-/// What a promotion leaves behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a promotion leaves behind, in the order in which a version comes there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
     /// Staging.
     Staging,
     /// Shadow.
     Shadow,
+    /// The experiment.
+    Experiment,
     /// The step with this weight.
     Step(Weight),
     /// The bake.
@@ -50,9 +52,26 @@ impl Place {
         match text {
             "Staging" => Some(Self::Staging),
             "Shadow" => Some(Self::Shadow),
+            "Experiment" => Some(Self::Experiment),
             "Baking" => Some(Self::Baking),
             "full" => Some(Self::Full),
             percent => serde_json::from_str(percent.trim_end_matches('%')).ok().map(Self::Step),
+        }
+    }
+
+    /// Where a version in this phase, at this weight, stands; none if it has not come anywhere, or is through.
+    pub(super) const fn of(phase: RolloutPhase, weight: Weight) -> Option<Self> {
+        match phase {
+            RolloutPhase::Staging => Some(Self::Staging),
+            RolloutPhase::Shadow => Some(Self::Shadow),
+            RolloutPhase::Experiment => Some(Self::Experiment),
+            RolloutPhase::Canary => Some(Self::Step(weight)),
+            RolloutPhase::Baking => Some(Self::Baking),
+            RolloutPhase::Pending
+            | RolloutPhase::Preparing
+            | RolloutPhase::RollingBack
+            | RolloutPhase::Healthy
+            | RolloutPhase::RolledBack => None,
         }
     }
 
@@ -61,6 +80,7 @@ impl Place {
         match self {
             Self::Staging => phase == RolloutPhase::Staging,
             Self::Shadow => phase == RolloutPhase::Shadow,
+            Self::Experiment => phase == RolloutPhase::Experiment,
             Self::Step(step) => phase == RolloutPhase::Canary && step == weight,
             Self::Baking => phase == RolloutPhase::Baking,
             Self::Full => phase == RolloutPhase::Staging || phase.shares_traffic(),
@@ -97,8 +117,21 @@ pub(super) fn promote(rollout: &ModelRollout) -> Option<Result<(Command, Promoti
         rollout,
         names::ANNOTATION_PROMOTE,
         target,
-        "v20261121.2@Shadow: why, or @Staging or @10 or @Baking or @full",
+        "v20261121.2@Shadow: why, or @Staging or @Experiment or @10 or @Baking or @full",
     )
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Staging => f.write_str("Staging"),
+            Self::Shadow => f.write_str("Shadow"),
+            Self::Experiment => f.write_str("Experiment"),
+            Self::Step(weight) => weight.fmt(f),
+            Self::Baking => f.write_str("Baking"),
+            Self::Full => f.write_str("full"),
+        }
+    }
 }
 
 /// An approval.
@@ -119,13 +152,12 @@ pub(super) fn approve(rollout: &ModelRollout) -> Option<Result<(Command, Consent
         let is_digest = (MIN_DIGEST..=64).contains(&digest.len())
             && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         let place = Place::parse(place).filter(|place| match place {
-            Place::Shadow | Place::Step(_) => true,
+            Place::Shadow | Place::Experiment | Place::Step(_) => true,
             Place::Staging | Place::Baking | Place::Full => false,
         })?;
         is_digest.then(|| (version.to_owned(), Consented { place, digest: digest.to_owned() }))
     };
-    let form =
-        "v20261121.2@10 3f2a9c04d1e7: why, or @Shadow, with at least 12 digits of status.approval.digest";
+    let form = "v20261121.2@10 3f2a9c04d1e7: why, or @Shadow or @Experiment, with at least 12 digits of status.approval.digest";
     let command = read(rollout, names::ANNOTATION_APPROVE, target, form)?;
     let who = rollout.metadata.annotations.as_ref().and_then(|all| all.get(names::ANNOTATION_APPROVED_BY));
     Some(command.map(|(command, what)| {

@@ -65,6 +65,7 @@ impl Draft<'_> {
             | RolloutPhase::Preparing
             | RolloutPhase::Staging
             | RolloutPhase::Shadow
+            | RolloutPhase::Experiment
             | RolloutPhase::Canary
             | RolloutPhase::Healthy
             | RolloutPhase::RolledBack => false,

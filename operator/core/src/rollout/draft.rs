@@ -125,7 +125,7 @@ impl<'a> Draft<'a> {
         }
         self.status.judge = record.to_value();
         if before.is_some_and(|before| before.step_started_at == self.status.step_started_at) {
-            self.status.observed = record.observed().filter(|_| self.status.phase == RolloutPhase::Canary);
+            self.status.observed = record.observed().filter(|_| self.status.phase.divides_traffic());
             self.tell_what_can_be_seen(&comparison);
         }
         if let Some(before) = before {
@@ -135,6 +135,9 @@ impl<'a> Draft<'a> {
 
     /// By the strategy as it is now: later steps may have changed since this one began.
     fn step_summary(&self) -> Option<String> {
+        if self.status.phase == RolloutPhase::Experiment {
+            return self.looks_in_short();
+        }
         let steps = steps::steps(&self.rollout.spec.strategy);
         let passed = steps.iter().filter(|step| step.weight <= self.status.weight).count();
         (self.status.phase == RolloutPhase::Canary).then(|| format!("{passed}/{}", steps.len()))

@@ -42,9 +42,10 @@ impl Place {
             RolloutPhase::Preparing => 1,
             RolloutPhase::Staging => 2,
             RolloutPhase::Shadow => 3,
-            RolloutPhase::Canary => 4,
-            RolloutPhase::Baking => 5,
-            RolloutPhase::Healthy => 6,
+            RolloutPhase::Experiment => 4,
+            RolloutPhase::Canary => 5,
+            RolloutPhase::Baking => 6,
+            RolloutPhase::Healthy => 7,
         };
         Self { rank, weight }
     }
@@ -63,18 +64,24 @@ pub fn members(rollout: &ModelRollout) -> Vec<&str> {
 
 /// What comes after a phase and weight, by the strategy as it is.
 fn next(strategy: &Strategy, phase: RolloutPhase, weight: Weight) -> (RolloutPhase, Weight) {
-    let step = || {
-        let next = steps::steps(strategy).into_iter().find(|step| step.weight > weight);
+    let step_above = |passed: Weight| {
+        let next = steps::steps(strategy).into_iter().find(|step| step.weight > passed);
         next.map_or_else(|| full(strategy), |step| (RolloutPhase::Canary, step.weight))
     };
-    let traffic = || match strategy.shadow {
+    let live = || match &strategy.experiment {
+        Some(experiment) => (RolloutPhase::Experiment, experiment.split),
+        None => step_above(Weight::ZERO),
+    };
+    let traffic = || match &strategy.shadow {
         Some(_) => (RolloutPhase::Shadow, Weight::ZERO),
-        None => step(),
+        None => live(),
     };
     match phase {
         RolloutPhase::Preparing if strategy.staging.is_some() => (RolloutPhase::Staging, Weight::ZERO),
         RolloutPhase::Preparing | RolloutPhase::Staging => traffic(),
-        RolloutPhase::Shadow | RolloutPhase::Canary => step(),
+        RolloutPhase::Shadow => live(),
+        RolloutPhase::Experiment => step_above(Weight::ZERO),
+        RolloutPhase::Canary => step_above(weight),
         RolloutPhase::Pending
         | RolloutPhase::RollingBack
         | RolloutPhase::RolledBack
@@ -99,6 +106,7 @@ const fn is_under_way(status: &ModelRolloutStatus) -> bool {
         | RolloutPhase::Preparing
         | RolloutPhase::Staging
         | RolloutPhase::Shadow
+        | RolloutPhase::Experiment
         | RolloutPhase::Canary
         | RolloutPhase::RollingBack
         | RolloutPhase::Healthy
@@ -112,6 +120,7 @@ const fn leads_forward(phase: RolloutPhase) -> bool {
         RolloutPhase::Preparing
         | RolloutPhase::Staging
         | RolloutPhase::Shadow
+        | RolloutPhase::Experiment
         | RolloutPhase::Canary
         | RolloutPhase::Baking => true,
         RolloutPhase::Pending
@@ -288,6 +297,7 @@ impl Draft<'_> {
             RolloutPhase::Preparing
             | RolloutPhase::Staging
             | RolloutPhase::Shadow
+            | RolloutPhase::Experiment
             | RolloutPhase::Canary
             | RolloutPhase::Pending
             | RolloutPhase::RollingBack

@@ -4,8 +4,8 @@
 //! but the [`Snapshot`]. The shell asks [`queries`] what to read from Prometheus first.
 //!
 //! ```text
-//! Pending -> Preparing -> Staging -> Shadow -> Canary 0..n -> Baking -> Healthy
-//!                 \__________\_________\_________\____________\______> RolledBack <- RollingBack <- any
+//! Pending -> Preparing -> Staging -> Shadow -> Experiment -> Canary 0..n -> Baking -> Healthy
+//!                 \__________\_________\________\____________\____________\______> RolledBack <- RollingBack <- any
 //! ```
 //!
 //! A new candidate leads from any phase back to Preparing, at weight 0. `select` says which version is to serve, `by_hand` what

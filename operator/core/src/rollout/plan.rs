@@ -66,6 +66,7 @@ impl Draft<'_> {
                 | RolloutPhase::Preparing
                 | RolloutPhase::Staging
                 | RolloutPhase::Shadow
+                | RolloutPhase::Experiment
                 | RolloutPhase::Canary
                 | RolloutPhase::Baking
                 | RolloutPhase::RollingBack
@@ -215,7 +216,7 @@ impl Draft<'_> {
             RolloutPhase::Preparing => self.preparing(candidate),
             RolloutPhase::Staging => self.staging(candidate),
             RolloutPhase::Shadow => self.shadow(candidate),
-            RolloutPhase::Canary => self.judge_step(candidate),
+            RolloutPhase::Experiment | RolloutPhase::Canary => self.judge_step(candidate),
             RolloutPhase::RollingBack => {
                 if let Some(pause) = self.pause.clone() {
                     self.wake_at_latest(RECHECK);

@@ -63,6 +63,7 @@ pub fn asks_for_features(rollout: &ModelRollout) -> bool {
     let before_or_in_shadow = match phase {
         RolloutPhase::Preparing | RolloutPhase::Staging | RolloutPhase::Shadow => true,
         RolloutPhase::Pending
+        | RolloutPhase::Experiment
         | RolloutPhase::Canary
         | RolloutPhase::Baking
         | RolloutPhase::RollingBack

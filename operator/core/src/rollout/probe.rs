@@ -83,6 +83,7 @@ pub fn probes(snapshot: &Snapshot<'_>) -> Vec<Probe> {
             | RolloutPhase::Preparing
             | RolloutPhase::Staging
             | RolloutPhase::Shadow
+            | RolloutPhase::Experiment
             | RolloutPhase::Canary
             | RolloutPhase::Baking
             | RolloutPhase::RollingBack

@@ -97,9 +97,11 @@ fn returnable(status: &ModelRolloutStatus, version: &ModelVersion) -> Option<Ver
     let under_way = status.candidate.as_ref() == Some(&wanted);
     let returnable = match status.phase {
         RolloutPhase::RollingBack => under_way || status.history.contains(&wanted),
-        RolloutPhase::Preparing | RolloutPhase::Staging | RolloutPhase::Shadow | RolloutPhase::Canary => {
-            !under_way && status.history.contains(&wanted)
-        }
+        RolloutPhase::Preparing
+        | RolloutPhase::Staging
+        | RolloutPhase::Shadow
+        | RolloutPhase::Experiment
+        | RolloutPhase::Canary => !under_way && status.history.contains(&wanted),
         RolloutPhase::Pending | RolloutPhase::Baking | RolloutPhase::Healthy | RolloutPhase::RolledBack => {
             status.history.contains(&wanted)
         }

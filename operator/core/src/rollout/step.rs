@@ -1,7 +1,7 @@
-//! One step of shadow, canary or bake: may it end, must it go on, or does it roll back?
+//! One step of shadow, experiment, canary or bake: may it end, must it go on, or does it roll back?
 //!
 //! Called by [`super::plan`] on every tick of a step. A breach comes first and has no precondition; a step ends only with
-//! a fresh pass of every trigger, enough time and enough requests, or because someone says so; a step of shadow or canary
+//! a fresh pass of every trigger, enough time and enough requests, or because someone says so; a step of any of them but the bake
 //! that cannot be judged is rolled back in time. How old a sample is, is told by the clock as it is; times that are
 //! compared with recorded ones never run backwards.
 
@@ -73,7 +73,7 @@ impl Draft<'_> {
         let children = self.snapshot.children;
         let Judged { verdicts: judged, step } = match (self.rollout.spec.judge.evidence, children.pods_listed)
         {
-            (JudgeEvidence::None, _) => Judged { verdicts: self.judge(version), step: StepSays::ByClock },
+            (JudgeEvidence::None, _) => Judged { verdicts: self.judge(version), step: self.by_clock() },
             (JudgeEvidence::Sequential, Listed::All) => self.compare(version, terms.as_ref()),
             // Without the time at which a pod started, what it counted before looks like requests of this step.
             (JudgeEvidence::Sequential, Listed::Failed) => {
@@ -120,6 +120,14 @@ impl Draft<'_> {
         }
     }
 
+    /// Plain thresholds show no winner.
+    fn by_clock(&self) -> StepSays {
+        if self.status.phase == RolloutPhase::Experiment {
+            return StepSays::Waits("an experiment needs judge.evidence: sequential".to_owned());
+        }
+        StepSays::ByClock
+    }
+
     fn judged(
         &mut self,
         version: &VersionRef,
@@ -134,7 +142,11 @@ impl Draft<'_> {
             }
             None => {
                 let pause = self.pause.as_ref().map_or_else(String::new, |pause| format!(" {}", pause.why));
-                self.waiting("Judging", &format!("Every trigger passes; the step goes on.{pause}"));
+                let what = match self.experiment_told() {
+                    Some(told) => format!("experiment goes on, {told}"),
+                    None => "step goes on".to_owned(),
+                };
+                self.waiting("Judging", &format!("Every trigger passes; the {what}.{pause}"));
             }
             Some(why) if self.held_too_long(terms, step) => {
                 let max_hold = self.rollout.spec.judge.max_hold;
@@ -218,7 +230,7 @@ impl Draft<'_> {
                     self.rollout.metadata.name.as_deref().unwrap_or_default(),
                     names::ANNOTATION_PROMOTE,
                     version.version,
-                    self.status.weight
+                    Place::of(self.status.phase, self.status.weight).unwrap_or(Place::Full)
                 );
                 self.waiting("AwaitingPromotion", &message);
             }
@@ -260,7 +272,11 @@ impl Draft<'_> {
             let message = format!("{} passed its bake.", version.version);
             return self.end_bake("BakePassed", &message, readings);
         }
-        self.next_step(version, Cause::Passed, readings);
+        let cause = match self.experiment_told() {
+            Some(told) => Cause::Won(format!("{} won its experiment, {told}.", version.version)),
+            None => Cause::Passed,
+        };
+        self.next_step(version, cause, readings);
     }
 
     /// Someone takes the responsibility for what the metrics do not say yet. Pods must be there all the same.
@@ -284,7 +300,7 @@ impl Draft<'_> {
             (_, Place::Full) if self.waits_for_group_to_take_all() => {}
             (_, Place::Full) => self.promote(version, PROMOTED_BY_HAND, &message, readings),
             _ if then == Then::Approval => self.step_needs_approval(version, Some(message), readings),
-            (_, Place::Staging | Place::Shadow | Place::Step(_) | Place::Baking) => {
+            (_, Place::Staging | Place::Shadow | Place::Experiment | Place::Step(_) | Place::Baking) => {
                 self.next_step(version, Cause::ByHand(message), readings);
             }
         }

@@ -2,8 +2,10 @@
 
 use anneal_crds::{
     ModelRolloutSpec, ModelRolloutStatus, Span, VersionRef, Weight,
-    model_rollout::{ApprovalPoint, Canary, Progression, RolloutPhase, Step, Strategy, Then},
+    model_rollout::{ApprovalPoint, Canary, Experiment, Progression, RolloutPhase, Step, Strategy, Then},
 };
+
+use super::command::Place;
 
 /// The canary's steps in their order. Their weights lie above zero and rise, whatever the spec says.
 pub(super) fn steps(strategy: &Strategy) -> Vec<Step> {
@@ -40,32 +42,52 @@ fn step_of(canary: &Canary, weight: Weight) -> Step {
     }
 }
 
-/// Weights of the steps that someone has to approve; zero is the shadow.
-pub(super) fn approvals(strategy: &Strategy) -> Vec<Weight> {
+/// Where someone has to approve what was shown.
+pub(super) fn approvals(strategy: &Strategy) -> Vec<Place> {
     let steps = steps(strategy);
-    let asked = steps.iter().filter(|step| step.then == Then::Approval).map(|step| step.weight);
+    let place = |step: &Step| Place::Step(step.weight);
+    let asked = steps.iter().filter(|step| step.then == Then::Approval).map(place);
+    let experiment = strategy.experiment.as_ref();
+    let of_experiment = experiment.filter(|experiment| experiment.then == Then::Approval);
+    let asked = of_experiment.map(|_| Place::Experiment).into_iter().chain(asked);
     let before = strategy.approval.as_ref().and_then(|approval| approval.before);
     let point = before.and_then(|point| match point {
         ApprovalPoint::FullTraffic => {
             let last = steps.iter().rev().find(|step| step.weight < Weight::FULL);
-            let shadow = strategy.shadow.as_ref().map(|_| Weight::ZERO);
-            // The API server lets in no strategy that has neither; none of them goes without an approval all the same.
-            last.map(|step| step.weight).or(shadow).or_else(|| Some(steps.last()?.weight))
+            let shadow = strategy.shadow.as_ref().map(|_| Place::Shadow);
+            let before = experiment.map(|_| Place::Experiment).or(shadow);
+            // The API server lets in no strategy that has none of them; it does not go without an approval all the same.
+            last.map(place).or(before).or_else(|| steps.last().map(place))
         }
     });
     asked.chain(point).collect()
 }
 
-/// What follows at `weight`.
-fn then(strategy: &Strategy, weight: Weight, then: Then) -> Then {
-    if approvals(strategy).contains(&weight) { Then::Approval } else { then }
+/// What follows at `place`.
+fn then(strategy: &Strategy, place: Place, then: Then) -> Then {
+    if approvals(strategy).contains(&place) { Then::Approval } else { then }
+}
+
+/// The experiment that `status` is in; none if the strategy, which may have changed since it began, has another one.
+pub(super) fn experiment<'a>(strategy: &'a Strategy, status: &ModelRolloutStatus) -> Option<&'a Experiment> {
+    let experiment = strategy.experiment.as_ref().filter(|_| status.phase == RolloutPhase::Experiment);
+    experiment.filter(|experiment| experiment.split == status.weight)
+}
+
+/// The metrics of an experiment, and what may roll it back: each once.
+fn triggers_of(experiment: &Experiment, strategy: &Strategy) -> Vec<String> {
+    let guards = strategy.rollback_triggers.iter();
+    let own = experiment.metrics().filter(|name| !strategy.rollback_triggers.contains(name));
+    guards.chain(own).cloned().collect()
 }
 
 /// What a step asks for before it may end.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Terms {
-    /// Shortest time.
+    /// How long it lasts at least; an experiment, at most.
     pub(super) duration: Span,
+    /// Before this it does not end well.
+    pub(super) shortest: Span,
     /// Fewest requests that the version on trial must have answered.
     pub(super) min_requests: u32,
     /// Metrics that must pass.
@@ -80,21 +102,31 @@ pub(super) fn terms(strategy: &Strategy, status: &ModelRolloutStatus) -> Option<
     match status.phase {
         RolloutPhase::Shadow => strategy.shadow.as_ref().map(|shadow| Terms {
             duration: shadow.duration,
+            shortest: shadow.duration,
             min_requests: shadow.min_requests,
             triggers: strategy.rollback_triggers.clone(),
-            then: then(strategy, Weight::ZERO, Then::Advance),
+            then: then(strategy, Place::Shadow, Then::Advance),
+        }),
+        RolloutPhase::Experiment => experiment(strategy, status).map(|experiment| Terms {
+            duration: experiment.duration,
+            shortest: experiment.shortest(),
+            min_requests: experiment.min_requests,
+            triggers: triggers_of(experiment, strategy),
+            then: then(strategy, Place::Experiment, experiment.then),
         }),
         RolloutPhase::Canary => {
             let step = steps(strategy).into_iter().find(|step| step.weight == status.weight)?;
             Some(Terms {
                 duration: step.duration,
+                shortest: step.duration,
                 min_requests: step.min_requests,
                 triggers: step.rollback_triggers.unwrap_or_else(|| strategy.rollback_triggers.clone()),
-                then: then(strategy, step.weight, step.then),
+                then: then(strategy, Place::Step(step.weight), step.then),
             })
         }
         RolloutPhase::Baking => strategy.bake.as_ref().map(|bake| Terms {
             duration: bake.duration,
+            shortest: bake.duration,
             min_requests: 0,
             triggers: bake.rollback_triggers.clone(),
             then: Then::Advance,
@@ -117,7 +149,9 @@ pub(super) fn triggers(spec: &ModelRolloutSpec, status: &ModelRolloutStatus) -> 
 /// Metrics that people are warned by while `status` is what it is.
 pub(super) fn warn_triggers<'a>(spec: &'a ModelRolloutSpec, status: &ModelRolloutStatus) -> &'a [String] {
     match status.phase {
-        RolloutPhase::Shadow | RolloutPhase::Canary => &spec.strategy.warn_triggers,
+        RolloutPhase::Shadow | RolloutPhase::Experiment | RolloutPhase::Canary => {
+            &spec.strategy.warn_triggers
+        }
         RolloutPhase::Baking => spec.strategy.bake.as_ref().map_or(&[], |bake| &bake.warn_triggers),
         RolloutPhase::Pending
         | RolloutPhase::Preparing
@@ -142,7 +176,7 @@ pub(super) fn trigger_lists(strategy: &Strategy) -> impl Iterator<Item = &Vec<St
 /// The version that is judged by how it answers.
 pub fn on_trial(status: &ModelRolloutStatus) -> Option<&VersionRef> {
     match status.phase {
-        RolloutPhase::Shadow | RolloutPhase::Canary => status.candidate.as_ref(),
+        RolloutPhase::Shadow | RolloutPhase::Experiment | RolloutPhase::Canary => status.candidate.as_ref(),
         // The first version has nothing that anyone could go back to.
         RolloutPhase::Baking => status.stable.as_ref().filter(|_| status.previous.is_some()),
         RolloutPhase::Pending
@@ -165,6 +199,7 @@ mod tests {
         Strategy {
             staging: None,
             shadow: None,
+            experiment: None,
             progression,
             smoke: None,
             bake: None,

@@ -6,7 +6,7 @@
 use anneal_crds::{
     VersionRef, Weight,
     metric::OnStableUnavailable,
-    model_rollout::{Decision, RecordedReading, Rejection, RolloutPhase},
+    model_rollout::{Decision, Experiment, RecordedReading, Rejection, RolloutPhase},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -38,6 +38,8 @@ pub(super) enum Fate {
 pub(super) enum Cause {
     /// It showed what it had to show.
     Passed,
+    /// It won its experiment: by how much.
+    Won(String),
     /// It did, and someone approved that: who and why.
     Approved(String),
     /// Someone said so: who and why.
@@ -48,6 +50,7 @@ impl Cause {
     fn tell(self, reason: &'static str, message: String) -> (&'static str, String) {
         match self {
             Self::Passed => (reason, message),
+            Self::Won(how) => ("ExperimentWon", format!("{how} {message}")),
             Self::Approved(why) => (APPROVED, format!("{why} {message}")),
             Self::ByHand(why) => (PROMOTED_BY_HAND, format!("{why} {message}")),
         }
@@ -88,7 +91,7 @@ impl Draft<'_> {
         match place {
             Place::Full if self.waits_for_group_to_take_all() => {}
             Place::Full => self.promote(candidate, PROMOTED_BY_HAND, &why, vec![]),
-            Place::Staging | Place::Shadow | Place::Step(_) | Place::Baking => {
+            Place::Staging | Place::Shadow | Place::Experiment | Place::Step(_) | Place::Baking => {
                 self.take_traffic(candidate, Cause::ByHand(why));
             }
         }
@@ -119,13 +122,28 @@ impl Draft<'_> {
         }
     }
 
-    /// The first step above the present weight, or the end of all steps.
+    /// The experiment, if it is still to come; else the first step above the last one, or the end of all steps.
     pub(super) fn next_step(&mut self, candidate: &VersionRef, cause: Cause, readings: Vec<RecordedReading>) {
         if self.waits_for_group() {
             return;
         }
+        if let Some(experiment) = self.experiment_ahead() {
+            let message = format!(
+                "{} takes {} % for an experiment of at most {}: looks at {} show which version is better, {} in all.",
+                candidate.version,
+                experiment.split,
+                experiment.duration,
+                experiment.primary,
+                experiment.planned_looks()
+            );
+            let (reason, message) = cause.tell("ExperimentStarted", message);
+            return self.enter(RolloutPhase::Experiment, experiment.split, reason, &message, readings);
+        }
         let steps = steps::steps(&self.rollout.spec.strategy);
-        let next = steps.iter().position(|step| step.weight > self.status.weight);
+        // What an experiment sends to the candidate is no step of the canary.
+        let passed =
+            if self.status.phase == RolloutPhase::Canary { self.status.weight } else { Weight::ZERO };
+        let next = steps.iter().position(|step| step.weight > passed);
         match next.and_then(|index| Some((index, steps.get(index)?))) {
             Some((index, step)) => {
                 let message = format!(
@@ -150,6 +168,20 @@ impl Draft<'_> {
                 self.promote(candidate, reason, &message, readings);
             }
         }
+    }
+
+    fn experiment_ahead(&self) -> Option<Experiment> {
+        let is_ahead = match self.status.phase {
+            RolloutPhase::Preparing | RolloutPhase::Staging | RolloutPhase::Shadow => true,
+            RolloutPhase::Pending
+            | RolloutPhase::Experiment
+            | RolloutPhase::Canary
+            | RolloutPhase::Baking
+            | RolloutPhase::RollingBack
+            | RolloutPhase::Healthy
+            | RolloutPhase::RolledBack => false,
+        };
+        self.rollout.spec.strategy.experiment.clone().filter(|_| is_ahead)
     }
 
     /// The candidate takes all requests, and is watched for a while where the strategy says so.
@@ -231,6 +263,7 @@ impl Draft<'_> {
                 | RolloutPhase::Preparing
                 | RolloutPhase::Staging
                 | RolloutPhase::Shadow
+                | RolloutPhase::Experiment
                 | RolloutPhase::Canary
                 | RolloutPhase::RollingBack
                 | RolloutPhase::Healthy
@@ -269,7 +302,7 @@ impl Draft<'_> {
     /// takes live requests: going back would turn answers into errors.
     fn nobody_instead(&self, version: &VersionRef) -> Option<VersionRef> {
         let other = match self.status.phase {
-            RolloutPhase::Canary => self.status.stable.clone(),
+            RolloutPhase::Experiment | RolloutPhase::Canary => self.status.stable.clone(),
             RolloutPhase::Baking => self.status.previous.clone(),
             RolloutPhase::Pending
             | RolloutPhase::Preparing

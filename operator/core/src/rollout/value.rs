@@ -134,8 +134,32 @@ pub(super) fn obstacle(spec: &ModelRolloutSpec) -> Option<Obstacle> {
         }?;
         Some(format!("Metric {}: {why}. Mend it in spec.metrics.", metric.name))
     });
-    let message = wrong.or_else(|| incomparable(spec))?;
-    Some(Obstacle { reason: "InvalidMetric", message })
+    let message = wrong.or_else(|| incomparable(spec));
+    let metric = message.map(|message| Obstacle { reason: "InvalidMetric", message });
+    metric.or_else(|| Some(Obstacle { reason: "InvalidExperiment", message: undecidable(spec)? }))
+}
+
+/// Why an experiment could not be won. The API server refuses most of it, and cannot compare lengths of time.
+fn undecidable(spec: &ModelRolloutSpec) -> Option<String> {
+    let experiment = spec.strategy.experiment.as_ref()?;
+    let of = |name: &String| spec.metrics.iter().find(|metric| metric.name == *name);
+    if spec.judge.evidence == JudgeEvidence::None {
+        return Some(
+            "strategy.experiment needs judge.evidence: sequential. Set it, or remove the experiment."
+                .to_owned(),
+        );
+    }
+    if experiment.shortest() > experiment.duration {
+        return Some(format!(
+            "strategy.experiment.minDuration is {} and duration {}, so no candidate could win. Shorten the former.",
+            experiment.shortest(),
+            experiment.duration
+        ));
+    }
+    let uncounted = experiment.metrics().find(|name| !of(name).is_some_and(is_compared))?;
+    Some(format!(
+        "strategy.experiment names {uncounted}, which is no ratio and no histogram: only counted events show which version is better. Name another metric."
+    ))
 }
 
 /// Values are not compared with stable's: a step that has nothing else would be judged by no request at all.

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use anneal_crds::names;
 
 use super::{
-    rollout::{moving, per_mille, steps},
+    rollout::{divides, moving, per_mille, steps},
     string, text,
 };
 use crate::world::{manifests, sim::Sim};
@@ -21,14 +21,26 @@ fn holds(status: &Value, type_: &str) -> bool {
     conditions.into_iter().any(|condition| condition["type"] == type_ && condition["status"] == "True")
 }
 
-/// Weights in per mille of what needs an approval; zero is the shadow.
+/// Where the shadow and the experiment are, before all weights in per mille.
+const SHADOW: i64 = 0;
+const EXPERIMENT: i64 = 1;
+
+/// Weights in per mille of what needs an approval.
 fn approvals(strategy: &Value) -> Vec<i64> {
     let steps = steps(strategy);
     let weight = |step: &Value| per_mille(&step["weight"]);
     let mut points: Vec<i64> = steps.iter().filter(|step| step["then"] == "Approval").map(weight).collect();
+    if strategy["experiment"]["then"] == "Approval" {
+        points.push(EXPERIMENT);
+    }
     if strategy["approval"]["before"] == "FullTraffic" {
         let below = steps.iter().map(weight).filter(|weight| *weight < ALL).max();
-        points.push(below.unwrap_or(if strategy["shadow"].is_null() { ALL } else { 0 }));
+        let before = match (strategy["experiment"].is_null(), strategy["shadow"].is_null()) {
+            (false, _) => EXPERIMENT,
+            (true, false) => SHADOW,
+            (true, true) => ALL,
+        };
+        points.push(below.unwrap_or(before));
     }
     points
 }
@@ -71,8 +83,12 @@ impl Sim {
             return;
         }
         let read = self.callers[caller].walk.read.clone();
-        let here = per_mille(&old["weight"]);
-        let there = if new["phase"] == "Canary" { per_mille(&new["weight"]) } else { ALL + 1 };
+        let place = |status: &Value| match text(&status["phase"]) {
+            "Experiment" => EXPERIMENT,
+            _ => per_mille(&status["weight"]),
+        };
+        let here = place(old);
+        let there = if divides(new) { place(new) } else { ALL + 1 };
         let passed: Vec<i64> = approvals(&read["spec"]["strategy"])
             .into_iter()
             .filter(|point| (here..there).contains(point))

@@ -21,7 +21,12 @@ pub fn workload(rollout: &str, version: &Value) -> String {
 
 /// Whether a status has a candidate on its way.
 pub fn moving(status: &Value) -> bool {
-    ["Preparing", "Staging", "Shadow", "Canary"].iter().any(|phase| status["phase"] == *phase)
+    ["Preparing", "Staging", "Shadow", "Experiment", "Canary"].iter().any(|phase| status["phase"] == *phase)
+}
+
+/// Whether live requests are divided between two versions.
+pub(super) fn divides(status: &Value) -> bool {
+    status["phase"] == "Experiment" || status["phase"] == "Canary"
 }
 
 /// Whether a deadline of a rollout may still come.
@@ -75,7 +80,7 @@ impl Sim {
         }
         let digest = string(&new["candidate"]["digest"]);
         let weight = per_mille(&new["weight"]);
-        if !(0..=1000).contains(&weight) || (weight > 0 && new["phase"] != "Canary") {
+        if !(0..=1000).contains(&weight) || (weight > 0 && !divides(new)) {
             self.broken(
                 "weights are shares",
                 format!("{name} has weight {weight} in phase {}", new["phase"]),
@@ -114,7 +119,8 @@ impl Sim {
         let rises = moving(old)
             && !promoted
             && old["candidate"] == new["candidate"]
-            && weight > per_mille(&old["weight"]);
+            && (weight > per_mille(&old["weight"])
+                || (old["phase"] == "Experiment" && new["phase"] == "Canary"));
         if (promoted && from_candidate) || rises {
             self.check_rise(caller, name, before, after);
             self.check_not_frozen(caller, name, new);
@@ -124,6 +130,7 @@ impl Sim {
         {
             self.check_blame(name, &digest);
         }
+        self.check_experiment(name, old, new);
         self.note_rejected(name, new);
     }
 
@@ -156,7 +163,9 @@ impl Sim {
             return self.check_promoted(caller, name, old, candidate);
         }
         if old["phase"] == "Preparing" || old["phase"] == "Staging" {
-            if !old["stable"].is_null() && after["status"]["phase"] != "Canary" {
+            let experiment = &self.callers[caller].walk.read["spec"]["strategy"]["experiment"];
+            let skips = !experiment.is_null() && after["status"]["phase"] != "Experiment";
+            if !old["stable"].is_null() && (skips || !divides(&after["status"])) {
                 self.broken("no version skips its canary", format!("{name}: {}", after["status"]["phase"]));
             }
             return;
@@ -215,7 +224,19 @@ impl Sim {
     /// No step of the strategy is left out.
     fn check_order(&mut self, caller: usize, name: &str, before: &Value, after: &Value) {
         let strategy = self.callers[caller].walk.read["spec"]["strategy"].clone();
-        let weight = |object: &Value| per_mille(&object["status"]["weight"]);
+        // What an experiment sends to a version is no step.
+        let is_canary = |object: &Value| object["status"]["phase"] == "Canary";
+        let weight =
+            |object: &Value| if is_canary(object) { per_mille(&object["status"]["weight"]) } else { 0 };
+        if before["status"]["phase"] == "Shadow" && !strategy["experiment"].is_null() {
+            if after["status"]["phase"] != "Experiment" {
+                self.broken(
+                    "steps come in their order",
+                    format!("{name}: no experiment in {}", after["status"]),
+                );
+            }
+            return;
+        }
         let next = steps(&strategy)
             .into_iter()
             .map(|step| per_mille(&step["weight"]))
@@ -236,13 +257,17 @@ impl Sim {
         let (terms, subject) = match text(&status["phase"]) {
             "Shadow" => (strategy["shadow"].clone(), "candidate"),
             "Baking" => (strategy["bake"].clone(), "stable"),
+            "Experiment" => (strategy["experiment"].clone(), "candidate"),
             _ => {
                 let own = |step: &Value| per_mille(&step["weight"]) == per_mille(&status["weight"]);
                 (steps(strategy).into_iter().find(own).unwrap_or_default(), "candidate")
             }
         };
         let own = terms["rollbackTriggers"].as_array();
-        let triggers = own.or(strategy["rollbackTriggers"].as_array()).map_or(0, Vec::len);
+        let guards = own.or(strategy["rollbackTriggers"].as_array()).cloned().unwrap_or_default();
+        let looked_at = terms["secondary"].as_array().into_iter().flatten().chain([&terms["primary"]]);
+        let triggers =
+            guards.len() + looked_at.filter(|name| name.is_string() && !guards.contains(name)).count();
         let unasked = if subject == "stable" { 0.0 } else { f64::INFINITY };
         let enough = terms["minRequests"].as_f64().unwrap_or(unasked);
         let version = string(&status[subject]["version"]);
@@ -268,7 +293,8 @@ impl Sim {
         if readings.len() != triggers || !readings.iter().all(|reading| reading["verdict"] == "Pass") {
             self.broken("a decision shows its grounds", format!("{name}: {readings:?}"));
         }
-        let span: Option<Span> = string(&terms["duration"]).parse().ok();
+        let shortest = if terms["minDuration"].is_string() { "minDuration" } else { "duration" };
+        let span: Option<Span> = string(&terms[shortest]).parse().ok();
         let since: Option<Timestamp> = string(&status["trafficAcceptedAt"]).parse().ok();
         let decided: Option<Timestamp> = string(&after["status"]["stepStartedAt"]).parse().ok();
         let (Some(span), Some(since), Some(decided)) = (span, since, decided) else {
@@ -340,6 +366,23 @@ impl Sim {
         }
         self.laws.banned.entry(name.to_owned()).or_default().remove(&digest);
         self.laws.retried.insert((name.to_owned(), digest));
+    }
+
+    /// Who wins an experiment is better, and who loses is worse.
+    fn check_experiment(&mut self, name: &str, old: &Value, new: &Value) {
+        let mistakes =
+            |of: &str| self.truth.get(&string(&old[of]["digest"])).map_or(f64::NAN, |truth| truth.mistakes);
+        let (candidate, stable) = (mistakes("candidate"), mistakes("stable"));
+        let ended = old["phase"] == "Experiment" && old["decision"]["at"] != new["decision"]["at"];
+        let fair = match text(&new["decision"]["reason"]) {
+            "ExperimentWon" | "Approved" => candidate < stable,
+            "ExperimentLost" => candidate > stable,
+            _ => true,
+        };
+        if ended && !fair {
+            let why = format!("{name}: {candidate} mistakes and {stable}: {}", new["decision"]);
+            self.broken("who wins an experiment is better", why);
+        }
     }
 
     fn check_blame(&mut self, name: &str, digest: &str) {

@@ -5,7 +5,7 @@ use anneal_operator::ports::ClusterError;
 use jiff::SignedDuration;
 use serde_json::Value;
 
-use super::rollout::{on_the_way, per_mille, workload};
+use super::rollout::{divides, on_the_way, per_mille, workload};
 use crate::world::{
     gateway::{Shares, copied},
     plane::Plane,
@@ -98,7 +98,7 @@ impl Sim {
         if refused && !told {
             self.broken("what is refused is told", format!("{name}: {result:?}, {}", status["conditions"]));
         }
-        if result.is_ok() && status["phase"] == "Canary" && self.nobody_is_ready(&candidate) {
+        if result.is_ok() && divides(&status) && self.nobody_is_ready(&candidate) {
             let why = format!("{candidate} at weight {}", status["weight"]);
             self.broken("no live request goes where nobody answers", why);
         }
@@ -169,9 +169,9 @@ fn wanted(rollout: &str, status: &Value) -> Option<Shares> {
     }
     let mut shares = Shares::default();
     let (stable, candidate) = (workload(rollout, &status["stable"]), workload(rollout, &status["candidate"]));
-    let weight = if status["phase"] == "Canary" { per_mille(&status["weight"]) } else { 0 };
+    let weight = if divides(status) { per_mille(&status["weight"]) } else { 0 };
     shares.live.insert(stable, 1000 - weight);
-    if status["phase"] == "Canary" {
+    if divides(status) {
         shares.live.insert(candidate.clone(), weight);
     }
     if status["phase"] == "Shadow" {

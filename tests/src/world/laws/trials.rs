@@ -4,14 +4,14 @@ use anneal_core::object::Key;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::{string, text, workload};
+use super::{rollout::divides, string, text, workload};
 use crate::world::{sim::Sim, trials::Probed};
 
 impl Sim {
     /// A version leaves the phases in which nobody sees it.
     pub(super) fn check_unseen(&mut self, caller: usize, key: &Key, old: &Value, new: &Value) {
         let unseen = |status: &Value| status["phase"] == "Preparing" || status["phase"] == "Staging";
-        let seen = new["phase"] == "Shadow" || new["phase"] == "Canary";
+        let seen = new["phase"] == "Shadow" || divides(new);
         let promoted = old["candidate"] == new["stable"] && old["stable"] != new["stable"];
         let goes_on = unseen(old) && ((seen && old["candidate"] == new["candidate"]) || promoted);
         let tested = old["phase"] == "Preparing" && new["phase"] == "Staging";

@@ -31,6 +31,7 @@ fn policy() -> Policy {
         split_design_effect: 1.0,
         advance: Advance::Interval,
         inconclusive: Inconclusive::Hold,
+        experiment: None,
         metrics: vec![metric(Source::Counters)],
     }
 }

@@ -108,7 +108,9 @@ impl Window {
     ) -> Result<Outcome, Missing> {
         let candidate = self.arm(bounds, pods, Arm::Candidate)?;
         let good = match metric.rule {
-            Rule::Share { events, .. } => counts_good(metric.source, events),
+            Rule::Share { events, .. } | Rule::Primary { events } | Rule::Secondary { events, .. } => {
+                counts_good(metric.source, events)
+            }
             Rule::Plain { .. } | Rule::Mean { .. } | Rule::Paired => false,
         };
         match metric.rule {
@@ -117,7 +119,9 @@ impl Window {
                 let stable = self.arm(bounds, pods, Arm::Stable)?;
                 Ok(Outcome::Means { candidate: candidate.values()?, stable: stable.values()? })
             }
-            Rule::Share { .. } | Rule::Plain { .. } if arms == Arms::Both => {
+            Rule::Share { .. } | Rule::Primary { .. } | Rule::Secondary { .. } | Rule::Plain { .. }
+                if arms == Arms::Both =>
+            {
                 let stable = self.arm(bounds, pods, Arm::Stable)?.counts(good)?;
                 let candidate = candidate.counts(good)?;
                 Ok(Outcome::Both {
@@ -125,7 +129,9 @@ impl Window {
                     strict: Shares { candidate: candidate.below, stable: stable.below },
                 })
             }
-            Rule::Share { .. } | Rule::Plain { .. } => Ok(Outcome::Alone(candidate.counts(good)?.above)),
+            Rule::Share { .. } | Rule::Primary { .. } | Rule::Secondary { .. } | Rule::Plain { .. } => {
+                Ok(Outcome::Alone(candidate.counts(good)?.above))
+            }
         }
     }
 

@@ -2,13 +2,13 @@
 //!
 //! Called when a comparison is recorded, about once a minute. The numbers are those of [`crate::judge::power`].
 
-use anneal_crds::{metric::Metric, model_rollout::RolloutPhase};
+use anneal_crds::metric::Metric;
 use jiff::SignedDuration;
 
 use super::{
     super::{draft::Draft, reading::two_digits, steps},
     Comparison,
-    policy::{self, Judged},
+    policy::{self, Judged, Role},
     queries::control,
 };
 use crate::{
@@ -25,7 +25,7 @@ impl Draft<'_> {
     /// Sets the condition, once enough is known for it.
     pub(in crate::rollout) fn tell_what_can_be_seen(&mut self, comparison: &Comparison) {
         let Some(terms) = steps::terms(&self.rollout.spec.strategy, &self.status) else { return };
-        if self.status.phase == RolloutPhase::Canary && control(&self.status).is_none() {
+        if self.status.phase.divides_traffic() && control(&self.status).is_none() {
             let message = format!(
                 "At {} % of the requests there is no stable version to compare with. Each metric is judged by its own bound alone, and an outage that would have hit both versions counts against the candidate.",
                 self.status.weight
@@ -41,6 +41,7 @@ impl Draft<'_> {
             .iter()
             .zip(&judged)
             .zip(comparison.judge.tolerances())
+            .filter(|((_, judged), _)| judged.role == Role::Guard)
             .filter(|((state, _), _)| state.asked && state.stable_requests >= ENOUGH)
             .map(|((state, judged), tolerance)| {
                 let plan = comparison.plan(state, tolerance.unwrap_or(1.0));

@@ -6,9 +6,11 @@
 //!
 //! ```text
 //! queries -> answers -> pods -> judge::fold -> told: one verdict for each trigger, and one for the step
+//!                                           -> experiment: who has won, and by how much
 //! ```
 
 mod detectability;
+mod experiment;
 mod native;
 mod past;
 mod pods;
@@ -23,7 +25,7 @@ use anneal_crds::{VersionRef, metric::Metric, model_rollout::RolloutPhase};
 pub(super) use self::{detectability::DETECTABILITY, queries::queries};
 use self::{
     pods::{Absent, Labels},
-    policy::{Frozen, Judged},
+    policy::{Frozen, Judged, Role},
     queries::{NOW, control},
     record::{Kept, Range, Record, Stored},
 };
@@ -42,7 +44,8 @@ use crate::judge::{
 /// A sample that is not there when others are this much newer will not come, in milliseconds. Until then a tick waits for
 /// the slowest pod.
 const SETTLE_MS: i64 = 5_000;
-/// Index of a bake for the judge; a canary's steps have their weight in per mille, and shadow has none.
+/// Index of a bake for the judge; a canary's steps have their weight in per mille, shadow has none, and the experiment has
+/// [`policy::EXPERIMENT`].
 const BAKE: u32 = 1001;
 
 /// One comparison, as far as this look can tell.
@@ -53,6 +56,8 @@ pub(super) struct Comparison {
     pub(super) kept: Option<Kept>,
     verdict: crate::judge::Verdict,
     range: Range,
+    /// What this step judges by, in the order of the policy's metrics.
+    asked: Vec<bool>,
 }
 
 /// Why nothing is compared.
@@ -102,7 +107,20 @@ impl Draft<'_> {
         let seen = self.observations(trial, range, terms, judge.policy().metrics.len());
         let (state, verdict) = judge.fold(record.state, &seen);
         let piece_ms = range.next_piece_ms(record.piece_ms, self.is_too_much());
-        Ok(Comparison { judge, record: Record { state, piece_ms, ..record }, kept, verdict, range })
+        let asked = policy::judged(&self.rollout.spec);
+        let asked = asked.iter().map(|judged| self.is_asked(judged, terms)).collect();
+        Ok(Comparison { judge, record: Record { state, piece_ms, ..record }, kept, verdict, range, asked })
+    }
+
+    /// Whether this step judges by it. In an experiment its own metrics are no triggers, whatever they are in other steps.
+    fn is_asked(&self, judged: &Judged<'_>, terms: Option<&Terms>) -> bool {
+        let (phase, name) = (self.status.phase, &judged.metric.name);
+        let guards = &self.rollout.spec.strategy.rollback_triggers;
+        match (judged.role, terms) {
+            (Role::Guard, Some(terms)) if phase != RolloutPhase::Experiment => terms.triggers.contains(name),
+            (Role::Guard, _) => guards.contains(name),
+            (Role::Primary | Role::Secondary, _) => phase == RolloutPhase::Experiment,
+        }
     }
 
     /// The first look after the data plane has taken the weights.
@@ -134,9 +152,8 @@ impl Draft<'_> {
     ) -> Observations {
         let spec = &self.rollout.spec;
         let labels = self.labels(trial);
-        let triggers = terms.map_or(&spec.strategy.rollback_triggers, |terms| &terms.triggers);
         let judged = policy::judged(spec);
-        let is_asked = |judged: &Judged<'_>| triggers.contains(&judged.metric.name);
+        let is_asked = |judged: &Judged<'_>| self.is_asked(judged, terms);
         let asked: Vec<(&Metric, Question)> = judged
             .iter()
             .filter(|judged| is_asked(judged))
@@ -171,8 +188,8 @@ impl Draft<'_> {
     /// How series say whose they are; those of `candidate` are the candidate's, all others stable's.
     fn labels<'d>(&'d self, candidate: &'d VersionRef) -> Labels<'d> {
         let (prometheus, pods) = (&self.rollout.spec.prometheus, &self.snapshot.children.pods);
-        // Only a canary with a version beside it has a split that would show a pod that is not scraped.
-        let is_split = self.status.phase == RolloutPhase::Canary && control(&self.status).is_some();
+        // Only live requests that are divided between two versions have a split that would show a pod that is not scraped.
+        let is_split = self.status.phase.divides_traffic() && control(&self.status).is_some();
         let absent = if is_split { Absent::Quiet } else { Absent::NotScraped };
         Labels { prometheus, candidate, pods, absent }
     }
@@ -200,7 +217,7 @@ impl Draft<'_> {
             index: self.step_index(),
             arms: if control(&self.status).is_some() { Arms::Both } else { Arms::CandidateAlone },
             began_ms: accepted.map_or(i64::MAX, |at| at.0.as_millisecond()),
-            min_ms: duration,
+            min_ms: terms.map_or(i64::MAX, |terms| terms.shortest.as_millis()),
             interval_ms: duration,
             // What waits for people is not given up for lasting long.
             max_ms: sequential
@@ -214,6 +231,7 @@ impl Draft<'_> {
     fn step_index(&self) -> u32 {
         match self.status.phase {
             RolloutPhase::Canary => self.status.weight.per_mille().into(),
+            RolloutPhase::Experiment => policy::EXPERIMENT,
             RolloutPhase::Baking => BAKE,
             RolloutPhase::Pending
             | RolloutPhase::Preparing
@@ -228,7 +246,9 @@ impl Draft<'_> {
     /// Since when the candidate has had which share. Between the decision and the data plane's word for it nobody knows.
     fn weights(&self) -> Vec<WeightChange> {
         let weight = match self.status.phase {
-            RolloutPhase::Canary => f64::from(self.status.weight.per_mille()) / 1000.0,
+            RolloutPhase::Experiment | RolloutPhase::Canary => {
+                f64::from(self.status.weight.per_mille()) / 1000.0
+            }
             RolloutPhase::Pending
             | RolloutPhase::Preparing
             | RolloutPhase::Staging

@@ -12,7 +12,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::super::steps;
-use crate::judge::{self, Events, Inconclusive, MetricPolicy, PodSpread, Policy, Rule};
+use crate::judge::{self, Events, Inconclusive, MetricPolicy, PodSpread, Policy, Rule, winner::Design};
+
+/// Index of the experiment for the judge.
+pub(super) const EXPERIMENT: u32 = 1002;
 
 /// Ticks without data or traffic after which a step's clock stops.
 const BLIND_AFTER: u32 = 3;
@@ -64,17 +67,43 @@ pub(super) struct Judged<'a> {
     pub(super) events: Events,
     /// Largest share of bad events, from 0 to 1.
     pub(super) most: f64,
+    pub(super) role: Role,
 }
 
-/// Everything that any phase of the strategy may judge by, in the order of `spec.metrics`.
+/// What a metric is counted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It may roll back, in the phases that have it as a trigger.
+    Guard,
+    /// The experiment is about it.
+    Primary,
+    /// It stands against a winner of the experiment until it is shown to be no worse.
+    Secondary,
+}
+
+/// Everything that any phase of the strategy may judge by, in the order of `spec.metrics`. What guards a step and is looked at in
+/// the experiment too is there twice: each is counted for itself.
 pub(super) fn judged(spec: &ModelRolloutSpec) -> Vec<Judged<'_>> {
     let lists: Vec<_> = steps::trigger_lists(&spec.strategy).collect();
-    let counts = |metric: &&Metric| lists.iter().any(|list| list.contains(&metric.name));
-    spec.metrics.iter().filter(counts).flat_map(bounds).collect()
+    let roles = |metric: &Metric| {
+        let guards = lists.iter().any(|list| list.contains(&metric.name)).then_some(Role::Guard);
+        let experiment = spec.strategy.experiment.as_ref();
+        let looked_at = experiment
+            .filter(|own| own.names(&metric.name))
+            .map(|own| if own.primary == metric.name { Role::Primary } else { Role::Secondary });
+        guards.into_iter().chain(looked_at)
+    };
+    let of_role = |metric, role| {
+        bounds(metric, role).into_iter().take(match role {
+            Role::Guard | Role::Secondary => usize::MAX,
+            Role::Primary => 1,
+        })
+    };
+    spec.metrics.iter().flat_map(|metric| roles(metric).flat_map(move |role| of_role(metric, role))).collect()
 }
 
-fn bounds(metric: &Metric) -> Vec<Judged<'_>> {
-    let one = |source, events, most| Judged { metric, source, events, most };
+fn bounds(metric: &Metric, role: Role) -> Vec<Judged<'_>> {
+    let one = |source, events, most| Judged { metric, source, events, most, role };
     match metric.source.form() {
         Form::Ratio(ratio) => {
             let upper = ratio.max.map(|max| one(judge::Source::Counters, Events::Bad, max));
@@ -99,7 +128,10 @@ pub(super) fn terms(spec: &ModelRolloutSpec) -> Sequential {
 pub(super) fn fingerprint(spec: &ModelRolloutSpec) -> String {
     let metrics: Vec<&Metric> = judged(spec).iter().map(|judged| judged.metric).collect();
     // Neither has anything that JSON cannot say.
-    let text = serde_json::to_string(&(metrics, terms(spec))).unwrap_or_default();
+    let mut text = serde_json::to_string(&(metrics, terms(spec))).unwrap_or_default();
+    // An experiment that is changed while it goes on is another one. Without any, the text is what it was before there were some.
+    let experiment = spec.strategy.experiment.as_ref().map(serde_json::to_string);
+    text.push_str(&experiment.and_then(Result::ok).unwrap_or_default());
     Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -120,6 +152,7 @@ pub(super) fn horizon_ticks(spec: &ModelRolloutSpec, tick_ms: i64) -> u32 {
     let canary = steps::steps(strategy).into_iter().map(|step| step.duration);
     let others = [
         strategy.shadow.as_ref().map(|shadow| shadow.duration),
+        strategy.experiment.as_ref().map(|experiment| experiment.duration),
         strategy.bake.as_ref().map(|bake| bake.duration),
     ];
     let planned = canary
@@ -142,11 +175,7 @@ pub(super) fn policy(spec: &ModelRolloutSpec, frozen: &Frozen) -> Policy {
         MetricPolicy {
             name: judged.metric.name.clone(),
             source: judged.source,
-            rule: Rule::Share {
-                events: judged.events,
-                relative: Some(terms.tolerance),
-                absolute: Some(judged.most),
-            },
+            rule: rule(&judged, &terms),
             design_effect: learned.map_or(1.0, |learned| learned.design_effect),
             pods: spread,
         }
@@ -169,6 +198,27 @@ pub(super) fn policy(spec: &ModelRolloutSpec, frozen: &Frozen) -> Policy {
             OnInconclusive::Advance => Inconclusive::Advance,
             OnInconclusive::Rollback => Inconclusive::Rollback,
         },
+        experiment: experiment(spec, frozen.tick_ms),
         metrics: self::judged(spec).into_iter().enumerate().map(metric).collect(),
     }
+}
+
+fn rule(judged: &Judged<'_>, terms: &Sequential) -> Rule {
+    let Judged { events, most, role, .. } = *judged;
+    match role {
+        Role::Guard => Rule::Share { events, relative: Some(terms.tolerance), absolute: Some(most) },
+        Role::Primary => Rule::Primary { events },
+        Role::Secondary => Rule::Secondary { events, below: terms.non_inferiority, bound: most },
+    }
+}
+
+fn experiment(spec: &ModelRolloutSpec, tick_ms: i64) -> Option<judge::Experiment> {
+    let own = spec.strategy.experiment.as_ref()?;
+    let tick_ms = tick_ms.max(1);
+    let ticks = own.duration.as_millis().saturating_add(tick_ms - 1) / tick_ms;
+    Some(judge::Experiment {
+        step: EXPERIMENT,
+        design: Design { alpha: own.alpha, looks: own.planned_looks() },
+        ticks: u32::try_from(ticks).unwrap_or(u32::MAX).max(1),
+    })
 }

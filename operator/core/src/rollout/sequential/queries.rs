@@ -30,7 +30,7 @@ const MOST_COMPARED: i32 = 950;
 /// The version that still gets requests of its own while another one is on trial.
 fn beside(status: &ModelRolloutStatus) -> Option<&VersionRef> {
     match status.phase {
-        RolloutPhase::Shadow | RolloutPhase::Canary => status.stable.as_ref(),
+        RolloutPhase::Shadow | RolloutPhase::Experiment | RolloutPhase::Canary => status.stable.as_ref(),
         RolloutPhase::Pending
         | RolloutPhase::Preparing
         | RolloutPhase::Staging

@@ -4,7 +4,7 @@ use anneal_crds::{
     VersionRef,
     common::shorten,
     metric::{Metric, MissingClass},
-    model_rollout::RecordedReading,
+    model_rollout::{RecordedReading, RolloutPhase},
 };
 
 use super::{
@@ -74,6 +74,9 @@ impl Draft<'_> {
     }
 
     fn bound(&self, metric: &Metric) -> String {
+        if let Some(bound) = self.bound_in_experiment(metric) {
+            return bound;
+        }
         let own = reading::bound(&metric.source);
         match control(&self.status) {
             Some(_) => format!("{own}, {} x stable", policy::terms(&self.rollout.spec).tolerance),
@@ -179,6 +182,8 @@ impl Draft<'_> {
                 Some(why) => StepSays::Waits(why),
                 None => StepSays::GoesOn,
             },
+            judge::Verdict::Lost => StepSays::RollsBack(self.lost(comparison)),
+            judge::Verdict::NoWinner => StepSays::RollsBack(self.no_winner(comparison)),
             judge::Verdict::Rollback(rollback) => StepSays::RollsBack(match rollback.test {
                 TestName::Duration => (
                     "Inconclusive",
@@ -215,6 +220,9 @@ impl Draft<'_> {
     /// What a step whose time is over still waits for.
     fn wanting(&self, comparison: &Comparison, terms: Option<&Terms>) -> Option<String> {
         let (terms, state) = (terms?, &comparison.record.state);
+        if self.status.phase == RolloutPhase::Experiment {
+            return comparison.keeps_from_winning(terms);
+        }
         let counted = i64::from(state.step.ticks).saturating_mul(comparison.record.frozen.tick_ms);
         if counted < terms.duration.as_millis() || state.step.index != self.step_index() {
             return None;
@@ -235,15 +243,21 @@ impl Draft<'_> {
 }
 
 impl Comparison {
-    /// Whether stable gets requests in this step.
+    /// Whether stable gets requests in this step, while the candidate gets none. What it had before a quiet night does not count.
     fn stable_is_busy(&self) -> bool {
-        self.record.state.metrics.iter().any(|metric| metric.stable_requests > 0)
+        let state = &self.record.state;
+        state.stable_idle < self.judge.policy().blind_after
+            && state.metrics.iter().any(|metric| metric.stable_requests > 0)
     }
 
     fn breaches(&self, trigger: &str) -> bool {
         match &self.verdict {
             judge::Verdict::Rollback(rollback) => rollback.metric == trigger,
-            judge::Verdict::Advance | judge::Verdict::Hold(_) | judge::Verdict::Progressing => false,
+            judge::Verdict::Advance
+            | judge::Verdict::Hold(_)
+            | judge::Verdict::Progressing
+            | judge::Verdict::Lost
+            | judge::Verdict::NoWinner => false,
         }
     }
 
@@ -272,7 +286,8 @@ impl Comparison {
     }
 
     fn of<'a>(&'a self, trigger: &'a str) -> impl Iterator<Item = (&'a MetricState, Option<Estimate>)> {
-        self.judge.estimates(&self.record.state).filter(move |(metric, _)| metric.name == trigger)
+        let all = self.judge.estimates(&self.record.state).zip(&self.asked);
+        all.filter(move |((metric, _), asked)| **asked && metric.name == trigger).map(|(of, _)| of)
     }
 
     /// What people read: the share in this step, and how many times stable's it is.
