@@ -240,13 +240,23 @@ async fn controllers(
     let scope = Scope { client, namespace: options.watch_namespace };
     let rollouts = scope.controller(Machine::ModelRollout);
     let store = rollouts.store();
-    let children = [Kind::Deployment, Kind::Service, Kind::HttpRoute, Kind::Job, Kind::Pod];
+    let children = [Kind::Deployment, Kind::Service, Kind::Job, Kind::Pod];
     let rollouts = children.into_iter().fold(rollouts, |controller, kind| {
         let looks = ports.looks.clone();
         scope.watches(controller, kind, managed(), move |child| {
             let parent = child.parent(Kind::ModelRollout, names::LABEL_ROLLOUT);
             parent.inspect(|rollout| looks.moved(&key(rollout)))
         })
+    });
+    // A route of the user's has no mark of the rollout that is attached to it.
+    let (looks, attached) = (ports.looks.clone(), store.clone());
+    let rollouts = scope.watches(rollouts, Kind::HttpRoute, watcher::Config::default(), move |route| {
+        let concerned = match route.parent(Kind::ModelRollout, names::LABEL_ROLLOUT) {
+            Some(rollout) => vec![rollout],
+            None => attached_to(&attached.state(), &route),
+        };
+        concerned.iter().for_each(|rollout| looks.moved(&key(rollout)));
+        concerned
     });
     // Any version may be the next candidate of any rollout of its model beside it.
     let looks = ports.looks.clone();
@@ -275,6 +285,14 @@ async fn controllers(
         _ = drained => {}
         () = async { stop.cancelled().await; sleep(DRAIN).await } => tracing::warn!("reconciles did not end in time"),
     }
+}
+
+/// The rollouts that write a rule of this route.
+fn attached_to(rollouts: &[Arc<Watched>], route: &Watched) -> Vec<ObjectRef<Watched>> {
+    let (namespace, name) = (&route.meta().namespace, &route.meta().name);
+    let concerns =
+        |rollout: &&Arc<Watched>| rollout.meta().namespace == *namespace && rollout.attached_to.is_some() && rollout.attached_to == *name;
+    rollouts.iter().filter(concerns).map(|rollout| rollout.reference(Kind::ModelRollout)).collect()
 }
 
 /// Which namespaces are watched.

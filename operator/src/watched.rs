@@ -22,6 +22,8 @@ pub(crate) struct Watched {
     metadata: ObjectMeta,
     /// `spec.model`, where there is one.
     pub(crate) model: Option<String>,
+    /// `spec.traffic.attach.route`, where there is one.
+    pub(crate) attached_to: Option<String>,
 }
 
 /// An object as it comes. What is not named here is not even allocated, `managedFields` above all.
@@ -48,6 +50,17 @@ struct WireMeta {
 #[serde(default)]
 struct Spec {
     model: Option<String>,
+    traffic: Option<Traffic>,
+}
+
+#[derive(Deserialize)]
+struct Traffic {
+    attach: Option<Attach>,
+}
+
+#[derive(Deserialize)]
+struct Attach {
+    route: String,
 }
 
 impl From<Wire> for Watched {
@@ -62,7 +75,8 @@ impl From<Wire> for Watched {
             owner_references,
             ..ObjectMeta::default()
         };
-        Self { metadata, model: wire.spec.model }
+        let attached_to = wire.spec.traffic.and_then(|traffic| traffic.attach).map(|attach| attach.route);
+        Self { metadata, model: wire.spec.model, attached_to }
     }
 }
 
@@ -138,6 +152,16 @@ mod tests {
         assert_eq!(parent(&of(owner("ModelRollout", false))).as_deref(), Some("label"));
         assert_eq!(parent(&of(owner("ReplicaSet", true))).as_deref(), Some("label"));
         assert_eq!(parent(&watched(json!({"name": "c", "namespace": "n"}))), None);
+    }
+
+    #[test]
+    fn a_rollout_on_a_users_route_knows_its_name() {
+        let rollout = |traffic: serde_json::Value| {
+            let object = json!({"metadata": {"name": "c"}, "spec": {"model": "ads", "traffic": traffic}});
+            serde_json::from_value::<Watched>(object).unwrap().attached_to
+        };
+        assert_eq!(rollout(json!({"attach": {"route": "shop", "rule": "ads"}})).as_deref(), Some("shop"));
+        assert_eq!(rollout(json!({"gateway": {"name": "web"}})), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
+    attached,
     dice::Dice,
     gateway::GATEWAY,
     metrics::MAX_ERRORS,
@@ -29,6 +30,9 @@ pub fn rollout(name: &str, dice: &mut Dice) -> Object {
         "metrics": metrics(if dice.chance(500) { "40s" } else { "2m" }),
         "judge": judge(dice),
     });
+    if dice.chance(250) {
+        spec["traffic"] = attached::traffic(name, dice.chance(700));
+    }
     if dice.chance(300) {
         spec["serving"]["warmup"] = json!({"requests": [{"path": "/warm", "body": {"inputs": []}}]});
     }
