@@ -52,6 +52,9 @@ fn of_the_user(route: &Value) -> Value {
     if let Some(filters) = rule["filters"].as_array_mut() {
         filters.retain(|filter| filter["type"] != "RequestMirror");
     }
+    if rule["filters"].as_array().is_some_and(Vec::is_empty) {
+        rule["filters"] = Value::Null;
+    }
     let metadata = &route["metadata"];
     json!([spec, metadata["labels"], metadata["annotations"], metadata["ownerReferences"]])
 }
@@ -77,6 +80,19 @@ impl Sim {
                 });
             }
         }
+    }
+
+    /// What worlds come to, to see that adoptions are not idle.
+    pub(super) fn note_adopted(&mut self, old: &Value, new: &Value) {
+        let is_beside = !new["adopted"].is_null() && old["phase"] != new["phase"];
+        let came_to = if is_beside && new["phase"] == "Canary" {
+            "canary beside what served before"
+        } else if is_beside && new["phase"] == "RolledBack" && !old["stable"].is_null() {
+            "bake that hands back to what served before"
+        } else {
+            return;
+        };
+        *self.laws.reached.entry(came_to.to_owned()).or_default() += 1;
     }
 
     /// An operator writes a route of the user's.
