@@ -64,7 +64,11 @@ fn a_rollout_stays_on_its_route() {
         (attach(json!({"route": "shop"})), attach(json!({"route": "shop", "rule": "ads"})), true),
         (attach(json!({"route": "shop"})), attach(json!({"route": "other"})), false),
         (attach(json!({"route": "shop"})), attach(json!({"route": "shop", "service": "ads"})), false),
-        (attach(json!({"route": "shop", "service": "ads"})), attach(json!({"route": "shop", "service": "x"})), false),
+        (
+            attach(json!({"route": "shop", "service": "ads"})),
+            attach(json!({"route": "shop", "service": "x"})),
+            false,
+        ),
     ] {
         let said = validate_cel_schema::<ModelRolloutSpec>(&spec(&after), Some(&spec(&before)));
         assert_eq!(said.is_ok(), taken, "{before} {after}: {said:?}");

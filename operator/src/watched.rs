@@ -11,28 +11,58 @@ use kube::{
     core::{ApiResource, DynamicResourceScope},
     runtime::reflector::ObjectRef,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::IgnoredAny};
 
 use crate::kube_cluster::api_resource;
 
-/// A watched object of any kind.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(from = "Wire")]
-pub(crate) struct Watched {
+/// A watched object of any kind, with what is kept of its spec and status.
+#[derive(Clone, Debug)]
+pub(crate) struct Watched<F = Rollout> {
     metadata: ObjectMeta,
+    /// What is kept.
+    pub(crate) facts: F,
+}
+
+/// What is kept of spec and status.
+pub(crate) trait Facts: Sized {
+    /// The spec as far as it is read.
+    type Spec: Default + DeserializeOwned;
+    /// The status as far as it is read.
+    type Status: Default + DeserializeOwned;
+    /// The facts.
+    fn of(spec: Self::Spec, status: Self::Status) -> Self;
+}
+
+/// What is kept of a rollout, and of everything that wakes one by its name or label.
+#[derive(Clone, Debug)]
+pub(crate) struct Rollout {
     /// `spec.model`, where there is one.
     pub(crate) model: Option<String>,
     /// `spec.traffic.attach.route`, where there is one.
     pub(crate) attached_to: Option<String>,
+    /// Namespace, if it is said, and name of `spec.traffic.gateway`, where there is one.
+    pub(crate) gateway: Option<(Option<String>, String)>,
+}
+
+/// What is kept of a Gateway, or of its class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Plane {
+    /// The class of a Gateway.
+    pub(crate) class: Option<String>,
+    programmed: bool,
+    features: Vec<String>,
 }
 
 /// An object as it comes. What is not named here is not even allocated, `managedFields` above all.
 #[derive(Deserialize)]
-struct Wire {
+#[serde(bound = "")]
+struct Wire<F: Facts> {
     #[serde(default)]
     metadata: WireMeta,
     #[serde(default)]
-    spec: Spec,
+    spec: F::Spec,
+    #[serde(default)]
+    status: F::Status,
 }
 
 #[derive(Default, Deserialize)]
@@ -48,7 +78,7 @@ struct WireMeta {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Spec {
+pub(crate) struct Spec {
     model: Option<String>,
     traffic: Option<Traffic>,
 }
@@ -56,6 +86,13 @@ struct Spec {
 #[derive(Deserialize)]
 struct Traffic {
     attach: Option<Attach>,
+    gateway: Option<GatewayName>,
+}
+
+#[derive(Deserialize)]
+struct GatewayName {
+    namespace: Option<String>,
+    name: String,
 }
 
 #[derive(Deserialize)]
@@ -63,8 +100,74 @@ struct Attach {
     route: String,
 }
 
-impl From<Wire> for Watched {
-    fn from(wire: Wire) -> Self {
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct PlaneSpec {
+    gateway_class_name: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct PlaneStatus {
+    conditions: Vec<PlaneCondition>,
+    supported_features: Vec<Feature>,
+}
+
+#[derive(Deserialize)]
+struct PlaneCondition {
+    #[serde(rename = "type")]
+    type_: String,
+    status: String,
+}
+
+/// An object with a name since Gateway API 1.3, a plain name before.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Feature {
+    Named { name: String },
+    Plain(String),
+}
+
+impl Facts for Rollout {
+    type Spec = Spec;
+    type Status = IgnoredAny;
+
+    fn of(spec: Spec, _: IgnoredAny) -> Self {
+        let (attach, gateway) =
+            spec.traffic.map_or((None, None), |traffic| (traffic.attach, traffic.gateway));
+        Self {
+            model: spec.model,
+            attached_to: attach.map(|attach| attach.route),
+            gateway: gateway.map(|gateway| (gateway.namespace, gateway.name)),
+        }
+    }
+}
+
+impl Facts for Plane {
+    type Spec = PlaneSpec;
+    type Status = PlaneStatus;
+
+    fn of(spec: PlaneSpec, status: PlaneStatus) -> Self {
+        let mut conditions = status.conditions.iter();
+        let name = |feature| match feature {
+            Feature::Named { name } | Feature::Plain(name) => name,
+        };
+        Self {
+            class: spec.gateway_class_name,
+            programmed: conditions.any(|said| said.type_ == "Programmed" && said.status == "True"),
+            features: status.supported_features.into_iter().map(name).collect(),
+        }
+    }
+}
+
+impl<'de, F: Facts> Deserialize<'de> for Watched<F> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Wire::deserialize(from).map(Self::from)
+    }
+}
+
+impl<F: Facts> From<Wire<F>> for Watched<F> {
+    fn from(wire: Wire<F>) -> Self {
         let WireMeta { name, namespace, uid, resource_version, labels, owner_references } = wire.metadata;
         let metadata = ObjectMeta {
             name,
@@ -75,12 +178,11 @@ impl From<Wire> for Watched {
             owner_references,
             ..ObjectMeta::default()
         };
-        let attached_to = wire.spec.traffic.and_then(|traffic| traffic.attach).map(|attach| attach.route);
-        Self { metadata, model: wire.spec.model, attached_to }
+        Self { metadata, facts: F::of(wire.spec, wire.status) }
     }
 }
 
-impl Resource for Watched {
+impl<F> Resource for Watched<F> {
     type DynamicType = ApiResource;
     type Scope = DynamicResourceScope;
 
@@ -158,17 +260,38 @@ mod tests {
     fn a_rollout_on_a_users_route_knows_its_name() {
         let rollout = |traffic: serde_json::Value| {
             let object = json!({"metadata": {"name": "c"}, "spec": {"model": "ads", "traffic": traffic}});
-            serde_json::from_value::<Watched>(object).unwrap().attached_to
+            serde_json::from_value::<Watched>(object).unwrap().facts.attached_to
         };
         assert_eq!(rollout(json!({"attach": {"route": "shop", "rule": "ads"}})).as_deref(), Some("shop"));
         assert_eq!(rollout(json!({"gateway": {"name": "web"}})), None);
     }
 
     #[test]
+    fn of_a_gateway_only_what_rollouts_look_at_is_kept() {
+        let plane = |status: serde_json::Value| {
+            let object =
+                json!({"metadata": {"name": "web"}, "spec": {"gatewayClassName": "c"}, "status": status});
+            serde_json::from_value::<Watched<Plane>>(object).unwrap().facts
+        };
+        let told = |routes: u32, status: &str| json!({"conditions": [{"type": "Programmed", "status": status}], "listeners": [{"attachedRoutes": routes}]});
+        assert_eq!(plane(told(1, "True")), plane(told(2, "True")));
+        assert_ne!(plane(told(1, "True")), plane(told(1, "False")));
+        let features = |list: serde_json::Value| plane(json!({"supportedFeatures": list}));
+        assert_eq!(
+            features(json!(["HTTPRouteRequestMirror"])),
+            features(json!([{"name": "HTTPRouteRequestMirror"}]))
+        );
+        assert_ne!(features(json!([])), features(json!(["HTTPRouteRequestMirror"])));
+    }
+
+    #[test]
     fn who_wrote_what_is_not_kept() {
         let object =
             watched(json!({"name": "c", "resourceVersion": "7", "managedFields": [{"manager": "m"}]}));
-        assert_eq!((object.meta().managed_fields.as_ref(), object.model.as_deref()), (None, Some("ads")));
+        assert_eq!(
+            (object.meta().managed_fields.as_ref(), object.facts.model.as_deref()),
+            (None, Some("ads"))
+        );
         assert_eq!(object.meta().resource_version.as_deref(), Some("7"));
     }
 }

@@ -46,14 +46,23 @@ fn api_server(generation: i64) -> (String, Arc<Mutex<Vec<String>>>) {
             sink.lock().unwrap().push(request);
             let (status, body) = if patches {
                 let message = "the server rejected our request due to an error in our request";
-                ("422 Unprocessable Entity", json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
-                    "message": message, "reason": "Invalid", "details": {}, "code": 422}))
+                (
+                    "422 Unprocessable Entity",
+                    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
+                    "message": message, "reason": "Invalid", "details": {}, "code": 422}),
+                )
             } else {
-                ("200 OK", json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
-                    "metadata": {"name": "shop", "namespace": "team-a", "generation": generation}}))
+                (
+                    "200 OK",
+                    json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+                    "metadata": {"name": "shop", "namespace": "team-a", "generation": generation}}),
+                )
             };
             let body = body.to_string();
-            let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            let head = format!(
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                body.len()
+            );
             // Whoever has hung up wants no answer.
             let _ = stream.write_all((head + &body).as_bytes());
         }
@@ -178,7 +187,8 @@ impl Clock for Edited {
 #[tokio::test]
 async fn an_edit_in_between_is_read_and_planned_for_and_never_overwritten() {
     let mut case = RolloutCase::new(cases::moving("Canary", 20)).unwrap();
-    case.rollout.spec.traffic = serde_json::from_value(json!({"attach": {"route": "shop", "rule": "model"}})).unwrap();
+    case.rollout.spec.traffic =
+        serde_json::from_value(json!({"attach": {"route": "shop", "rule": "model"}})).unwrap();
     let backend = json!({"name": "ads-v20261121-1", "port": 80, "weight": 1});
     case.children.route = Some(json!({
         "metadata": {"name": "shop", "namespace": "team-a", "uid": "uid-shop", "generation": 3},
@@ -197,6 +207,7 @@ async fn an_edit_in_between_is_read_and_planned_for_and_never_overwritten() {
     assert_eq!(world.patches.load(Ordering::SeqCst), 2);
     let case = world.case.lock().unwrap();
     let rules = &case.children.route.as_ref().unwrap()["spec"]["rules"];
-    let weights: Vec<_> = rules[0]["backendRefs"].as_array().unwrap().iter().map(|backend| &backend["weight"]).collect();
+    let weights: Vec<_> =
+        rules[0]["backendRefs"].as_array().unwrap().iter().map(|backend| &backend["weight"]).collect();
     assert_eq!((weights, &rules[1]["timeouts"]["request"]), (vec![&json!(800), &json!(200)], &json!("30s")));
 }

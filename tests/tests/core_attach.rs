@@ -95,7 +95,8 @@ fn step_passes(case: &mut RolloutCase) {
 /// Backends of the model's rule with their weights.
 fn backends(case: &RolloutCase) -> Vec<(String, i64)> {
     let rule = &case.children.route.as_ref().unwrap()["spec"]["rules"][1];
-    let backend = |backend: &Value| (backend["name"].as_str().unwrap().to_owned(), backend["weight"].as_i64().unwrap());
+    let backend =
+        |backend: &Value| (backend["name"].as_str().unwrap().to_owned(), backend["weight"].as_i64().unwrap());
     rule["backendRefs"].as_array().unwrap().iter().map(backend).collect()
 }
 
@@ -116,7 +117,12 @@ fn of_the_user(route: &Value) -> Value {
     if let Some(filters) = route["spec"]["rules"][1]["filters"].as_array_mut() {
         filters.retain(|filter| filter["type"] != "RequestMirror");
     }
-    json!([route["spec"], route["metadata"]["labels"], route["metadata"]["annotations"], route["metadata"]["ownerReferences"]])
+    json!([
+        route["spec"],
+        route["metadata"]["labels"],
+        route["metadata"]["annotations"],
+        route["metadata"]["ownerReferences"]
+    ])
 }
 
 fn said(status: &ModelRolloutStatus, type_: &str) -> (String, String, String) {
@@ -142,11 +148,18 @@ fn what_serves_is_stable_until_the_first_version_has_taken_over() {
     with_bake(&mut case);
     let before = of_the_user(case.children.route.as_ref().unwrap());
     until(&mut case, P::Preparing);
-    assert_eq!(case.children.route.as_ref().unwrap()["metadata"]["generation"], 3, "nothing is written before");
+    assert_eq!(
+        case.children.route.as_ref().unwrap()["metadata"]["generation"],
+        3,
+        "nothing is written before"
+    );
     assert_eq!(status(&case).adopted.as_ref().unwrap().port, Some(8080));
     until(&mut case, P::Shadow);
     assert_eq!((backends(&case), mirrors(&case).len()), (live(("old", 7), &[]), 1));
-    assert_eq!(mirrors(&case)[0]["requestMirror"]["backendRef"], json!({"group": "", "kind": "Service", "name": V1, "port": 81}));
+    assert_eq!(
+        mirrors(&case)[0]["requestMirror"]["backendRef"],
+        json!({"group": "", "kind": "Service", "name": V1, "port": 81})
+    );
     step_passes(&mut case);
     assert_eq!((status(&case).phase, mirrors(&case).len()), (P::Canary, 0));
     assert_eq!(backends(&case), live(("old", 800), &[(V1, 200)]));
@@ -156,7 +169,10 @@ fn what_serves_is_stable_until_the_first_version_has_taken_over() {
     assert_eq!((status(&case).phase, backends(&case)), (P::Baking, live((V1, 1000), &[("old", 0)])));
     step_passes(&mut case);
     assert_eq!((status(&case).phase, backends(&case)), (P::Healthy, live((V1, 1000), &[])));
-    assert_eq!((status(&case).adopted.as_ref(), status(&case).stable.as_ref().unwrap().version.as_str()), (None, "v20261121.1"));
+    assert_eq!(
+        (status(&case).adopted.as_ref(), status(&case).stable.as_ref().unwrap().version.as_str()),
+        (None, "v20261121.1")
+    );
     assert_eq!(of_the_user(case.children.route.as_ref().unwrap()), before, "the rest is the user's");
     walk(&mut case);
     let plan = walk(&mut case);
@@ -193,7 +209,10 @@ fn the_way_back_of_the_first_version_leads_to_what_served_before() {
             walk(&mut case);
         }
         let (status_, reason, message) = said(status(&case), "Ready");
-        assert_eq!((status(&case).phase, status_.as_str(), reason.as_str()), (P::RolledBack, "True", "VersionRejected"));
+        assert_eq!(
+            (status(&case).phase, status_.as_str(), reason.as_str()),
+            (P::RolledBack, "True", "VersionRejected")
+        );
         assert!(message.starts_with("Service old serves all requests."), "{message}");
         assert!(case.children.deployments.is_empty() && case.children.services.is_empty());
     }
@@ -235,7 +254,10 @@ fn smoke_that_fails_and_an_abort_lead_back_too() {
 fn a_first_version_that_never_starts_is_given_up_where_something_serves() {
     let mut case = adopting();
     until(&mut case, P::Preparing);
-    case.children.deployments.iter_mut().for_each(|deployment| deployment["status"]["readyReplicas"] = 0.into());
+    case.children
+        .deployments
+        .iter_mut()
+        .for_each(|deployment| deployment["status"]["readyReplicas"] = 0.into());
     case.now += SignedDuration::from_mins(3);
     let plan = case.plan();
     assert_eq!((plan.status.phase, patches(&plan)), (P::RolledBack, 0));
@@ -269,11 +291,31 @@ fn a_route_that_leads_to_strangers_or_nowhere_is_left_alone_and_told() {
         (attach(None, Some("old")), Some(route()), "RuleAmbiguous"),
         (attach(Some("model"), None), Some(route()), "BackendUnknown"),
         (attach(Some("model"), Some("older")), Some(route()), "BackendUnknown"),
-        (attach(Some("model"), Some("old")), model(&|rule| rule["backendRefs"] = also("else")), "BackendUnknown"),
-        (attach(Some("model"), Some("old")), model(&|rule| rule["backendRefs"][0]["namespace"] = "team-b".into()), "BackendUnknown"),
-        (attach(Some("model"), Some("old")), model(&|rule| rule["backendRefs"][0]["kind"] = "InferencePool".into()), "BackendUnknown"),
-        (attach(Some("model"), Some("old")), model(&|rule| rule["backendRefs"] = also("old")), "BackendAmbiguous"),
-        (attach(Some("model"), Some("old")), model(&|rule| rule["backendRefs"] = json!([])), "BackendMissing"),
+        (
+            attach(Some("model"), Some("old")),
+            model(&|rule| rule["backendRefs"] = also("else")),
+            "BackendUnknown",
+        ),
+        (
+            attach(Some("model"), Some("old")),
+            model(&|rule| rule["backendRefs"][0]["namespace"] = "team-b".into()),
+            "BackendUnknown",
+        ),
+        (
+            attach(Some("model"), Some("old")),
+            model(&|rule| rule["backendRefs"][0]["kind"] = "InferencePool".into()),
+            "BackendUnknown",
+        ),
+        (
+            attach(Some("model"), Some("old")),
+            model(&|rule| rule["backendRefs"] = also("old")),
+            "BackendAmbiguous",
+        ),
+        (
+            attach(Some("model"), Some("old")),
+            model(&|rule| rule["backendRefs"] = json!([])),
+            "BackendMissing",
+        ),
     ] {
         let mut case = attached(attach.clone());
         case.children.route.clone_from(&route);
@@ -282,7 +324,11 @@ fn a_route_that_leads_to_strangers_or_nowhere_is_left_alone_and_told() {
             assert_eq!(patches(&plan), 0, "{attach} {route:?}");
         }
         let (stalled, told, message) = said(status(&case), "Stalled");
-        assert_eq!((stalled.as_str(), told.as_str(), status(&case).phase), ("True", reason, P::Preparing), "{attach}: {message}");
+        assert_eq!(
+            (stalled.as_str(), told.as_str(), status(&case).phase),
+            ("True", reason, P::Preparing),
+            "{attach}: {message}"
+        );
         assert!(message.contains("HTTPRoute shop"), "{message}");
         let before = status(&case).clone();
         case.now += SignedDuration::from_secs(7);
@@ -378,7 +424,10 @@ fn edits_of_the_rollouts_part_are_put_right_and_counted_and_others_are_nobodys_b
         ("/spec/rules/1/backendRefs/0/weight", json!(1)),
         ("/spec/rules/1/backendRefs", json!([{"name": V2, "port": 80, "weight": 1}])),
         ("/spec/rules/1/backendRefs", json!([{"name": "old", "port": 8080, "weight": 1}])),
-        ("/spec/rules/1/filters", json!([{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": V2, "port": 81}}}])),
+        (
+            "/spec/rules/1/filters",
+            json!([{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": V2, "port": 81}}}]),
+        ),
     ] {
         assert_eq!(edited(path, value.clone()), (right.clone(), 1, 1, who.clone()), "{path} {value}");
     }
@@ -386,7 +435,10 @@ fn edits_of_the_rollouts_part_are_put_right_and_counted_and_others_are_nobodys_b
         ("/spec/rules/0/backendRefs/0/weight", json!(1)),
         ("/spec/rules/1/timeouts", json!({"request": "20s"})),
         ("/spec/hostnames", json!(["other.example.com"])),
-        ("/spec/rules/1/filters", json!([{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "audit", "port": 80}}}])),
+        (
+            "/spec/rules/1/filters",
+            json!([{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "audit", "port": 80}}}]),
+        ),
     ] {
         let path_ = path.replace("/backendRefs/0/weight", "/backendRefs");
         assert_eq!(edited(&path_, value.clone()), (right.clone(), 0, 0, None), "{path} {value}");
@@ -419,7 +471,8 @@ fn a_route_that_goes_is_not_made_again_and_a_step_waits_for_it() {
 #[test]
 fn what_a_users_route_leads_to_outlives_the_rollout() {
     let mut case = canary();
-    let owners = |of: &[Value]| of.iter().filter(|object| !object["metadata"]["ownerReferences"].is_null()).count();
+    let owners =
+        |of: &[Value]| of.iter().filter(|object| !object["metadata"]["ownerReferences"].is_null()).count();
     assert_eq!((owners(&case.children.deployments), owners(&case.children.services)), (0, 0));
     assert_eq!(case.children.deployments.len(), 2);
     // Deleted and created again, it finds its versions by their labels and marks, and what serves goes on.
@@ -447,7 +500,8 @@ fn an_adoption_that_is_forgotten_begins_anew_with_what_served() {
 #[test]
 fn a_service_that_another_rule_leads_to_is_not_deleted() {
     let mut case = canary();
-    case.children.route.as_mut().unwrap()["spec"]["rules"][0]["backendRefs"] = json!([{"name": V2, "port": 80}]);
+    case.children.route.as_mut().unwrap()["spec"]["rules"][0]["backendRefs"] =
+        json!([{"name": V2, "port": 80}]);
     case.read = Read::Errors(0.5, 1000.0);
     let plan = case.plan_with(&fresh(&case));
     case.perform(&plan.actions);

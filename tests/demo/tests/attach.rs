@@ -145,7 +145,11 @@ fn rollout() -> Value {
         "bake": {"duration": "5s", "rollbackTriggers": ["error_rate"]},
         "rollbackTriggers": ["error_rate"],
     });
-    with(with(rollout, "/spec/strategy", strategy), "/spec/judge", json!({"evidence": "none", "maxHold": "2m"}))
+    with(
+        with(rollout, "/spec/strategy", strategy),
+        "/spec/judge",
+        json!({"evidence": "none", "maxHold": "2m"}),
+    )
 }
 
 /// Services of the model's rule, and the other rule.
@@ -160,7 +164,12 @@ fn clean_up() {
         let kinds = "deployments,services";
         let _ = Kubectl::run(&["delete", kinds, "-n", HOME, "-l", selector, "--wait=false"], None);
     }
-    let named = [format!("mro/{NAME}"), format!("httproute/{NAME}"), format!("service/{OLD}"), format!("deployment/{OLD}")];
+    let named = [
+        format!("mro/{NAME}"),
+        format!("httproute/{NAME}"),
+        format!("service/{OLD}"),
+        format!("deployment/{OLD}"),
+    ];
     for what in &named {
         let _ = Kubectl::run(&["delete", what, "-n", HOME, "--ignore-not-found"], None);
     }
@@ -174,7 +183,11 @@ fn what_serves_on_a_users_route_is_taken_over_and_no_client_notices() {
     for object in what_serves(&stable).iter().chain([&route()]) {
         apply(object);
     }
-    Kubectl::run(&["wait", "--for=condition=Available", &format!("deployment/{OLD}"), "-n", HOME, "--timeout=90s"], None).unwrap();
+    Kubectl::run(
+        &["wait", "--for=condition=Available", &format!("deployment/{OLD}"), "-n", HOME, "--timeout=90s"],
+        None,
+    )
+    .unwrap();
     let address = get("gateway/models")["status"]["addresses"][0]["value"].as_str().unwrap().to_owned();
     let probe = format!("GET /v2/models/{NAME}/ready HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\r\n");
     until("the user's route serves", || ask(&address, &probe).is_ok_and(|answer| answer.ends_with("200 OK")));

@@ -39,7 +39,8 @@ fn route(rollout: &Value) -> Object {
         "timeouts": {"request": "10s"}, "filters": [header], "backendRefs": backends});
     let elsewhere = json!({"type": "RequestRedirect", "requestRedirect": {"hostname": "example.com"}});
     let site = json!({"name": "site", "filters": [elsewhere]});
-    let spec = json!({"parentRefs": [{"name": GATEWAY}], "hostnames": ["shop.example.com"], "rules": [model, site]});
+    let spec =
+        json!({"parentRefs": [{"name": GATEWAY}], "hostnames": ["shop.example.com"], "rules": [model, site]});
     let body = json!({"metadata": {"labels": {"app": "shop"}}, "spec": spec});
     Object::new(Key::new(Kind::HttpRoute, NAMESPACE, name), body)
 }
@@ -62,7 +63,8 @@ fn of_the_user(route: &Value) -> Value {
 impl Sim {
     /// Users make the routes of rollouts that are attached to one, where they are missing, and put back what serves.
     pub fn users_see_to_their_routes(&mut self) {
-        let rollouts: Vec<Value> = self.store.all(Kind::ModelRollout).map(|(_, rollout)| rollout.clone()).collect();
+        let rollouts: Vec<Value> =
+            self.store.all(Kind::ModelRollout).map(|(_, rollout)| rollout.clone()).collect();
         for rollout in rollouts.iter().filter(|rollout| is_attached(rollout)) {
             let route = route(rollout);
             let now = self.now;
@@ -76,7 +78,8 @@ impl Sim {
                 let fields = json!({"f:spec": {"f:rules": {}}});
                 self.store.edit(&route.key, |seen| {
                     seen["spec"] = route.body["spec"].clone();
-                    seen["metadata"]["managedFields"] = json!([{"manager": "kubectl-create", "fieldsV1": fields}]);
+                    seen["metadata"]["managedFields"] =
+                        json!([{"manager": "kubectl-create", "fieldsV1": fields}]);
                 });
             }
         }

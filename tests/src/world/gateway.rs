@@ -55,7 +55,9 @@ impl Shares {
     /// With all of a thousand for whoever is alone, in whatever number the user wrote it.
     #[must_use]
     pub fn in_thousand(mut self) -> Self {
-        if let (1, Some(weight)) = (self.live.len(), self.live.values_mut().next().filter(|weight| **weight > 0)) {
+        if let (1, Some(weight)) =
+            (self.live.len(), self.live.values_mut().next().filter(|weight| **weight > 0))
+        {
             *weight = 1000;
         }
         self

@@ -88,18 +88,17 @@ impl Part {
     /// What makes the route have it, as it was read. The generation tells of every edit, also of one that was taken back
     /// since; it does not change when a gateway's controller writes the status.
     pub(super) fn patch(&self, route: &Value) -> Patch {
-        let test = |path: String| Operation::Test {
-            value: route.pointer(&path).cloned().unwrap_or_default(),
-            path,
-        };
+        let test =
+            |path: String| Operation::Test { value: route.pointer(&path).cloned().unwrap_or_default(), path };
         let identity = ["uid", "generation"].map(|field| test(format!("/metadata/{field}")));
         let mut operations: Vec<Operation> = identity.into();
         for (field, wanted) in self.fields(route) {
             let path = format!("/spec/rules/{}/{field}", self.rule);
             match (self.rule_of(route).get(field), wanted.is_empty()) {
                 (Some(_), true) => operations.extend([test(path.clone()), Operation::Remove { path }]),
-                (Some(_), false) => operations
-                    .extend([test(path.clone()), Operation::Replace { path, value: json!(wanted) }]),
+                (Some(_), false) => {
+                    operations.extend([test(path.clone()), Operation::Replace { path, value: json!(wanted) }])
+                }
                 (None, _) => operations.push(Operation::Add { path, value: json!(wanted) }),
             }
         }
@@ -125,9 +124,8 @@ pub(super) fn known_rule<'r>(
     route: Option<&'r Value>,
 ) -> Result<(usize, &'r Value), Trouble> {
     let (index, rule) = rule(to, route.ok_or_else(|| missing(to))?)?;
-    let is_known = |backend: &&Value| {
-        is_version(home, backend) || is_service(home, backend, to.service.as_deref())
-    };
+    let is_known =
+        |backend: &&Value| is_version(home, backend) || is_service(home, backend, to.service.as_deref());
     let strangers = list(rule, "backendRefs").iter().filter(|backend| !is_known(backend));
     let strangers: Vec<&str> =
         strangers.map(|backend| backend["name"].as_str().unwrap_or_default()).collect();
@@ -184,7 +182,9 @@ fn own(home: Home<'_>, to: &Attach, adopted: &Adopted, seen: &[Value]) -> Result
                 adopted.service
             ),
         }),
-        (None, _, Some(port)) => Ok(json!({"group": "", "kind": "Service", "name": adopted.service, "port": port})),
+        (None, _, Some(port)) => {
+            Ok(json!({"group": "", "kind": "Service", "name": adopted.service, "port": port}))
+        }
         (None, _, None) => Err(Trouble {
             reason: "BackendMissing".to_owned(),
             message: format!(

@@ -29,7 +29,9 @@ pub fn workload_name(rollout: &str, version: &str) -> String {
 pub(super) fn is_workload_name(rollout: &str, name: &str) -> bool {
     let version = name.strip_prefix(rollout).and_then(|rest| rest.strip_prefix("-v"));
     let number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    version.and_then(|version| version.split_once('-')).is_some_and(|(date, build)| number(date) && number(build))
+    version
+        .and_then(|version| version.split_once('-'))
+        .is_some_and(|(date, build)| number(date) && number(build))
 }
 
 /// Names of the Deployments and Services that a rollout's status asks for.

@@ -10,12 +10,7 @@ use anneal_crds::{
     model_rollout::{Adopted, RolloutPhase, Traffic},
 };
 
-use super::{
-    attach,
-    draft::Draft,
-    select::Obstacle,
-    transition::Fate,
-};
+use super::{attach, draft::Draft, select::Obstacle, transition::Fate};
 
 /// Who answers.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -41,10 +41,10 @@ pub fn gateway_key(rollout: &ModelRollout, route: Option<&Value>) -> Option<Key>
         Traffic::Attach(_) => {
             let parents = route?["spec"]["parentRefs"].as_array()?;
             let (group, _, kind, _) = Kind::Gateway.resource();
-            let is = |parent: &Value, field: &str, value: &str| {
-                parent[field].is_null() || parent[field] == value
-            };
-            let parent = parents.iter().find(|parent| is(parent, "group", group) && is(parent, "kind", kind))?;
+            let is =
+                |parent: &Value, field: &str, value: &str| parent[field].is_null() || parent[field] == value;
+            let parent =
+                parents.iter().find(|parent| is(parent, "group", group) && is(parent, "kind", kind))?;
             let namespace = parent["namespace"].as_str().unwrap_or(own);
             Some(Key::new(Kind::Gateway, namespace, parent["name"].as_str()?))
         }
@@ -117,13 +117,10 @@ impl Wanted {
     /// Whether it is what was done to the route last, whatever that is like since.
     fn landed(&self, seen: &Value, before: Option<&WrittenRoute>) -> bool {
         let written = match self {
-            Self::Whole(_) => {
-                seen["metadata"]["annotations"][names::ANNOTATION_APPLIED] == self.digest()
-            }
+            Self::Whole(_) => seen["metadata"]["annotations"][names::ANNOTATION_APPLIED] == self.digest(),
             // A user's route gets no annotation.
-            Self::Part(_) => before.is_some_and(|before| {
-                before.digest == self.digest() && generation(Some(seen)) > before.over
-            }),
+            Self::Part(_) => before
+                .is_some_and(|before| before.digest == self.digest() && generation(Some(seen)) > before.over),
         };
         written && Author::of(seen) == Author::Us
     }

@@ -171,7 +171,8 @@ impl Sim {
 
 /// Whether a route of the user's is missing, or lacks what nobody but the user knows.
 fn lies_with_the_user(status: &Value) -> bool {
-    let told = |told: &Value| ["RouteMissing", "BackendMissing"].iter().any(|reason| told["reason"] == *reason);
+    let told =
+        |told: &Value| ["RouteMissing", "BackendMissing"].iter().any(|reason| told["reason"] == *reason);
     status["conditions"].as_array().is_some_and(|all| all.iter().any(told))
 }
 
