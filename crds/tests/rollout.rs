@@ -4,7 +4,7 @@
 
 use anneal_crds::{
     ModelRolloutSpec,
-    model_rollout::{Experiment, Then},
+    model_rollout::{Experiment, Then, Traffic},
 };
 use kube::core::cel::validate_cel_schema;
 use serde_json::{Value, json};
@@ -120,4 +120,37 @@ fn an_experiment_is_looked_at_once_a_day_and_lasts_half_of_its_time() {
     assert!(own.secondary.is_empty() && own.min_requests == 100 && own.then == Then::Advance);
     let own = read(json!({"duration": "14d", "primary": "accuracy", "looks": 4, "minDuration": "10d"}));
     assert_eq!((own.planned_looks(), own.shortest().to_string()), (4, "10d".into()));
+}
+
+#[test]
+fn a_rollout_stays_on_its_route() {
+    let spec = |traffic: &Value| {
+        let spec = json!({
+            "model": "ads", "candidate": {"follow": "NewestApproved"}, "serving": {"image": "serve:1"},
+            "traffic": traffic, "prometheus": {"url": "http://p"}, "judge": {"evidence": "none"},
+            "metrics": [{"name": "errors", "window": "1m", "ratio": {"bad": "bad", "total": "all", "max": 0.1}}],
+            "strategy": {"blueGreen": {"duration": "1h"}, "rollbackTriggers": ["errors"]},
+        });
+        serde_json::to_value(serde_json::from_value::<ModelRolloutSpec>(spec).unwrap()).unwrap()
+    };
+    let gateway = |name: &str| json!({"gateway": {"name": name}});
+    let attach = |attach: Value| json!({"attach": attach});
+    for (before, after, taken) in [
+        (gateway("web"), gateway("other"), true),
+        (gateway("web"), attach(json!({"route": "shop"})), false),
+        (attach(json!({"route": "shop"})), gateway("web"), false),
+        (attach(json!({"route": "shop"})), attach(json!({"route": "shop", "rule": "ads"})), true),
+        (attach(json!({"route": "shop"})), attach(json!({"route": "other"})), false),
+        (attach(json!({"route": "shop"})), attach(json!({"route": "shop", "service": "ads"})), false),
+        (
+            attach(json!({"route": "shop", "service": "ads"})),
+            attach(json!({"route": "shop", "service": "x"})),
+            false,
+        ),
+    ] {
+        let said = validate_cel_schema::<ModelRolloutSpec>(&spec(&after), Some(&spec(&before)));
+        assert_eq!(said.is_ok(), taken, "{before} {after}: {said:?}");
+    }
+    let both = json!({"gateway": {"name": "web"}, "attach": {"route": "shop"}});
+    assert!(serde_json::from_value::<Traffic>(both).is_err());
 }

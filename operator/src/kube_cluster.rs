@@ -7,6 +7,7 @@ use std::{future::Future, time::Duration};
 
 use anneal_core::{
     object::{Key, Kind, Object},
+    patch,
     plan::{Note, Severity},
 };
 use anneal_crds::names;
@@ -23,7 +24,8 @@ use kube::{
     },
     core::ApiResource,
 };
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use crate::{
     clock::SystemClock,
@@ -181,6 +183,22 @@ impl Cluster for KubeCluster {
         call("apply", key, api.patch(&key.name, &params, &Patch::Apply(&object.body))).await.map(|_| ())
     }
 
+    async fn patch(&self, patch: &patch::Patch) -> Result<(), ClusterError> {
+        let key = &patch.key;
+        let operations = Patch::<()>::Json(from_value("patch", key, json!(patch.operations))?);
+        let api = self.api(key.kind, &key.namespace);
+        let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+        match call("patch", key, api.patch(&key.name, &params, &operations)).await {
+            Ok(_) => Ok(()),
+            // The API server says of a test that failed what it says of an object that may not be so.
+            Err(refused @ ClusterError::Refused { .. }) => match self.get(key).await? {
+                Some(object) if patch.fits(&object) => Err(refused),
+                Some(_) | None => Err(ClusterError::Conflict),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
     async fn delete(&self, key: &Key, uid: &str) -> Result<(), ClusterError> {
         let api = self.api(key.kind, &key.namespace);
         let params = DeleteParams {
@@ -270,7 +288,7 @@ pub(crate) fn to_value(object: DynamicObject) -> Value {
     serde_json::to_value(object).unwrap_or_default()
 }
 
-fn from_value(verb: &'static str, key: &Key, body: Value) -> Result<DynamicObject, ClusterError> {
+fn from_value<T: DeserializeOwned>(verb: &'static str, key: &Key, body: Value) -> Result<T, ClusterError> {
     serde_json::from_value(body).map_err(|error| ClusterError::Refused {
         verb,
         what: describe(key),
@@ -280,8 +298,6 @@ fn from_value(verb: &'static str, key: &Key, body: Value) -> Result<DynamicObjec
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod notify;
 pub mod observe;
 pub mod perform;
+mod planes;
 pub mod ports;
 pub mod probes;
 pub mod prometheus_api;

@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::observe::Look;
 
-/// How long a look counts, for what no watch tells of, such as a Gateway.
+/// How long a look counts, for what no watch tells of, such as a Gateway that may not be watched.
 const MAX_AGE: SignedDuration = SignedDuration::from_mins(5);
 
 /// The last looks, by rollout.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anneal_core::{
     object::{Key, Kind, Object},
+    patch::Patch,
     plan::Note,
 };
 use async_trait::async_trait;
@@ -89,6 +90,10 @@ impl Cluster for Metered {
         self.cluster.apply(object).await
     }
 
+    async fn patch(&self, patch: &Patch) -> Result<(), ClusterError> {
+        self.cluster.patch(patch).await
+    }
+
     async fn delete(&self, key: &Key, uid: &str) -> Result<(), ClusterError> {
         self.cluster.delete(key, uid).await
     }
@@ -138,6 +143,9 @@ mod tests {
             Ok(())
         }
         async fn apply(&self, _: &Object) -> Result<(), ClusterError> {
+            Ok(())
+        }
+        async fn patch(&self, _: &Patch) -> Result<(), ClusterError> {
             Ok(())
         }
         async fn delete(&self, _: &Key, _: &str) -> Result<(), ClusterError> {

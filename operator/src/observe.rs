@@ -163,12 +163,13 @@ pub async fn rollout(ports: &Ports, key: &Key, object: &Value) -> Result<Look, C
         pods,
         pods_listed,
     };
-    let gateway = match rollout::gateway_key(&rollout) {
-        Some(key) => cluster.get(&key).await,
-        None => Ok(None),
+    let gateway = match rollout::gateway_key(&rollout, children.route.as_ref()) {
+        Some(key) => Some(cluster.get(&key).await),
+        None => None,
     };
-    let features = features(cluster, &rollout, gateway.as_ref().ok().and_then(Option::as_ref)).await;
-    let gateway = gateway_state(gateway);
+    let seen = gateway.as_ref().and_then(|gateway| gateway.as_ref().ok()?.as_ref());
+    let features = features(cluster, &rollout, seen).await;
+    let gateway = gateway.map_or(rollout::GatewayState::NotNamed, gateway_state);
     let memo = rollout::Memo::default();
     Ok(Look { rollout, versions, rivals, members, children, gateway, features, memo, at: ports.clock.now() })
 }

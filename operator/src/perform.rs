@@ -14,6 +14,7 @@ pub async fn perform(cluster: &dyn Cluster, actions: &[Action]) -> Result<(), Cl
         match action {
             Action::Create(object) => created = created.and(cluster.create(object).await),
             Action::Apply(object) => cluster.apply(object).await?,
+            Action::Patch(patch) => cluster.patch(patch).await?,
             Action::Delete { key, uid } => cluster.delete(key, uid).await?,
         }
     }

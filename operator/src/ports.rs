@@ -4,6 +4,7 @@
 
 use anneal_core::{
     object::{Key, Kind, Object},
+    patch::Patch,
     plan::Note,
     rollout::{Answer, Probe, ProbeAnswer, Query, without_ranges},
 };
@@ -85,6 +86,8 @@ pub trait Cluster: Reader {
     async fn create(&self, object: &Object) -> Result<(), ClusterError>;
     /// Makes the object's fields so, and creates it if it is absent.
     async fn apply(&self, object: &Object) -> Result<(), ClusterError>;
+    /// Changes a part of an object; [`ClusterError::Conflict`] if it is not what the patch rests on, or is gone.
+    async fn patch(&self, patch: &Patch) -> Result<(), ClusterError>;
     /// Deletes the object with this uid; one that is gone already is no error.
     async fn delete(&self, key: &Key, uid: &str) -> Result<(), ClusterError>;
     /// Replaces the status of `object` as it was read; [`ClusterError::Conflict`] if it changed since.

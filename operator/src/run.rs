@@ -39,6 +39,7 @@ use crate::{
     metered::Metered,
     metrics::Metrics,
     notify::{self, Outbox, Retry, Webhook},
+    planes,
     ports::{Clock, ClusterError},
     probes::HttpProbes,
     prometheus_api::HttpPrometheus,
@@ -240,7 +241,7 @@ async fn controllers(
     let scope = Scope { client, namespace: options.watch_namespace };
     let rollouts = scope.controller(Machine::ModelRollout);
     let store = rollouts.store();
-    let children = [Kind::Deployment, Kind::Service, Kind::HttpRoute, Kind::Job, Kind::Pod];
+    let children = [Kind::Deployment, Kind::Service, Kind::Job, Kind::Pod];
     let rollouts = children.into_iter().fold(rollouts, |controller, kind| {
         let looks = ports.looks.clone();
         scope.watches(controller, kind, managed(), move |child| {
@@ -248,12 +249,25 @@ async fn controllers(
             parent.inspect(|rollout| looks.moved(&key(rollout)))
         })
     });
+    // A route of the user's has no mark of the rollout that is attached to it.
+    let (looks, attached) = (ports.looks.clone(), store.clone());
+    let rollouts = scope.watches(rollouts, Kind::HttpRoute, watcher::Config::default(), move |route| {
+        let concerned = match route.parent(Kind::ModelRollout, names::LABEL_ROLLOUT) {
+            Some(rollout) => vec![rollout],
+            None => attached_to(&attached.state(), &route),
+        };
+        concerned.iter().for_each(|rollout| looks.moved(&key(rollout)));
+        concerned
+    });
+    let planes = planes::changes(scope.api(Kind::Gateway), scope.classes(), store.clone());
+    let looks = ports.looks.clone();
+    let rollouts = rollouts.reconcile_on(planes.inspect(move |rollout| looks.moved(&key(rollout))));
     // Any version may be the next candidate of any rollout of its model beside it.
     let looks = ports.looks.clone();
     let everything = watcher::Config::default();
     let rollouts = scope.watches(rollouts, Kind::ModelVersion, everything, move |version| {
         let concerns = |rollout: &Arc<Watched>| {
-            rollout.meta().namespace == version.meta().namespace && rollout.model == version.model
+            rollout.meta().namespace == version.meta().namespace && rollout.facts.model == version.facts.model
         };
         let rollouts = store.state().into_iter().filter(concerns);
         let concerned: Vec<_> = rollouts.map(|rollout| rollout.reference(Kind::ModelRollout)).collect();
@@ -285,6 +299,16 @@ async fn controllers(
     }
 }
 
+/// The rollouts that write a rule of this route.
+fn attached_to(rollouts: &[Arc<Watched>], route: &Watched) -> Vec<ObjectRef<Watched>> {
+    let (namespace, name) = (&route.meta().namespace, &route.meta().name);
+    let concerns = |rollout: &&Arc<Watched>| {
+        let attached_to = &rollout.facts.attached_to;
+        rollout.meta().namespace == *namespace && attached_to.is_some() && attached_to == name
+    };
+    rollouts.iter().filter(concerns).map(|rollout| rollout.reference(Kind::ModelRollout)).collect()
+}
+
 /// Which namespaces are watched.
 struct Scope {
     client: Client,
@@ -292,12 +316,17 @@ struct Scope {
 }
 
 impl Scope {
-    fn api(&self, kind: Kind) -> Api<Watched> {
+    fn api<F>(&self, kind: Kind) -> Api<Watched<F>> {
         let resource = api_resource(kind);
         match &self.namespace {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
             None => Api::all_with(self.client.clone(), &resource),
         }
+    }
+
+    /// Classes have no namespace.
+    fn classes<F>(&self) -> Api<Watched<F>> {
+        Api::all_with(self.client.clone(), &api_resource(Kind::GatewayClass))
     }
 
     fn controller(&self, machine: Machine) -> Controller<Watched> {

@@ -15,33 +15,63 @@ use kube::{
     core::{ApiResource, DynamicResourceScope},
     runtime::reflector::ObjectRef,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::kube_cluster::api_resource;
 
-/// A watched object of any kind.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(from = "Wire")]
-pub(crate) struct Watched {
+/// A watched object of any kind, with what is kept of its spec and status.
+#[derive(Clone, Debug)]
+pub(crate) struct Watched<F = Rollout> {
     metadata: ObjectMeta,
+    /// What is kept.
+    pub(crate) facts: F,
+}
+
+/// What is kept of spec and status.
+pub(crate) trait Facts: Sized {
+    /// The spec as far as it is read.
+    type Spec: Default + DeserializeOwned;
+    /// The status as far as it is read.
+    type Status: Default + DeserializeOwned;
+    /// The facts.
+    fn of(spec: Self::Spec, status: Self::Status) -> Self;
+}
+
+/// What is kept of a rollout, and of everything that wakes one by its name or label.
+#[derive(Clone, Debug)]
+pub(crate) struct Rollout {
     /// `spec.model`, where there is one.
     pub(crate) model: Option<String>,
     /// `spec.group.members`, where there are any.
     members: Vec<String>,
     /// `status.group`, where there is one.
     standing: Option<Value>,
+    /// `spec.traffic.attach.route`, where there is one.
+    pub(crate) attached_to: Option<String>,
+    /// Namespace, if it is said, and name of `spec.traffic.gateway`, where there is one.
+    pub(crate) gateway: Option<(Option<String>, String)>,
+}
+
+/// What is kept of a Gateway, or of its class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Plane {
+    /// The class of a Gateway.
+    pub(crate) class: Option<String>,
+    programmed: bool,
+    features: Vec<String>,
 }
 
 /// An object as it comes. What is not named here is not even allocated, `managedFields` above all.
 #[derive(Deserialize)]
-struct Wire {
+#[serde(bound = "")]
+struct Wire<F: Facts> {
     #[serde(default)]
     metadata: WireMeta,
     #[serde(default)]
-    spec: Spec,
+    spec: F::Spec,
     #[serde(default)]
-    status: Status,
+    status: F::Status,
 }
 
 #[derive(Default, Deserialize)]
@@ -57,9 +87,10 @@ struct WireMeta {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Spec {
+pub(crate) struct Spec {
     model: Option<String>,
     group: Option<Group>,
+    traffic: Option<Traffic>,
 }
 
 #[derive(Default, Deserialize)]
@@ -70,12 +101,97 @@ struct Group {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Status {
+pub(crate) struct Status {
     group: Option<Value>,
 }
 
-impl From<Wire> for Watched {
-    fn from(wire: Wire) -> Self {
+#[derive(Deserialize)]
+struct Traffic {
+    attach: Option<Attach>,
+    gateway: Option<GatewayName>,
+}
+
+#[derive(Deserialize)]
+struct GatewayName {
+    namespace: Option<String>,
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Attach {
+    route: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct PlaneSpec {
+    gateway_class_name: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct PlaneStatus {
+    conditions: Vec<PlaneCondition>,
+    supported_features: Vec<Feature>,
+}
+
+#[derive(Deserialize)]
+struct PlaneCondition {
+    #[serde(rename = "type")]
+    type_: String,
+    status: String,
+}
+
+/// An object with a name since Gateway API 1.3, a plain name before.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Feature {
+    Named { name: String },
+    Plain(String),
+}
+
+impl Facts for Rollout {
+    type Spec = Spec;
+    type Status = Status;
+
+    fn of(spec: Spec, status: Status) -> Self {
+        let (attach, gateway) =
+            spec.traffic.map_or((None, None), |traffic| (traffic.attach, traffic.gateway));
+        Self {
+            model: spec.model,
+            members: spec.group.unwrap_or_default().members,
+            standing: status.group,
+            attached_to: attach.map(|attach| attach.route),
+            gateway: gateway.map(|gateway| (gateway.namespace, gateway.name)),
+        }
+    }
+}
+
+impl Facts for Plane {
+    type Spec = PlaneSpec;
+    type Status = PlaneStatus;
+
+    fn of(spec: PlaneSpec, status: PlaneStatus) -> Self {
+        let mut conditions = status.conditions.iter();
+        let name = |feature| match feature {
+            Feature::Named { name } | Feature::Plain(name) => name,
+        };
+        Self {
+            class: spec.gateway_class_name,
+            programmed: conditions.any(|said| said.type_ == "Programmed" && said.status == "True"),
+            features: status.supported_features.into_iter().map(name).collect(),
+        }
+    }
+}
+
+impl<'de, F: Facts> Deserialize<'de> for Watched<F> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Wire::deserialize(from).map(Self::from)
+    }
+}
+
+impl<F: Facts> From<Wire<F>> for Watched<F> {
+    fn from(wire: Wire<F>) -> Self {
         let WireMeta { name, namespace, uid, resource_version, labels, owner_references } = wire.metadata;
         let metadata = ObjectMeta {
             name,
@@ -86,12 +202,11 @@ impl From<Wire> for Watched {
             owner_references,
             ..ObjectMeta::default()
         };
-        let members = wire.spec.group.unwrap_or_default().members;
-        Self { metadata, model: wire.spec.model, members, standing: wire.status.group }
+        Self { metadata, facts: F::of(wire.spec, wire.status) }
     }
 }
 
-impl Resource for Watched {
+impl<F> Resource for Watched<F> {
     type DynamicType = ApiResource;
     type Scope = DynamicResourceScope;
 
@@ -148,15 +263,15 @@ impl Standings {
         };
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = format!("{namespace}/{own}");
-        if rollout.members.is_empty() {
+        if rollout.facts.members.is_empty() {
             all.remove(&key);
             return vec![];
         }
-        let standing = (rollout.members.clone(), rollout.standing.clone());
+        let standing = (rollout.facts.members.clone(), rollout.facts.standing.clone());
         if all.insert(key, standing.clone()) == Some(standing) {
             return vec![];
         }
-        let others = rollout.members.iter().filter(|name| *name != own);
+        let others = rollout.facts.members.iter().filter(|name| *name != own);
         let kind = api_resource(Kind::ModelRollout);
         others.map(|name| ObjectRef::new_with(name, kind.clone()).within(namespace)).collect()
     }
@@ -208,10 +323,41 @@ mod tests {
     }
 
     #[test]
+    fn a_rollout_on_a_users_route_knows_its_name() {
+        let rollout = |traffic: serde_json::Value| {
+            let object = json!({"metadata": {"name": "c"}, "spec": {"model": "ads", "traffic": traffic}});
+            serde_json::from_value::<Watched>(object).unwrap().facts.attached_to
+        };
+        assert_eq!(rollout(json!({"attach": {"route": "shop", "rule": "ads"}})).as_deref(), Some("shop"));
+        assert_eq!(rollout(json!({"gateway": {"name": "web"}})), None);
+    }
+
+    #[test]
+    fn of_a_gateway_only_what_rollouts_look_at_is_kept() {
+        let plane = |status: serde_json::Value| {
+            let object =
+                json!({"metadata": {"name": "web"}, "spec": {"gatewayClassName": "c"}, "status": status});
+            serde_json::from_value::<Watched<Plane>>(object).unwrap().facts
+        };
+        let told = |routes: u32, status: &str| json!({"conditions": [{"type": "Programmed", "status": status}], "listeners": [{"attachedRoutes": routes}]});
+        assert_eq!(plane(told(1, "True")), plane(told(2, "True")));
+        assert_ne!(plane(told(1, "True")), plane(told(1, "False")));
+        let features = |list: serde_json::Value| plane(json!({"supportedFeatures": list}));
+        assert_eq!(
+            features(json!(["HTTPRouteRequestMirror"])),
+            features(json!([{"name": "HTTPRouteRequestMirror"}]))
+        );
+        assert_ne!(features(json!([])), features(json!(["HTTPRouteRequestMirror"])));
+    }
+
+    #[test]
     fn who_wrote_what_is_not_kept() {
         let object =
             watched(json!({"name": "c", "resourceVersion": "7", "managedFields": [{"manager": "m"}]}));
-        assert_eq!((object.meta().managed_fields.as_ref(), object.model.as_deref()), (None, Some("ads")));
+        assert_eq!(
+            (object.meta().managed_fields.as_ref(), object.facts.model.as_deref()),
+            (None, Some("ads"))
+        );
         assert_eq!(object.meta().resource_version.as_deref(), Some("7"));
     }
 }

@@ -10,7 +10,7 @@ use anneal_core::{
     rollout,
     rollout::{Answer, Children, GatewayState, Memo, Probe, ProbeAnswer, Query, Series},
 };
-use anneal_crds::{ModelRollout, ModelRolloutStatus, ModelVersion, model_rollout::RolloutPhase};
+use anneal_crds::{ModelRollout, ModelRolloutStatus, ModelVersion, model_rollout::RolloutPhase, names};
 use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -259,6 +259,15 @@ impl RolloutCase {
         for action in actions {
             match action {
                 Action::Create(object) | Action::Apply(object) => self.put(object),
+                Action::Patch(patch) => {
+                    let patched = self.children.route.as_ref().and_then(|route| patch.applied(route));
+                    if let Some(mut body) = patched {
+                        let fields = json!({"f:spec": {"f:rules": {}}});
+                        body["metadata"]["managedFields"] =
+                            json!([{"manager": names::FIELD_MANAGER, "fieldsV1": fields}]);
+                        self.put(&Object { key: patch.key.clone(), body });
+                    }
+                }
                 Action::Delete { key, .. } => {
                     for list in [&mut self.children.deployments, &mut self.children.services] {
                         list.retain(|object| object["metadata"]["name"] != key.name.as_str());
@@ -340,6 +349,6 @@ fn replace(list: &mut Vec<Value>, body: Value) {
 pub fn route_of(plan: &Plan<ModelRolloutStatus>) -> Option<&Value> {
     plan.actions.iter().find_map(|action| match action {
         Action::Apply(object) if object.key.kind == Kind::HttpRoute => Some(&object.body["spec"]),
-        Action::Apply(_) | Action::Create(_) | Action::Delete { .. } => None,
+        Action::Apply(_) | Action::Create(_) | Action::Patch(_) | Action::Delete { .. } => None,
     })
 }

@@ -66,7 +66,7 @@ fn a_step_waits_with_its_evidence_and_goes_on_when_that_is_approved() {
     let evidence = &pending(&case).evidence;
     assert_eq!(
         (&evidence.candidate, &evidence.baseline),
-        (status.candidate.as_ref().unwrap(), status.stable.as_ref().unwrap())
+        (status.candidate.as_ref().unwrap(), &status.stable)
     );
     assert_eq!(
         (evidence.step.as_str(), evidence.weight, evidence.metrics.len()),

@@ -32,7 +32,7 @@ fn made(case: &RetrainCase) -> Vec<Kind> {
         .iter()
         .filter_map(|action| match action {
             Action::Create(object) => Some(object.key.kind),
-            Action::Apply(_) | Action::Delete { .. } => None,
+            Action::Apply(_) | Action::Patch(_) | Action::Delete { .. } => None,
         })
         .collect()
 }
@@ -145,7 +145,7 @@ fn the_job_file_of_another_run_of_the_same_name_is_not_this_runs() {
         case.job.metadata.uid = Some(uid.into());
         case.plan().actions.iter().find_map(|action| match action {
             Action::Create(object) if object.key.kind == Kind::ConfigMap => Some(object.key.name.clone()),
-            Action::Create(_) | Action::Apply(_) | Action::Delete { .. } => None,
+            Action::Create(_) | Action::Apply(_) | Action::Patch(_) | Action::Delete { .. } => None,
         })
     };
     let (old, new) = ("4be1c8f2-0000-4000-8000-000000000000", "93d07a11-0000-4000-8000-000000000000");
@@ -294,7 +294,7 @@ fn a_lost_result_is_looked_for_through_an_outage_and_without_a_gpu() {
     let plan = case.plan();
     let report = plan.actions.iter().find_map(|action| match action {
         Action::Create(object) if object.key.kind == Kind::Job => Some(&object.body["spec"]),
-        Action::Create(_) | Action::Apply(_) | Action::Delete { .. } => None,
+        Action::Create(_) | Action::Apply(_) | Action::Patch(_) | Action::Delete { .. } => None,
     });
     let report = report.unwrap();
     let pod = &report["template"]["spec"]["containers"][0]["resources"];

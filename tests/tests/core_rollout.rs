@@ -140,7 +140,7 @@ fn a_rollback_writes_the_route_before_anything_that_could_fail() {
     let plan = case.plan();
     let kind = plan.actions.iter().find_map(|action| match action {
         Action::Apply(object) => Some(object.key.kind),
-        Action::Create(_) | Action::Delete { .. } => None,
+        Action::Create(_) | Action::Patch(_) | Action::Delete { .. } => None,
     });
     assert_eq!((plan.status.phase, kind), (P::RolledBack, Some(Kind::HttpRoute)));
 }
@@ -161,9 +161,10 @@ fn leaving_shadow_ends_the_mirror() {
 #[test]
 fn host_names_that_the_spec_drops_leave_the_route() {
     let mut case = case(healthy());
-    case.rollout.spec.traffic.gateway.hostnames = vec!["ads.example.com".into()];
+    let through = |hostnames: Value| json!({"gateway": {"name": "web", "hostnames": hostnames}});
+    case.rollout.spec.traffic = serde_json::from_value(through(json!(["ads.example.com"]))).unwrap();
     case.settle_children();
-    case.rollout.spec.traffic.gateway.hostnames.clear();
+    case.rollout.spec.traffic = serde_json::from_value(through(json!([]))).unwrap();
     let plan = case.plan();
     assert_eq!(cases::route_of(&plan).expect("the route must be written")["hostnames"], json!([]));
 }
@@ -177,7 +178,7 @@ fn the_route_is_written_only_as_it_was_read() {
         Action::Apply(object) if object.key.kind == Kind::HttpRoute => {
             Some(&object.body["metadata"]["resourceVersion"])
         }
-        Action::Apply(_) | Action::Create(_) | Action::Delete { .. } => None,
+        Action::Apply(_) | Action::Create(_) | Action::Patch(_) | Action::Delete { .. } => None,
     });
     assert_eq!(version, Some(&json!("8")), "another leader's later write must not be undone");
 }
@@ -209,7 +210,7 @@ fn two_versions_of_the_same_weights_are_two_versions() {
         .iter()
         .filter_map(|action| match action {
             Action::Apply(object) if object.key.kind == Kind::Deployment => Some(object.key.name.clone()),
-            Action::Apply(_) | Action::Create(_) | Action::Delete { .. } => None,
+            Action::Apply(_) | Action::Create(_) | Action::Patch(_) | Action::Delete { .. } => None,
         })
         .collect();
     assert_eq!(made, ["ads-v20261121-1", "ads-v20261121-2"]);

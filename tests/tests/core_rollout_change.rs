@@ -123,6 +123,7 @@ fn a_stable_version_without_a_record_is_told_before_its_pods_are_lost() {
         let touched = plan.actions.iter().any(|action| match action {
             Action::Apply(object) | Action::Create(object) => object.key.name == "ads-v20261121-1",
             Action::Delete { key, .. } => key.name == "ads-v20261121-1",
+            Action::Patch(_) => false,
         });
         assert!(!touched, "what runs is left alone: {:?}", plan.actions);
     }
@@ -185,7 +186,7 @@ fn pods_that_serve_from_s3_get_the_keys_and_others_get_none() {
         case.children.deployments.clear();
         let made = case.plan().actions.into_iter().find_map(|action| match action {
             Action::Apply(object) if object.key.kind == Kind::Deployment => Some(object.body),
-            Action::Apply(_) | Action::Create(_) | Action::Delete { .. } => None,
+            Action::Apply(_) | Action::Create(_) | Action::Patch(_) | Action::Delete { .. } => None,
         });
         made.unwrap()["spec"]["template"]["spec"]["containers"][0]["env"].clone()
     };

@@ -39,7 +39,7 @@ fn an_object_of_someone_else_is_never_written() {
     let writes = |kind| {
         plan.actions.iter().any(|action| match action {
             Action::Apply(object) | Action::Create(object) => object.key.kind == kind,
-            Action::Delete { .. } => true,
+            Action::Patch(_) | Action::Delete { .. } => true,
         })
     };
     assert!(
@@ -135,7 +135,7 @@ fn the_oldest_of_many_rejected_versions_does_not_come_back() {
     );
     let unmarks = plan.actions.iter().any(|action| match action {
         Action::Apply(object) => object.key.name == "ads-v20261121.2",
-        Action::Create(_) | Action::Delete { .. } => false,
+        Action::Create(_) | Action::Patch(_) | Action::Delete { .. } => false,
     });
     assert!(!unmarks, "{:?}", plan.actions);
 }

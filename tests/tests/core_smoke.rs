@@ -305,7 +305,7 @@ fn a_service_that_someone_sent_elsewhere_is_put_right_and_not_asked() {
         Action::Apply(object) => {
             object.key.kind == Kind::Service && object.body["spec"]["type"] == "ClusterIP"
         }
-        Action::Create(_) | Action::Delete { .. } => false,
+        Action::Create(_) | Action::Patch(_) | Action::Delete { .. } => false,
     };
     assert!(plan.actions.iter().any(of_service), "{:?}", plan.actions);
     assert_eq!(plan.status.phase, P::Baking, "nothing was answered");

@@ -57,7 +57,7 @@ fn with_job(number: u32, ago: i64, condition: Option<(&str, &str)>) -> RolloutCa
 fn jobs(plan: &Plan<ModelRolloutStatus>) -> Vec<&Object> {
     let jobs = plan.actions.iter().filter_map(|action| match action {
         Action::Create(object) if object.key.kind == Kind::Job => Some(object),
-        Action::Create(_) | Action::Apply(_) | Action::Delete { .. } => None,
+        Action::Create(_) | Action::Apply(_) | Action::Patch(_) | Action::Delete { .. } => None,
     });
     jobs.collect()
 }

@@ -304,7 +304,9 @@ fn runs() -> Vec<Told> {
 fn version_of(action: &anneal_core::plan::Action) -> Option<anneal_crds::ModelVersion> {
     match action {
         anneal_core::plan::Action::Create(object) => serde_json::from_value(object.body.clone()).ok(),
-        anneal_core::plan::Action::Apply(_) | anneal_core::plan::Action::Delete { .. } => None,
+        anneal_core::plan::Action::Apply(_)
+        | anneal_core::plan::Action::Patch(_)
+        | anneal_core::plan::Action::Delete { .. } => None,
     }
 }
 

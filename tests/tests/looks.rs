@@ -12,6 +12,7 @@ use std::{
 
 use anneal_core::{
     object::{Key, Kind, Object},
+    patch::Patch,
     plan::{Action, Note},
     rollout::{Answer, GatewayState, Probe, ProbeAnswer, Query},
 };
@@ -131,6 +132,10 @@ impl Cluster for Calm {
 
     async fn apply(&self, object: &Object) -> Result<(), ClusterError> {
         self.change(|case| case.perform(&[Action::Apply(object.clone())]));
+        Ok(())
+    }
+
+    async fn patch(&self, _: &Patch) -> Result<(), ClusterError> {
         Ok(())
     }
 

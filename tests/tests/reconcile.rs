@@ -9,6 +9,7 @@ use std::{
 
 use anneal_core::{
     object::{Key, Kind, Object},
+    patch::Patch,
     plan::Note,
     rollout::{Answer, Probe, ProbeAnswer, Query},
 };
@@ -74,6 +75,10 @@ impl Cluster for Overtaken {
 
     async fn apply(&self, object: &Object) -> Result<(), ClusterError> {
         self.write("apply", &object.key)
+    }
+
+    async fn patch(&self, patch: &Patch) -> Result<(), ClusterError> {
+        self.write("patch", &patch.key)
     }
 
     async fn delete(&self, key: &Key, _: &str) -> Result<(), ClusterError> {

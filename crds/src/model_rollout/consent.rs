@@ -79,7 +79,11 @@ pub struct Evidence {
     /// The version that was judged.
     pub candidate: VersionRef,
     /// The version in production meanwhile.
-    pub baseline: VersionRef,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<VersionRef>,
+    /// The Service that was in production meanwhile, before any version of this rollout was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<String>,
     /// The step, as a command names it: `Shadow`, `Experiment`, or the weight.
     pub step: String,
     /// Percentage of live requests that the candidate was to answer.

@@ -34,7 +34,7 @@ pub use status::{
     RolloutPhase, Trial, TrialState,
 };
 pub use strategy::{Bake, BlueGreen, Canary, CopyShare, Fraction, Progression, Shadow, Step, Strategy, Then};
-pub use traffic::{Gateway, MirrorDropped, Traffic, TrafficStatus, WrittenRoute};
+pub use traffic::{Adopted, Attach, Gateway, MirrorDropped, Traffic, TrafficStatus, WrittenRoute};
 
 /// Serves a model and takes new versions through shadow and canary to full traffic, or back.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -79,6 +79,7 @@ pub use traffic::{Gateway, MirrorDropped, Traffic, TrafficStatus, WrittenRoute};
 #[x_kube(validation = Rule::new("!has(self.strategy.freezes) || self.strategy.freezes.all(f, self.strategy.freezes.exists_one(g, g.name == f.name))").message("strategy.freezes must have different names"))]
 #[x_kube(validation = Rule::new("!has(self.strategy.approval) || !has(self.strategy.approval.before) || has(self.strategy.shadow) || has(self.strategy.experiment) || (has(self.strategy.canary) && self.strategy.canary.initial < 100) || (has(self.strategy.steps) && self.strategy.steps.exists(s, s.weight < 100.0))").message("strategy.approval.before needs a shadow, an experiment or a step below 100 %, which it comes after"))]
 #[x_kube(validation = Rule::new("self.metrics.all(m, self.metrics.exists_one(n, n.name == m.name))").message("metrics must have different names"))]
+#[x_kube(validation = Rule::new("has(self.traffic.attach) == has(oldSelf.traffic.attach)").message("traffic.gateway and traffic.attach cannot be exchanged: create another ModelRollout"))]
 pub struct ModelRolloutSpec {
     /// Name of the model whose versions are served.
     #[schemars(schema_with = "common::dns_label")]

@@ -12,7 +12,11 @@ use crate::{
     weight::Weight,
 };
 
-use super::{consent::PendingApproval, group::GroupStatus, traffic::TrafficStatus};
+use super::{
+    consent::PendingApproval,
+    group::GroupStatus,
+    traffic::{Adopted, TrafficStatus},
+};
 
 /// Where a rollout stands. The operator's decision log: every child object follows from spec and status.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +35,10 @@ pub struct ModelRolloutStatus {
     /// The version in production; in a bake, the one that is watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stable: Option<VersionRef>,
+    /// The Service of yours that stands for the stable version as long as there is none, and in the bake of the first
+    /// version for the one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<Adopted>,
     /// In a bake, the version that was stable before and stays warm for the way back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<VersionRef>,

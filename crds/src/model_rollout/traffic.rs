@@ -1,15 +1,37 @@
 //! Where requests come from, and what became of the route that brings them.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Where requests come from: an HTTPRoute of this rollout's own, named after it.
+/// Where requests come from. Exactly one of the forms.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Traffic {
-    /// The Gateway API gateway that the route attaches to.
-    pub gateway: Gateway,
+pub enum Traffic {
+    /// An HTTPRoute of this rollout's own, named after it, at this Gateway API gateway.
+    Gateway(Gateway),
+    /// A rule of an HTTPRoute of yours.
+    Attach(Attach),
+}
+
+/// A rule of an HTTPRoute that stays its user's: only the backends of the rule, and the mirror of a shadow, are written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.route == oldSelf.route && has(self.service) == has(oldSelf.service) && (!has(self.service) || self.service == oldSelf.service)").message("route and service are immutable: create another ModelRollout"))]
+pub struct Attach {
+    /// Name of the HTTPRoute, in the rollout's namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub route: String,
+    /// Name of its rule. Default: the only rule that it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub rule: Option<String>,
+    /// Name of the Service that the rule sends requests to before any version of this rollout serves. It stands for the
+    /// stable version until the first one has taken over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub service: Option<String>,
 }
 
 /// A gateway and the names served through it.
@@ -27,6 +49,17 @@ pub struct Gateway {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
     pub hostnames: Vec<String>,
+}
+
+/// A Service that served before this rollout did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Adopted {
+    /// Its name.
+    pub service: String,
+    /// Its port, as the user's rule had it when it was seen there last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<i32>,
 }
 
 /// What became of the route.

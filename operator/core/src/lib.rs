@@ -16,6 +16,7 @@ mod job;
 pub mod judge;
 pub mod lease;
 pub mod object;
+pub mod patch;
 pub mod plan;
 mod pod;
 mod quantity;

@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::object::{Key, Object};
+use crate::{
+    object::{Key, Object},
+    patch::Patch,
+};
 
 /// A decision. The shell records `status` first; only when that has succeeded does it perform `actions`, in order.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -32,6 +35,8 @@ pub enum Action {
     Create(Object),
     /// Makes an object so, whatever it was before, and creates it if it is absent.
     Apply(Object),
+    /// Changes a part of an object that is someone else's, if it is still as it was read.
+    Patch(Patch),
     /// Deletes this very object and none that took its name since.
     Delete {
         /// Where it lies.

@@ -122,6 +122,7 @@ fn a_wrong_object_is_refused_with_field_and_reason() {
             with(rollout(), "/spec/strategy/rollbackTriggers", json!(["eror_rate"])),
             "names a metric that metrics does not define",
         ),
+        (with(rollout(), "/spec/traffic/attach", json!({"route": "shop"})), "spec.traffic"),
         (with(rollout(), "/spec/judge/evidence", json!("bayes")), "spec.judge.evidence"),
         (without(rollout(), "/spec/judge"), "spec.judge"),
         (with(rollout(), "/spec/strategy/canary/initial", json!(0)), "spec.strategy.canary.initial"),

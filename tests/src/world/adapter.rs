@@ -10,6 +10,7 @@ use std::{
 
 use anneal_core::{
     object::{Key, Kind, Object},
+    patch::Patch,
     plan::Note,
     rollout::{Answer, Probe, ProbeAnswer, Query},
 };
@@ -101,6 +102,11 @@ impl Cluster for Operator {
     async fn apply(&self, object: &Object) -> Result<(), ClusterError> {
         Turn::default().await;
         self.world.lock().operator_writes(self.caller, Write::Apply(object.clone()))
+    }
+
+    async fn patch(&self, patch: &Patch) -> Result<(), ClusterError> {
+        Turn::default().await;
+        self.world.lock().operator_writes(self.caller, Write::Patch(patch.clone()))
     }
 
     async fn delete(&self, key: &Key, uid: &str) -> Result<(), ClusterError> {

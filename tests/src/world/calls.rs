@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use anneal_core::object::{Key, Kind, Object};
+use anneal_core::{
+    object::{Key, Kind, Object},
+    patch::Patch,
+};
 use anneal_operator::ports::ClusterError;
 use serde_json::Value;
 
@@ -18,6 +21,8 @@ pub enum Write {
     Create(Object),
     /// Server-side apply.
     Apply(Object),
+    /// JSON Patch.
+    Patch(Patch),
     /// Delete by uid.
     Delete(Key, String),
     /// Replace the status of the object that was read.
@@ -36,6 +41,7 @@ impl Write {
         match self {
             Self::Create(_) => "create",
             Self::Apply(_) => "apply",
+            Self::Patch(_) => "patch",
             Self::Delete(..) => "delete",
             Self::Record { .. } => "record",
         }
@@ -44,6 +50,7 @@ impl Write {
     const fn key(&self) -> &Key {
         match self {
             Self::Create(object) | Self::Apply(object) => &object.key,
+            Self::Patch(patch) => &patch.key,
             Self::Delete(key, _) | Self::Record { key, .. } => key,
         }
     }
@@ -189,7 +196,7 @@ impl Sim {
             Some(Fault::Lost) => Err(transient(verb, &key)),
             Some(Fault::Forbidden) => Err(forbidden(verb, &key)),
             Some(Fault::Conflict) => match write {
-                Write::Apply(_) | Write::Record { .. } => Err(ClusterError::Conflict),
+                Write::Apply(_) | Write::Patch(_) | Write::Record { .. } => Err(ClusterError::Conflict),
                 Write::Create(_) | Write::Delete(..) => Err(transient(verb, &key)),
             },
             Some(Fault::TimeoutAfterCommit) => {
@@ -212,6 +219,7 @@ impl Sim {
         let done = match write {
             Write::Create(object) => self.store.create(object, now),
             Write::Apply(object) => self.store.apply(object, now),
+            Write::Patch(patch) => self.store.patch(patch),
             Write::Delete(key, uid) => self.store.delete(key, Some(uid)),
             Write::Record { key, read, status } => self.store.replace_status(key, read, status.clone()),
         };
@@ -222,7 +230,7 @@ impl Sim {
                 self.callers[caller].walk.writes += 1;
             }
             self.disturb_others(Some(caller));
-            self.say(|sim| format!("operator {caller} {verb}s {}{}", name(key), sim.gist(key)));
+            self.say(|sim| format!("operator {caller} does {verb} {}{}", name(key), sim.gist(key)));
             self.check_write(caller, key, before.as_deref());
         }
         match (done, write) {

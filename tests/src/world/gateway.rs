@@ -44,12 +44,23 @@ impl Shares {
                 let weight = backend["weight"].as_i64().unwrap_or(1);
                 *shares.live.entry(service(backend)).or_default() += weight;
             }
-            for filter in rule["filters"].as_array().into_iter().flatten() {
-                let mirror = &filter["requestMirror"];
+            let filters = rule["filters"].as_array().into_iter().flatten();
+            for mirror in filters.map(|filter| &filter["requestMirror"]).filter(|mirror| !mirror.is_null()) {
                 shares.mirrored.insert(service(&mirror["backendRef"]), copied(mirror));
             }
         }
         shares
+    }
+
+    /// With all of a thousand for whoever is alone, in whatever number the user wrote it.
+    #[must_use]
+    pub fn in_thousand(mut self) -> Self {
+        if let (1, Some(weight)) =
+            (self.live.len(), self.live.values_mut().next().filter(|weight| **weight > 0))
+        {
+            *weight = 1000;
+        }
+        self
     }
 
     /// Whether `service` gets requests or copies of them.

@@ -60,7 +60,10 @@ impl Sim {
         match (key.kind, before, after.as_deref()) {
             (Kind::ModelRollout, Some(before), Some(after)) => self.check_rollout(caller, key, before, after),
             (Kind::RetrainJob, Some(before), Some(after)) => self.check_retrain(caller, key, before, after),
-            (Kind::HttpRoute, _, Some(after)) => self.check_route(caller, key, after),
+            (Kind::HttpRoute, _, Some(after)) => {
+                self.check_route(caller, key, after);
+                self.check_part(key, before, after);
+            }
             (Kind::Deployment, Some(before), None) => self.check_deployment_deleted(caller, key, before),
             (Kind::Job, None, Some(after)) => self.check_job_created(caller, key, after),
             (Kind::ModelVersion, Some(before), Some(after)) => self.note_marks(before, after),

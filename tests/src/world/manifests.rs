@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
+    attached,
     dice::Dice,
     gateway::GATEWAY,
     metrics::MAX_ERRORS,
@@ -30,6 +31,9 @@ pub fn rollout(name: &str, dice: &mut Dice) -> Object {
         "judge": judge(dice),
     });
     may_experiment(&mut spec, dice);
+    if dice.chance(250) {
+        spec["traffic"] = attached::traffic(name, dice.chance(700));
+    }
     if dice.chance(300) {
         spec["serving"]["warmup"] = json!({"requests": [{"path": "/warm", "body": {"inputs": []}}]});
     }

@@ -10,6 +10,7 @@
 //! ```
 
 pub mod adapter;
+mod attached;
 pub mod calls;
 mod commands;
 pub mod dice;

@@ -114,6 +114,7 @@ impl World {
             // The world is empty, so no name is taken.
             drop(sim.store.create(&object, now));
         }
+        sim.users_see_to_their_routes();
         self.interleaved = self.operators == 2 || sim.dice.chance(400);
     }
 
@@ -279,7 +280,7 @@ impl Sim {
     /// Prometheus, the gateway or the operator's rights get better or worse.
     fn weather_step(&mut self) {
         let kinds = [Kind::Deployment, Kind::HttpRoute, Kind::ModelVersion, Kind::Job, Kind::ModelRollout];
-        let verbs = ["apply", "create", "delete", "record"];
+        let verbs = ["apply", "create", "delete", "patch", "record"];
         match self.dice.below(9) {
             0 | 1 => {
                 let all = [

@@ -283,6 +283,7 @@ impl Sim {
         self.set_gateway(true);
         self.set_plane(Plane::Able);
         self.hostile = false;
+        self.users_see_to_their_routes();
         for key in self.store.keys(Kind::ModelRollout) {
             self.users_let_go(&key);
             self.store.edit(&key, |rollout| {

@@ -8,7 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use anneal_core::object::{Key, Kind, Object};
+use anneal_core::{
+    object::{Key, Kind, Object},
+    patch::Patch,
+};
 use anneal_crds::names;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -177,6 +180,21 @@ impl Store {
         }
         admit(&object.key, Some(&entry.body), &body)?;
         self.replace(&object.key, body, Some(wanted.clone()))
+    }
+
+    /// Changes a part of an object, if it is what the patch rests on.
+    pub fn patch(&mut self, patch: &Patch) -> Result<Written, Refusal> {
+        let entry = self.objects.get(&patch.key).ok_or(Refusal::NotFound)?;
+        let mut body = patch.applied(&entry.body).ok_or(Refusal::Conflict)?;
+        if patch.key.kind == Kind::HttpRoute {
+            self.plane.admit(&mut body);
+            if body["spec"] != entry.body["spec"] {
+                author(&mut body);
+            }
+        }
+        admit(&patch.key, Some(&entry.body), &body)?;
+        let applied = entry.applied.clone();
+        self.replace(&patch.key, body, applied)
     }
 
     /// Replaces the status of an object that must be as `read` has it.

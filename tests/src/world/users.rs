@@ -91,7 +91,9 @@ impl Sim {
         self.store.edit(&key, |rollout| {
             rollout["spec"]["serving"]["replicas"] = replicas.into();
             rollout["spec"]["serving"]["resources"] = limits;
-            rollout["spec"]["traffic"]["gateway"]["hostnames"] = names;
+            if let Some(gateway) = rollout["spec"]["traffic"].get_mut("gateway") {
+                gateway["hostnames"] = names;
+            }
         });
     }
 
@@ -125,6 +127,13 @@ impl Sim {
             json!({"group": "", "kind": "Service", "name": service.name, "port": 80, "weight": 1000});
         let mirror = json!([{"type": "RequestMirror", "requestMirror": {"backendRef": backend}}]);
         let only_mirror = self.dice.chance(500);
+        let rules = self.store.get(&route).and_then(|route| Some(route["spec"]["rules"].as_array()?.len()));
+        if rules.is_some_and(|rules| rules > 1) && self.dice.chance(300) {
+            self.say(|_| format!("{who} writes another rule of {}", name(&route)));
+            let path = json!([{"path": {"type": "PathPrefix", "value": format!("/{}", self.dice.below(9))}}]);
+            self.store.edit(&route, |route| route["spec"]["rules"][1]["matches"] = path);
+            return;
+        }
         self.say(|_| format!("{who} sends {} to {}", name(&route), service.name));
         self.store.edit(&route, |route| {
             let fields = json!({"f:spec": {"f:rules": {}}});

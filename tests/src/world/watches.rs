@@ -38,10 +38,17 @@ impl Sim {
     /// Whether the watch of `other` wakes `key`.
     pub fn concerns(&self, key: &Key, other: &Key, object: &Value) -> bool {
         let uid = self.store.get(key).map_or(&Value::Null, |object| &object["metadata"]["uid"]);
-        let owned = object["metadata"]["ownerReferences"][0]["uid"] == *uid;
         let labels = &object["metadata"]["labels"];
+        let owners = &object["metadata"]["ownerReferences"];
+        let owned = owners[0]["uid"] == *uid
+            || (owners.is_null() && labels[names::LABEL_ROLLOUT] == key.name.as_str());
+        let attached = || {
+            let route = self.store.get(key).map(|rollout| &rollout["spec"]["traffic"]["attach"]["route"]);
+            route.is_some_and(|route| *route == other.name.as_str())
+        };
         match (key.kind, other.kind) {
-            (Kind::ModelRollout, Kind::Deployment | Kind::Service | Kind::HttpRoute | Kind::Job) => owned,
+            (Kind::ModelRollout, Kind::Deployment | Kind::Service | Kind::Job) => owned,
+            (Kind::ModelRollout, Kind::HttpRoute) => owned || attached(),
             (Kind::ModelRollout, Kind::ModelVersion) => true,
             (Kind::ModelRollout, Kind::Pod) => labels[names::LABEL_ROLLOUT] == key.name.as_str(),
             (Kind::RetrainJob, Kind::Job) => owned,

@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     command::{self, Consented, MIN_DIGEST},
     draft::Draft,
+    incumbent::Incumbent,
 };
 use crate::{object::short_digest, plan::Severity};
 
@@ -56,7 +57,7 @@ impl Draft<'_> {
         let kept = self.status.approval.take().filter(fits);
         let pending = match kept.or_else(|| self.take_evidence(version, promoted, terms, readings)) {
             Some(pending) => self.status.approval.insert(pending).clone(),
-            // The API server gives every object with a candidate a stable version before its first step.
+            // Nobody serves, and so there is no step.
             None => {
                 let how = "There is no version to compare with.".to_owned();
                 return Consent::Awaited(Awaited { reason: "EvidenceMissing", how });
@@ -136,9 +137,15 @@ impl Draft<'_> {
             value: reading.value.clone(),
             bound: reading.bound.clone(),
         };
+        let (baseline, adopted) = match self.incumbent() {
+            Incumbent::Nobody => return None,
+            Incumbent::Adopted(service) => (None, Some(service)),
+            Incumbent::Version(stable) => (Some(stable), None),
+        };
         let evidence = Evidence {
             candidate: version.clone(),
-            baseline: status.stable.clone()?,
+            baseline,
+            adopted,
             step: place_name(status.phase, &status.weight.to_string()),
             weight: status.weight,
             step_started_at: status.step_started_at.clone(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anneal_crds::{
     ModelRollout, ModelRolloutSpec, ModelRolloutStatus, ModelVersion, VersionRef, Weight,
     contract::{SERVE_DRAIN_SECONDS, SERVE_GRACE_SECONDS},
-    model_rollout::{CopyShare, RolloutPhase, Shadow},
+    model_rollout::{Adopted, CopyShare, Gateway, RolloutPhase, Shadow, Traffic},
     names,
 };
 use serde_json::{Value, json};
@@ -23,6 +23,15 @@ pub(super) const SHADOW: u16 = 81;
 /// Name of the Deployment and of the Service of a version.
 pub fn workload_name(rollout: &str, version: &str) -> String {
     format!("{rollout}-{}", version.replace('.', "-"))
+}
+
+/// Whether a Service of this name is that of some version of a rollout.
+pub(super) fn is_workload_name(rollout: &str, name: &str) -> bool {
+    let version = name.strip_prefix(rollout).and_then(|rest| rest.strip_prefix("-v"));
+    let number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    version
+        .and_then(|version| version.split_once('-'))
+        .is_some_and(|(date, build)| number(date) && number(build))
 }
 
 /// Names of the Deployments and Services that a rollout's status asks for.
@@ -81,6 +90,15 @@ impl<'a> Home<'a> {
         })
     }
 
+    /// Metadata of what serves a version. A route of the user's stays when the rollout goes, so what it leads to stays too.
+    fn metadata(self, version: &str) -> Value {
+        let labels = self.version_labels(version);
+        match self.rollout.spec.traffic {
+            Traffic::Gateway(_) => json!({"labels": labels, "ownerReferences": self.owner().reference()}),
+            Traffic::Attach(_) => json!({"labels": labels}),
+        }
+    }
+
     fn version_labels(self, version: &str) -> Value {
         let mut labels = self.labels();
         labels[names::LABEL_VERSION] = version.into();
@@ -127,7 +145,7 @@ pub(super) fn deployment(home: Home<'_>, version: &ModelVersion) -> Object {
         container["env"] = storage.env.into();
     }
     let body = json!({
-        "metadata": {"labels": home.version_labels(number), "ownerReferences": home.owner().reference()},
+        "metadata": home.metadata(number),
         "spec": {
             "replicas": serving.replicas,
             "progressDeadlineSeconds": serving.progress_deadline.get().as_secs().clamp(1, i64::from(i32::MAX)),
@@ -157,7 +175,7 @@ pub(super) fn deployment(home: Home<'_>, version: &ModelVersion) -> Object {
 /// The Service of a version.
 pub(super) fn service(home: Home<'_>, version: &str) -> Object {
     let body = json!({
-        "metadata": {"labels": home.version_labels(version), "ownerReferences": home.owner().reference()},
+        "metadata": home.metadata(version),
         "spec": {
             // Whoever may change a Service must not send the operator's own requests elsewhere.
             "type": "ClusterIP",
@@ -171,17 +189,60 @@ pub(super) fn service(home: Home<'_>, version: &str) -> Object {
     Object::new(Key::new(Kind::Service, home.namespace, &workload_name(home.name, version)), body).stamped()
 }
 
+/// Someone who gets users' requests.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Target<'a> {
+    /// A Service that served before the rollout did.
+    Adopted(&'a Adopted),
+    /// A version.
+    Version(&'a VersionRef),
+}
+
+impl Target<'_> {
+    fn name(&self) -> &str {
+        match self {
+            Self::Adopted(adopted) => &adopted.service,
+            Self::Version(version) => &version.version,
+        }
+    }
+}
+
 /// Who answers and who listens in.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Shares<'a> {
-    stable: &'a VersionRef,
+    incumbent: Target<'a>,
     canary: Option<(&'a VersionRef, Weight)>,
     shadow: Option<(&'a VersionRef, CopyShare)>,
+    /// Without requests, and ready to take them back.
+    warm: Option<&'a Adopted>,
 }
 
-/// How traffic is shared in a phase; none while no version may serve.
+impl<'a> Shares<'a> {
+    /// Who gets which share of the requests. There is always someone who gets some.
+    pub(super) fn live(&self) -> Vec<(Target<'a>, Weight)> {
+        let canary_weight = self.canary.map_or(Weight::ZERO, |(_, weight)| weight);
+        let incumbent = (self.incumbent.clone(), canary_weight.rest());
+        let canary = self.canary.map(|(version, weight)| (Target::Version(version), weight));
+        let warm = self.warm.map(|adopted| (Target::Adopted(adopted), Weight::ZERO));
+        [incumbent].into_iter().chain(canary).chain(warm).collect()
+    }
+
+    /// The same as text, for a digest.
+    pub(super) fn words(&self) -> String {
+        let live = self.live();
+        let live: Vec<_> = live.iter().map(|(target, weight)| (target.name(), weight)).collect();
+        let shadow = self.shadow.map(|(version, share)| (&version.version, share.to_string()));
+        json!([live, shadow]).to_string()
+    }
+}
+
+/// How traffic is shared in a phase; none while nobody may serve.
 pub(super) fn shares<'a>(spec: &ModelRolloutSpec, status: &'a ModelRolloutStatus) -> Option<Shares<'a>> {
-    let stable = status.stable.as_ref()?;
+    let (incumbent, warm) = match (&status.stable, &status.adopted) {
+        (Some(stable), warm) => (Target::Version(stable), warm.as_ref()),
+        (None, Some(adopted)) => (Target::Adopted(adopted), None),
+        (None, None) => return None,
+    };
     let candidate = status.candidate.as_ref();
     let share = spec.strategy.shadow.as_ref().map(Shadow::share);
     let (canary, shadow) = match status.phase {
@@ -197,35 +258,42 @@ pub(super) fn shares<'a>(spec: &ModelRolloutSpec, status: &'a ModelRolloutStatus
         | RolloutPhase::Healthy
         | RolloutPhase::RolledBack => (None, None),
     };
-    Some(Shares { stable, canary, shadow })
+    Some(Shares { incumbent, canary, shadow, warm })
 }
 
-/// The HTTPRoute. The whole object is ours: its lists are atomic, so no one can own a weight alone.
-pub(super) fn route(home: Home<'_>, shares: &Shares<'_>) -> Object {
-    let gateway = &home.rollout.spec.traffic.gateway;
-    let backend = |version: &VersionRef, port: u16| json!({"group": "", "kind": "Service", "name": workload_name(home.name, &version.version), "port": port});
-    let weighted = |version: &VersionRef, weight: Weight| {
-        let mut backend = backend(version, LIVE);
-        backend["weight"] = weight.per_mille().into();
-        backend
-    };
-    let canary_weight = shares.canary.map_or(Weight::ZERO, |(_, weight)| weight);
-    let mut backends = vec![weighted(shares.stable, canary_weight.rest())];
-    backends.extend(shares.canary.map(|(version, weight)| weighted(version, weight)));
-    let mirror = |(version, share)| {
-        let mut mirror = json!({"backendRef": backend(version, SHADOW)});
-        match share {
-            // A data plane that knows no shares copies all.
-            CopyShare::All => {}
-            CopyShare::Percent(percent) => mirror["percent"] = percent.into(),
-            CopyShare::Fraction(share) => mirror["fraction"] = json!(share),
+/// A reference to the Service of a version.
+pub(super) fn backend(home: Home<'_>, version: &VersionRef, port: u16) -> Value {
+    json!({"group": "", "kind": "Service", "name": workload_name(home.name, &version.version), "port": port})
+}
+
+/// The filter that copies requests, if any are to be copied.
+pub(super) fn mirror(home: Home<'_>, shares: &Shares<'_>) -> Option<Value> {
+    let (version, share) = shares.shadow?;
+    let mut mirror = json!({"backendRef": backend(home, version, SHADOW)});
+    match share {
+        // A data plane that knows no shares copies all.
+        CopyShare::All => {}
+        CopyShare::Percent(percent) => mirror["percent"] = percent.into(),
+        CopyShare::Fraction(share) => mirror["fraction"] = json!(share),
+    }
+    Some(json!({"type": "RequestMirror", "requestMirror": mirror}))
+}
+
+/// The HTTPRoute at a gateway. The whole object is ours: its lists are atomic, so no one can own a weight alone.
+pub(super) fn route(home: Home<'_>, gateway: &Gateway, shares: &Shares<'_>) -> Object {
+    let weighted = |(target, weight): (Target<'_>, Weight)| match target {
+        Target::Version(version) => {
+            let mut backend = backend(home, version, LIVE);
+            backend["weight"] = weight.per_mille().into();
+            Some(backend)
         }
-        json!({"type": "RequestMirror", "requestMirror": mirror})
+        // Nothing serves on a route of our own before we do.
+        Target::Adopted(_) => None,
     };
     // Empty lists are written too: what is left out would not be missed when the old value is still there.
     let rule = json!({
-        "backendRefs": backends,
-        "filters": shares.shadow.map(mirror).into_iter().collect::<Vec<_>>(),
+        "backendRefs": shares.live().into_iter().filter_map(weighted).collect::<Vec<_>>(),
+        "filters": mirror(home, shares).into_iter().collect::<Vec<_>>(),
         "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
     });
     let mut parent = json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": gateway.name});

@@ -13,6 +13,7 @@ use super::{
     command::{self, Command, Place, Promotion},
     draft::{Draft, PAUSED},
     freeze::{Pause, PauseCause},
+    incumbent::Incumbent,
     select::Obstacle,
     steps::{self, on_trial},
     transition::Fate,
@@ -131,8 +132,8 @@ impl Draft<'_> {
             | RolloutPhase::Staging
             | RolloutPhase::Shadow
             | RolloutPhase::Experiment
-            | RolloutPhase::Canary => self.status.candidate.clone().filter(|_| self.status.stable.is_some()),
-            RolloutPhase::Baking => self.status.stable.clone().filter(|_| self.status.previous.is_some()),
+            | RolloutPhase::Canary => self.status.candidate.clone().filter(|_| self.incumbent().is_someone()),
+            RolloutPhase::Baking => self.status.stable.clone().filter(|_| self.way_back().is_someone()),
             RolloutPhase::Pending
             | RolloutPhase::RollingBack
             | RolloutPhase::Healthy
@@ -270,7 +271,7 @@ impl Draft<'_> {
             approvals.any(|point| Some(point) >= Place::of(self.status.phase, self.status.weight))
         };
         match place {
-            Place::Full => self.status.stable.is_some() && ahead(),
+            Place::Full => self.incumbent().is_someone() && ahead(),
             Place::Staging | Place::Shadow | Place::Experiment | Place::Step(_) | Place::Baking => false,
         }
     }
@@ -308,16 +309,16 @@ fn rollback_target(
     status: &ModelRolloutStatus,
 ) -> Option<Result<VersionRef, String>> {
     let wanted = &rollout.spec.rollback.as_ref()?.target_version;
-    let stable = status.stable.as_ref()?;
+    Incumbent::of(status).is_someone().then_some(())?;
     let starting = status.candidate.iter().filter(|_| status.phase == RolloutPhase::RollingBack);
     let known =
-        [stable].into_iter().chain(&status.previous).chain(status.history.iter().rev()).chain(starting);
+        status.stable.iter().chain(&status.previous).chain(status.history.iter().rev()).chain(starting);
     let found = known.clone().find(|version| version.version == *wanted).cloned();
     Some(found.ok_or_else(|| {
         let known: Vec<&str> = known.map(|version| version.version.as_str()).collect();
         format!(
             "spec.rollback.targetVersion is {wanted}, which is not among the versions that can be gone back to: {}. Correct or remove it: nothing advances meanwhile.",
-            known.join(", ")
+            if known.is_empty() { "there is none yet".to_owned() } else { known.join(", ") }
         )
     }))
 }

@@ -5,11 +5,16 @@
 
 use std::collections::BTreeMap;
 
-use anneal_crds::{VersionRef, model_rollout::RolloutPhase, names};
+use anneal_crds::{
+    VersionRef,
+    model_rollout::{RolloutPhase, Traffic},
+    names,
+};
 use jiff::SignedDuration;
 use serde_json::Value;
 
 use super::{
+    attach,
     build::{self, Home},
     draft::{Draft, RECHECK},
 };
@@ -144,11 +149,11 @@ impl Draft<'_> {
             .filter_map(|(kind, object)| {
                 let name = object["metadata"]["name"].as_str()?;
                 let uid = object["metadata"]["uid"].as_str()?.to_owned();
-                (!names.iter().any(|wanted| wanted == name))
+                (!names.iter().any(|wanted| wanted == name) && !self.is_named_elsewhere(name))
                     .then(|| Action::Delete { key: Key::new(kind, home.namespace, name), uid })
             })
             .collect();
-        if surplus.is_empty() || self.status.stable.is_none() {
+        if surplus.is_empty() || !self.incumbent().is_someone() {
             return;
         }
         match self.accepted_age() {
@@ -159,13 +164,38 @@ impl Draft<'_> {
             None => self.wake_at_latest(RECHECK),
         }
     }
+
+    /// Whether a rule of the user's own sends requests to a Service: then it stays, whatever the rollout's rule says.
+    fn is_named_elsewhere(&self, service: &str) -> bool {
+        match self.rollout.spec.traffic {
+            Traffic::Gateway(_) => false,
+            Traffic::Attach(_) => {
+                let route = self.snapshot.children.route.as_ref();
+                route.is_some_and(|route| attach::refers_to(route, service))
+            }
+        }
+    }
 }
 
 /// The name of a child is taken.
 pub(super) fn name_conflict(key: &Key) -> Trouble {
     let kind = key.kind.resource().2;
+    let or_attach = match key.kind {
+        Kind::HttpRoute => ", or let another ModelRollout attach to it by spec.traffic.attach",
+        Kind::ConfigMap
+        | Kind::Secret
+        | Kind::Pod
+        | Kind::Service
+        | Kind::Job
+        | Kind::Deployment
+        | Kind::Gateway
+        | Kind::GatewayClass
+        | Kind::RetrainJob
+        | Kind::ModelVersion
+        | Kind::ModelRollout => "",
+    };
     let message = format!(
-        "{kind} {} exists and is not this rollout's, so it stays as it is. Delete it, or rename the ModelRollout.",
+        "{kind} {} exists and is not this rollout's, so it stays as it is. Delete it, or rename the ModelRollout{or_attach}.",
         key.name
     );
     Trouble { reason: "NameConflict".to_owned(), message }

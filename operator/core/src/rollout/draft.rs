@@ -6,7 +6,7 @@ use std::cell::OnceCell;
 
 use anneal_crds::{
     ModelRollout, ModelRolloutStatus, ModelVersion, VersionRef, Weight,
-    model_rollout::{Decision, RecordedReading, RolloutPhase, Trial, TrialState},
+    model_rollout::{Decision, RecordedReading, RolloutPhase, Traffic, Trial, TrialState},
     names,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -21,6 +21,7 @@ use super::{
     build::{self, Home},
     freeze::{FROZEN, Freezes, Pause},
     group::{AWAITING_GROUP, Held},
+    route::{Wanted, gateway_key},
     select,
     sequential::{Comparison, DETECTABILITY},
     snapshot::{GatewayState, Snapshot},
@@ -29,7 +30,6 @@ use super::{
 };
 use crate::{
     condition::{KState, Truth, Writer, keep_refusal, keep_times, not_before},
-    object::Object,
     plan::{Action, Note, Plan, Severity, Wake},
     trouble::{self, Trouble},
 };
@@ -65,7 +65,7 @@ pub(super) struct Draft<'a> {
     /// What this look at the samples of both versions knows.
     pub(super) comparison: Option<Comparison>,
     /// The route that the status asks for, once someone has asked.
-    route: OnceCell<Option<Object>>,
+    route: OnceCell<Option<Result<Wanted, Trouble>>>,
 }
 
 impl<'a> Draft<'a> {
@@ -154,11 +154,11 @@ impl<'a> Draft<'a> {
         format!("{}{why}", self.status.phase.name())
     }
 
-    /// The route that the status asks for; none while no version may serve.
-    pub(super) fn wanted_route(&self) -> Option<&Object> {
+    /// What the status asks for of the route, or why it may not; none while nobody may serve.
+    pub(super) fn wanted_route(&self) -> Option<&Result<Wanted, Trouble>> {
         let make = || {
             let shares = build::shares(&self.rollout.spec, &self.status)?;
-            Some(build::route(Home::of(self.rollout)?, &shares))
+            Some(Wanted::of(Home::of(self.rollout)?, &shares, self.snapshot.children.route.as_ref()))
         };
         self.route.get_or_init(make).as_ref()
     }
@@ -286,14 +286,18 @@ impl<'a> Draft<'a> {
 
     /// What keeps requests from coming in.
     pub(super) fn gateway_trouble(&self) -> Option<Trouble> {
-        let name = &self.rollout.spec.traffic.gateway.name;
+        let name = gateway_key(self.rollout, self.snapshot.children.route.as_ref())?.name;
+        let named_by = match &self.rollout.spec.traffic {
+            Traffic::Gateway(_) => "spec.traffic.gateway".to_owned(),
+            Traffic::Attach(to) => format!("the parentRefs of HTTPRoute {}", to.route),
+        };
         let (reason, message) = match &self.snapshot.gateway {
-            GatewayState::Programmed => return None,
+            GatewayState::Programmed | GatewayState::NotNamed => return None,
             // Its controller has said enough.
             GatewayState::Unknown(_) if self.traffic_accepted() => return None,
             GatewayState::Missing => (
                 "GatewayMissing",
-                format!("Gateway {name} does not exist. Create it, or correct spec.traffic.gateway."),
+                format!("Gateway {name} does not exist. Create it, or correct {named_by}."),
             ),
             GatewayState::NotProgrammed => {
                 ("GatewayNotProgrammed", format!("Gateway {name} is not programmed. See its status."))

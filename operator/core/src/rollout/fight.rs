@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
     draft::{Draft, RECHECK},
-    route::{self, Author},
+    route::{self, Author, Write},
 };
 use crate::{plan::Severity, trouble::Trouble};
 
@@ -45,7 +45,8 @@ impl Draft<'_> {
             && self.age_of(fights.last()) < CALM_AFTER
     }
 
-    fn written(&self) -> Option<&WrittenRoute> {
+    /// What was written last.
+    pub(super) fn written(&self) -> Option<&WrittenRoute> {
         self.status.traffic.as_ref()?.written.as_ref()
     }
 
@@ -76,15 +77,15 @@ impl Draft<'_> {
     }
 
     /// Who made `write` necessary, if the route was not left as it was written.
-    fn opponent(&self, write: &WrittenRoute) -> Option<String> {
-        let written = self.written().filter(|written| written.digest == write.digest)?;
+    fn opponent(&self, write: &Write) -> Option<String> {
+        let written = self.written().filter(|written| written.digest == write.record.digest)?;
         let Some(route) = &self.snapshot.children.route else {
             // A write that failed leaves no route either.
             return written.seen.as_ref().map(|_| "whoever deletes it".to_owned());
         };
         let is_another = written.seen.is_some() && written.seen.as_deref() != route::uid(route);
-        let came_back = route::landed(route, write) && self.age_of(self.fights().last()) >= RECHECK;
-        if write.over <= written.over && !is_another && !came_back {
+        let came_back = write.landed && self.age_of(self.fights().last()) >= RECHECK;
+        if write.record.over <= written.over && !is_another && !came_back {
             return None;
         }
         Some(match Author::of(route) {
@@ -97,7 +98,7 @@ impl Draft<'_> {
     /// Counts a write that would not be needed if the route had been left as it was written. One that comes back changed
     /// without a new generation, because a webhook makes the same of it each time, is counted now and then: a count is a
     /// write of the status, which wakes the next look.
-    pub(super) fn note_fight(&mut self, write: &WrittenRoute) {
+    pub(super) fn note_fight(&mut self, write: &Write) {
         let Some(who) = self.opponent(write) else { return };
         let first = self.age_of(self.fights().last()) > WINDOW;
         let contested = self.contested();
@@ -137,7 +138,8 @@ impl Draft<'_> {
         }
     }
 
-    fn route_name(&self) -> &str {
-        self.rollout.metadata.name.as_deref().unwrap_or_default()
+    /// Name of the route.
+    pub(super) fn route_name(&self) -> String {
+        route::route_key(self.rollout).map_or_else(String::new, |key| key.name)
     }
 }

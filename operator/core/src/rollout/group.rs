@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 
 use anneal_crds::{
     ModelRollout, ModelRolloutStatus, Weight,
-    model_rollout::{FailedWave, Group, GroupStatus, Retry, RolloutPhase, Strategy},
+    model_rollout::{Experiment, FailedWave, Group, GroupStatus, Retry, RolloutPhase, Strategy},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{draft::Draft, steps, transition::Fate};
+use super::{draft::Draft, incumbent::Incumbent, steps, transition::Fate};
 use crate::plan::Severity;
 
 /// Whether a version has passed and waits for other members of its group.
@@ -63,12 +63,17 @@ pub fn members(rollout: &ModelRollout) -> Vec<&str> {
 }
 
 /// What comes after a phase and weight, by the strategy as it is.
-fn next(strategy: &Strategy, phase: RolloutPhase, weight: Weight) -> (RolloutPhase, Weight) {
+fn next(
+    strategy: &Strategy,
+    experiment: Option<&Experiment>,
+    phase: RolloutPhase,
+    weight: Weight,
+) -> (RolloutPhase, Weight) {
     let step_above = |passed: Weight| {
         let next = steps::steps(strategy).into_iter().find(|step| step.weight > passed);
         next.map_or_else(|| full(strategy), |step| (RolloutPhase::Canary, step.weight))
     };
-    let live = || match &strategy.experiment {
+    let live = || match experiment {
         Some(experiment) => (RolloutPhase::Experiment, experiment.split),
         None => step_above(Weight::ZERO),
     };
@@ -99,9 +104,9 @@ const fn full(strategy: &Strategy) -> (RolloutPhase, Weight) {
 }
 
 /// Whether a version of a rollout is on its way or on trial, and not the first one.
-const fn is_under_way(status: &ModelRolloutStatus) -> bool {
+fn is_under_way(status: &ModelRolloutStatus) -> bool {
     match status.phase {
-        RolloutPhase::Baking => status.previous.is_some(),
+        RolloutPhase::Baking => Incumbent::before(status).is_someone(),
         RolloutPhase::Pending
         | RolloutPhase::Preparing
         | RolloutPhase::Staging
@@ -163,7 +168,7 @@ impl Other<'_> {
 impl Draft<'_> {
     /// The group that the version on its way belongs to. A first version waits for nobody: nothing answers without it.
     fn group(&self) -> Option<&Group> {
-        self.rollout.spec.group.as_ref().filter(|_| self.status.stable.is_some())
+        self.rollout.spec.group.as_ref().filter(|_| self.incumbent().is_someone())
     }
 
     /// The other members, or what is wrong with the group.
@@ -218,7 +223,7 @@ impl Draft<'_> {
     }
 
     fn next_place(&self) -> (RolloutPhase, Weight) {
-        next(&self.rollout.spec.strategy, self.status.phase, self.status.weight)
+        next(&self.rollout.spec.strategy, self.compared_experiment(), self.status.phase, self.status.weight)
     }
 
     /// Whether the version has passed where it is, and waits for the others.

@@ -12,9 +12,11 @@
 //! people ask for, `freeze` when nothing advances, and `group` for whom it waits. `query`, `expression` and `value` are what is asked about a version, and `reading`,
 //! `plain`, `baseline`, `sequential` and `warning` what the answers say. `steps` says which share it gets and for how long, `staging`,
 //! `probe` and `smoke` what it must answer before it takes requests and after, and `approval` what someone has to approve.
-//! `transition` is what is written down, and `build` which objects follow.
+//! `transition` is what is written down, and `build` which objects follow; `attach` is a route of the user's, and `incumbent` who
+//! answers beside the version on trial.
 
 mod approval;
+mod attach;
 mod baseline;
 mod build;
 mod by_hand;
@@ -25,6 +27,7 @@ mod expression;
 mod fight;
 mod freeze;
 mod group;
+mod incumbent;
 mod memo;
 mod missing;
 mod plain;

@@ -16,6 +16,7 @@ use jiff::SignedDuration;
 use super::{
     build,
     draft::{Draft, RECHECK},
+    incumbent::Incumbent,
     rival,
     select::{self, Choice, Obstacle},
     smoke::Tick,
@@ -52,6 +53,7 @@ impl Draft<'_> {
     /// One transition at most.
     fn decide(&mut self) {
         self.recover();
+        self.adopt();
         self.note_commands();
         self.grant_retry();
         if self.obey_abort() || self.obey_rollback() || self.goes_back_with_group() || self.retry_smoke() {
@@ -81,7 +83,7 @@ impl Draft<'_> {
     /// A version that answers everything and has yet to prove itself.
     pub(super) fn watch(&mut self, stable: &VersionRef) {
         match self.smoke(stable) {
-            Tick::Open if self.status.previous.is_some() => self.judge_step(stable),
+            Tick::Open if self.way_back().is_someone() => self.judge_step(stable),
             // The first version: there is nothing that its metrics could lead back to.
             Tick::Open => self.leave_unjudged(stable),
             Tick::Decided => {}
@@ -245,7 +247,8 @@ impl Draft<'_> {
     fn preparing(&mut self, candidate: &VersionRef) {
         let ready = self.ready(candidate);
         let cold = if ready { self.cold(candidate) } else { None };
-        match (self.pause.clone().filter(|_| ready), self.mirror_trouble().filter(|_| ready)) {
+        let no_way = self.attach_trouble().or_else(|| self.mirror_trouble()).filter(|_| ready);
+        match (self.pause.clone().filter(|_| ready), no_way) {
             (Some(pause), _) => {
                 return self.kstatus(KState::Reconciling, pause.cause.reason(), &pause.why);
             }
@@ -263,10 +266,12 @@ impl Draft<'_> {
             let why = trouble.map_or_else(String::new, |trouble| format!(" {}", trouble.message));
             let message = format!("{} was not ready after {deadline}.{why}", candidate.version);
             let reason = "ProgressDeadlineExceeded";
-            return match self.status.stable {
-                Some(_) => self.give_up(candidate, Fate::Rejected, reason, &message, vec![]),
-                // Without another version there is nothing to go back to.
-                None => self.kstatus(KState::Stalled, reason, &message),
+            return match self.incumbent() {
+                Incumbent::Version(_) | Incumbent::Adopted(_) => {
+                    self.give_up(candidate, Fate::Rejected, reason, &message, vec![]);
+                }
+                // There is nothing to go back to.
+                Incumbent::Nobody => self.kstatus(KState::Stalled, reason, &message),
             };
         }
         let trouble = trouble.or_else(|| self.gateway_trouble()).or_else(|| self.mirror_trouble());
@@ -282,36 +287,37 @@ impl Draft<'_> {
 
     /// Nothing new is to serve.
     pub(super) fn stay(&mut self, obstacle: Option<Obstacle>) {
-        let Some(stable) = self.status.stable.clone() else {
-            if let (None, Some(pause)) = (&obstacle, self.pause.clone()) {
-                self.status.phase = RolloutPhase::Pending;
-                return self.kstatus(KState::Reconciling, pause.cause.reason(), &pause.why);
-            }
-            let obstacle = obstacle.unwrap_or_else(|| Obstacle {
-                reason: "NoVersion",
-                message: format!(
-                    "Model {} has no version yet. Create a RetrainJob.",
-                    self.rollout.spec.model
-                ),
-            });
-            self.status.phase = RolloutPhase::Pending;
-            return self.kstatus(KState::Stalled, obstacle.reason, &obstacle.message);
-        };
-        if matches!(
+        let starting = matches!(
             self.status.phase,
             RolloutPhase::Pending | RolloutPhase::Preparing | RolloutPhase::Staging
-        ) {
-            let message = format!("{} serves all requests.", stable.version);
-            return self.enter(RolloutPhase::Healthy, Weight::ZERO, "Recovered", &message, vec![]);
+        );
+        match self.incumbent() {
+            Incumbent::Nobody => return self.wait_for_a_version(obstacle),
+            Incumbent::Version(stable) if starting => {
+                let message = format!("{} serves all requests.", stable.version);
+                return self.enter(RolloutPhase::Healthy, Weight::ZERO, "Recovered", &message, vec![]);
+            }
+            Incumbent::Adopted(_) if starting => self.status.phase = RolloutPhase::Pending,
+            Incumbent::Adopted(_) | Incumbent::Version(_) => {}
         }
         if !self.traffic_accepted() || self.gateway_trouble().is_some() {
             self.wake_at_latest(RECHECK);
         }
-        self.tell_how_stable_serves(&stable, obstacle);
+        self.tell_how_incumbent_serves(obstacle);
     }
 
-    fn tell_how_stable_serves(&mut self, stable: &VersionRef, obstacle: Option<Obstacle>) {
-        let version = &stable.version;
+    /// Nobody serves.
+    fn wait_for_a_version(&mut self, obstacle: Option<Obstacle>) {
+        self.status.phase = RolloutPhase::Pending;
+        if let (None, Some(pause)) = (&obstacle, self.pause.clone()) {
+            return self.kstatus(KState::Reconciling, pause.cause.reason(), &pause.why);
+        }
+        let obstacle = obstacle.unwrap_or_else(|| self.no_version_yet());
+        self.kstatus(KState::Stalled, obstacle.reason, &obstacle.message);
+    }
+
+    fn tell_how_incumbent_serves(&mut self, obstacle: Option<Obstacle>) {
+        let incumbent = self.incumbent();
         let trouble =
             self.record_trouble().or_else(|| self.gateway_trouble()).or_else(|| self.route_trouble());
         let trouble = trouble.or_else(|| self.smoke_trouble());
@@ -319,14 +325,20 @@ impl Draft<'_> {
             return self.stalled(&trouble);
         }
         if !self.traffic_accepted() {
-            let message = format!("The data plane has not taken the route to {version} yet.");
+            let message = format!("The data plane has not taken the route to {incumbent} yet.");
             return self.kstatus(KState::Reconciling, "RouteNotAccepted", &message);
         }
-        if !self.ready(stable) {
+        let (stable, obstacle) = match &incumbent {
+            Incumbent::Version(stable) => (Some(stable), obstacle),
+            Incumbent::Adopted(_) | Incumbent::Nobody => {
+                (None, Some(obstacle.unwrap_or_else(|| self.no_version_yet())))
+            }
+        };
+        if let Some(stable) = stable.filter(|stable| !self.ready(stable)) {
             let why = self
                 .pod_trouble(stable)
                 .map_or_else(|| "Some of its pods are not ready.".to_owned(), |trouble| trouble.message);
-            let message = format!("{version} serves. {why}");
+            let message = format!("{incumbent} serves. {why}");
             return self.kstatus(KState::Reconciling, "StableNotReady", &message);
         }
         let (reason, why) = match (obstacle, &self.pause) {
@@ -334,7 +346,7 @@ impl Draft<'_> {
             (None, Some(pause)) => (pause.cause.reason(), format!(" {}", pause.why)),
             (None, None) => ("Serving", String::new()),
         };
-        let message = format!("{version} serves all requests.{why}");
+        let message = format!("{incumbent} serves all requests.{why}");
         self.kstatus(KState::Ready, reason, &message);
     }
 

@@ -77,8 +77,8 @@ impl Draft<'_> {
     /// Why the candidate gets no copies; none if it may, or if no shadow is asked for.
     pub(super) fn mirror_trouble(&self) -> Option<Trouble> {
         let shadow = self.rollout.spec.strategy.shadow.as_ref()?;
-        // The first version has no shadow.
-        self.status.stable.as_ref()?;
+        // Where nobody serves, the first version has no shadow.
+        self.incumbent().is_someone().then_some(())?;
         let message = match self.snapshot.features.lacks(shadow.share()) {
             Some((class, feature)) => format!(
                 "GatewayClass {class} does not list {feature}, so it cannot copy {}. Remove strategy.shadow{}, or take a Gateway of another class.",
@@ -105,7 +105,7 @@ impl Draft<'_> {
         let message = format!(
             "The mirror that copies {} was written to HTTPRoute {} and is not in it as it was written: an admission webhook or the Gateway API's resource definitions dropped it. Update them to Gateway API 1.3 and change strategy.shadow, or remove it.",
             shadow.share(),
-            self.rollout.metadata.name.as_deref().unwrap_or_default()
+            self.route_name()
         );
         let generation = self.rollout.metadata.generation.unwrap_or(0);
         self.traffic().mirror_dropped = Some(MirrorDropped { generation, message });

@@ -5,15 +5,19 @@
 
 use anneal_crds::{
     ModelRollout,
-    model_rollout::{RolloutPhase, TrafficStatus, WrittenRoute},
+    model_rollout::{RolloutPhase, Traffic, TrafficStatus, WrittenRoute},
     names,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
-use super::{build::Home, draft::Draft};
+use super::{
+    attach::{self, Part},
+    build::{self, Home, Shares},
+    draft::Draft,
+};
 use crate::{
-    object::{Key, Kind, covers},
+    object::{Key, Kind, Object, covers},
     plan::Action,
     trouble::Trouble,
 };
@@ -21,14 +25,105 @@ use crate::{
 /// The key of the route that brings a rollout's requests.
 pub fn route_key(rollout: &ModelRollout) -> Option<Key> {
     let namespace = rollout.metadata.namespace.as_deref()?;
-    Some(Key::new(Kind::HttpRoute, namespace, rollout.metadata.name.as_deref()?))
+    Some(match &rollout.spec.traffic {
+        Traffic::Gateway(_) => Key::new(Kind::HttpRoute, namespace, rollout.metadata.name.as_deref()?),
+        Traffic::Attach(to) => attach::key(namespace, to),
+    })
 }
 
-/// The key of the gateway that the route attaches to.
-pub fn gateway_key(rollout: &ModelRollout) -> Option<Key> {
-    let gateway = &rollout.spec.traffic.gateway;
-    let namespace = gateway.namespace.as_deref().or(rollout.metadata.namespace.as_deref())?;
-    Some(Key::new(Kind::Gateway, namespace, &gateway.name))
+/// The key of the gateway that the route attaches to; none for a route of the user's that names none, as in a mesh.
+pub fn gateway_key(rollout: &ModelRollout, route: Option<&Value>) -> Option<Key> {
+    let own = rollout.metadata.namespace.as_deref()?;
+    match &rollout.spec.traffic {
+        Traffic::Gateway(gateway) => {
+            Some(Key::new(Kind::Gateway, gateway.namespace.as_deref().unwrap_or(own), &gateway.name))
+        }
+        Traffic::Attach(_) => {
+            let parents = route?["spec"]["parentRefs"].as_array()?;
+            let (group, _, kind, _) = Kind::Gateway.resource();
+            let is =
+                |parent: &Value, field: &str, value: &str| parent[field].is_null() || parent[field] == value;
+            let parent =
+                parents.iter().find(|parent| is(parent, "group", group) && is(parent, "kind", kind))?;
+            let namespace = parent["namespace"].as_str().unwrap_or(own);
+            Some(Key::new(Kind::Gateway, namespace, parent["name"].as_str()?))
+        }
+    }
+}
+
+/// What a rollout wants of its route.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Wanted {
+    /// All of an object of its own.
+    Whole(Object),
+    /// A part of a user's.
+    Part(Part),
+}
+
+impl Wanted {
+    /// What is wanted, or why it may not be.
+    pub(super) fn of(home: Home<'_>, shares: &Shares<'_>, seen: Option<&Value>) -> Result<Self, Trouble> {
+        match &home.rollout.spec.traffic {
+            Traffic::Gateway(gateway) => {
+                let object = build::route(home, gateway, shares);
+                match seen.filter(|seen| !home.owns(seen)) {
+                    Some(_) => Err(super::converge::name_conflict(&object.key)),
+                    None => Ok(Self::Whole(object)),
+                }
+            }
+            Traffic::Attach(to) => Part::of(home, to, shares, seen).map(Self::Part),
+        }
+    }
+
+    /// What tells it from what was wanted before.
+    fn digest(&self) -> &str {
+        match self {
+            Self::Whole(object) => {
+                object.body["metadata"]["annotations"][names::ANNOTATION_APPLIED].as_str().unwrap_or_default()
+            }
+            Self::Part(part) => &part.digest,
+        }
+    }
+
+    fn is_in(&self, seen: &Value) -> bool {
+        match self {
+            Self::Whole(object) => same(seen, &object.body),
+            Self::Part(part) => part.is_in(seen),
+        }
+    }
+
+    fn mirror_differs(&self, seen: &Value) -> bool {
+        let filters = |route: &Value| route["spec"]["rules"][0]["filters"].clone();
+        match self {
+            Self::Whole(object) => !same(&filters(seen), &filters(&object.body)),
+            Self::Part(part) => part.mirror_differs(seen),
+        }
+    }
+
+    /// What makes it so. Only as it was read: whoever decided by an older status must not overwrite a later decision.
+    fn write(&self, seen: Option<&Value>) -> Action {
+        match (self, seen) {
+            (Self::Whole(object), seen) => {
+                let mut object = object.clone();
+                if let Some(seen) = seen {
+                    object.body["metadata"]["resourceVersion"] = seen["metadata"]["resourceVersion"].clone();
+                }
+                Action::Apply(object)
+            }
+            (Self::Part(part), seen) => Action::Patch(part.patch(seen.unwrap_or(&Value::Null))),
+        }
+    }
+
+    /// Whether it is what was done to the route last, whatever that is like since.
+    fn landed(&self, seen: &Value, before: Option<&WrittenRoute>) -> bool {
+        let written = match self {
+            Self::Whole(_) => seen["metadata"]["annotations"][names::ANNOTATION_APPLIED] == self.digest(),
+            // A user's route gets no annotation.
+            Self::Part(_) => before
+                .is_some_and(|before| before.digest == self.digest() && generation(Some(seen)) > before.over),
+        };
+        written && Author::of(seen) == Author::Us
+    }
 }
 
 /// How the route is.
@@ -53,6 +148,8 @@ pub(super) struct Write {
     pub(super) record: WrittenRoute,
     /// Whether the route has another mirror than it is to have.
     mirror_differs: bool,
+    /// Whether the same write was the last thing that was done to the route.
+    pub(super) landed: bool,
 }
 
 /// Who set the rules of a route last, by what the API server keeps of that.
@@ -86,29 +183,34 @@ impl<'a> Author<'a> {
 impl Draft<'_> {
     /// How the route is.
     pub(super) fn standing(&self) -> Standing<'_> {
-        let (Some(home), Some(wanted)) = (Home::of(self.rollout), self.wanted_route()) else {
-            return Standing::NotAsked;
+        let wanted = match self.wanted_route() {
+            None => return Standing::NotAsked,
+            Some(Err(trouble)) => return Standing::Blocked(trouble.clone()),
+            Some(Ok(wanted)) => wanted,
         };
         let seen = self.snapshot.children.route.as_ref();
-        if let Some(seen) = seen {
-            if !home.owns(seen) {
-                return Standing::Blocked(super::converge::name_conflict(&wanted.key));
-            }
-            if same(seen, &wanted.body) {
-                return Standing::Same(seen);
-            }
+        if let Some(seen) = seen.filter(|seen| wanted.is_in(seen)) {
+            return Standing::Same(seen);
         }
-        let digest = wanted.body["metadata"]["annotations"][names::ANNOTATION_APPLIED].as_str();
-        let digest = digest.unwrap_or_default().to_owned();
-        let record = WrittenRoute { digest, over: generation(seen), seen: None };
-        let mut write = wanted.clone();
-        if let Some(seen) = seen {
-            // Only as it was read: whoever decided by an older status must not overwrite a later decision.
-            write.body["metadata"]["resourceVersion"] = seen["metadata"]["resourceVersion"].clone();
+        Standing::Differs(Write {
+            action: wanted.write(seen),
+            record: WrittenRoute { digest: wanted.digest().to_owned(), over: generation(seen), seen: None },
+            mirror_differs: seen.is_some_and(|seen| wanted.mirror_differs(seen)),
+            landed: seen.is_some_and(|seen| wanted.landed(seen, self.written())),
+        })
+    }
+
+    /// Why the route of the user's cannot be written; none for one of our own, which is made anew.
+    pub(super) fn attach_trouble(&self) -> Option<Trouble> {
+        match (&self.rollout.spec.traffic, self.wanted_route()) {
+            (Traffic::Attach(_), Some(wanted)) => wanted.as_ref().err().cloned(),
+            // Nobody serves yet, and the first version is about to.
+            (Traffic::Attach(to), None) => {
+                let route = self.snapshot.children.route.as_ref();
+                attach::known_rule(Home::of(self.rollout)?, to, route).err()
+            }
+            (Traffic::Gateway(_), _) => None,
         }
-        let rule = |route: &'_ Value| route["spec"]["rules"][0]["filters"].clone();
-        let mirror_differs = seen.is_some_and(|seen| !same(&rule(seen), &rule(&wanted.body)));
-        Standing::Differs(Write { action: Action::Apply(write), record, mirror_differs })
     }
 
     /// Writes the route, if it is not as the status asks for.
@@ -124,7 +226,7 @@ impl Draft<'_> {
                 if self.waits_to_rewrite(&write.record) {
                     return;
                 }
-                self.note_fight(&write.record);
+                self.note_fight(&write);
                 self.traffic().written = Some(write.record);
                 self.actions.push(write.action);
             }
@@ -138,9 +240,10 @@ impl Draft<'_> {
 
     /// Whether the route that this operator wrote has not the mirror that it wrote, and nobody else wrote since.
     pub(super) fn written_by_us_and_dropped(&self) -> bool {
-        let Standing::Differs(write) = self.standing() else { return false };
-        let Some(seen) = &self.snapshot.children.route else { return false };
-        write.mirror_differs && landed(seen, &write.record)
+        match self.standing() {
+            Standing::Differs(write) => write.mirror_differs && write.landed,
+            Standing::NotAsked | Standing::Blocked(_) | Standing::Same(_) => false,
+        }
     }
 
     /// The step's clock starts when the data plane's controller has accepted the weights that were asked for, and starts
@@ -161,7 +264,7 @@ impl Draft<'_> {
             ),
             (None, true, false) => (true, "Accepted", "The route has the weights of this step."),
         };
-        if self.status.stable.is_some() {
+        if self.incumbent().is_someone() {
             self.condition("TrafficVerified", verified.into(), reason, message);
         }
         let now = Time(self.now);
@@ -226,12 +329,6 @@ impl Draft<'_> {
         );
         Some(Trouble { reason: "RouteNotAccepted".to_owned(), message })
     }
-}
-
-/// Whether `write` is what was done to the route last, whatever it is like since.
-pub(super) fn landed(route: &Value, write: &WrittenRoute) -> bool {
-    let applied = &route["metadata"]["annotations"][names::ANNOTATION_APPLIED];
-    Author::of(route) == Author::Us && *applied == write.digest.as_str()
 }
 
 /// Which of the routes that had the name it is.

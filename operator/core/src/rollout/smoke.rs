@@ -116,7 +116,7 @@ impl Draft<'_> {
         let message = Some(shorten(why, 2 * MAX_WORDS).into_owned());
         self.status.smoke = Some(Trial { state: TrialState::Failed, message, ..trial });
         let message = format!("{} took all requests, and {why}.", stable.version);
-        if self.status.previous.is_some() {
+        if self.way_back().is_someone() {
             self.give_up(stable, Fate::Rejected, SMOKE_FAILED, &message, vec![]);
         } else {
             self.end_bake(SMOKE_FAILED, &message, vec![]);

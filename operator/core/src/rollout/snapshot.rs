@@ -48,7 +48,7 @@ pub struct Children {
     pub deployments: Vec<Value>,
     /// Services with the rollout's label or with the name of one of its versions'.
     pub services: Vec<Value>,
-    /// The HTTPRoute with the rollout's name.
+    /// The HTTPRoute that [`super::route_key`] names.
     pub route: Option<Value>,
     /// The Job that [`super::staging_job`] names, whoever made it.
     pub test: Option<Value>,
@@ -77,6 +77,8 @@ pub enum GatewayState {
     NotProgrammed,
     /// It does not exist, or its kind does not.
     Missing,
+    /// The route names none.
+    NotNamed,
     /// It could not be read, and why.
     Unknown(String),
 }

@@ -5,7 +5,7 @@ use anneal_crds::{
     model_rollout::{ApprovalPoint, Canary, Experiment, Progression, RolloutPhase, Step, Strategy, Then},
 };
 
-use super::command::Place;
+use super::{command::Place, incumbent::Incumbent};
 
 /// The canary's steps in their order. Their weights lie above zero and rise, whatever the spec says.
 pub(super) fn steps(strategy: &Strategy) -> Vec<Step> {
@@ -178,7 +178,7 @@ pub fn on_trial(status: &ModelRolloutStatus) -> Option<&VersionRef> {
     match status.phase {
         RolloutPhase::Shadow | RolloutPhase::Experiment | RolloutPhase::Canary => status.candidate.as_ref(),
         // The first version has nothing that anyone could go back to.
-        RolloutPhase::Baking => status.stable.as_ref().filter(|_| status.previous.is_some()),
+        RolloutPhase::Baking => status.stable.as_ref().filter(|_| Incumbent::before(status).is_someone()),
         RolloutPhase::Pending
         | RolloutPhase::Preparing
         | RolloutPhase::Staging

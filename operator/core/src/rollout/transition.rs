@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{
     command::Place,
     draft::{Draft, RECHECK},
+    incumbent::Incumbent,
     steps,
 };
 use crate::{condition::KState, plan::Severity};
@@ -100,7 +101,10 @@ impl Draft<'_> {
     /// It gets requests, or copies of them.
     pub(super) fn take_traffic(&mut self, candidate: &VersionRef, cause: Cause) {
         let version = candidate.version.clone();
-        if self.status.stable.is_none() {
+        if let Some(trouble) = self.attach_trouble() {
+            return self.blocked(&trouble);
+        }
+        if !self.incumbent().is_someone() {
             let message = format!("{version} is the first version and takes all traffic.");
             let (reason, message) = cause.tell("Bootstrapped", message);
             return self.promote(candidate, reason, &message, vec![]);
@@ -181,7 +185,15 @@ impl Draft<'_> {
             | RolloutPhase::Healthy
             | RolloutPhase::RolledBack => false,
         };
-        self.rollout.spec.strategy.experiment.clone().filter(|_| is_ahead)
+        self.compared_experiment().filter(|_| is_ahead).cloned()
+    }
+
+    /// The experiment of the strategy, if there is a version to compare with: of a Service that serves nothing is counted.
+    pub(super) fn compared_experiment(&self) -> Option<&Experiment> {
+        match self.incumbent() {
+            Incumbent::Version(_) => self.rollout.spec.strategy.experiment.as_ref(),
+            Incumbent::Adopted(_) | Incumbent::Nobody => None,
+        }
     }
 
     /// The candidate takes all requests, and is watched for a while where the strategy says so.
@@ -192,6 +204,7 @@ impl Draft<'_> {
         message: &str,
         readings: Vec<RecordedReading>,
     ) {
+        let incumbent = self.incumbent();
         let before = self.status.stable.replace(candidate.clone());
         self.status.candidate = None;
         self.status.smoke = self.rollout.spec.strategy.smoke.as_ref().map(|_| self.first_try());
@@ -199,8 +212,9 @@ impl Draft<'_> {
         self.remember(before.clone());
         let strategy = &self.rollout.spec.strategy;
         let (bake, smoke) = (strategy.bake.as_ref(), strategy.smoke.as_ref());
-        let more = match (smoke, bake.filter(|_| before.is_some())) {
+        let more = match (smoke, bake.filter(|_| incumbent.is_someone())) {
             (None, None) => {
+                self.status.adopted = None;
                 return self.enter(RolloutPhase::Healthy, Weight::ZERO, reason, message, readings);
             }
             (Some(_), None) => "It must answer the smoke requests".to_owned(),
@@ -209,8 +223,11 @@ impl Draft<'_> {
                 format!("It must answer the smoke requests, and is watched for {}", bake.duration)
             }
         };
-        let warm =
-            before.as_ref().map_or_else(String::new, |before| format!("; {} stays warm", before.version));
+        let warm = match &incumbent {
+            Incumbent::Nobody => String::new(),
+            Incumbent::Version(_) => format!("; {incumbent} stays warm"),
+            Incumbent::Adopted(_) => format!("; {incumbent} stays in the route at weight 0"),
+        };
         self.status.previous = before;
         let message = format!("{message} {more}{warm}.");
         self.enter(RolloutPhase::Baking, Weight::ZERO, reason, &message, readings);
@@ -222,6 +239,7 @@ impl Draft<'_> {
             return;
         }
         self.status.previous = None;
+        self.status.adopted = None;
         self.enter(RolloutPhase::Healthy, Weight::ZERO, reason, message, readings);
     }
 
@@ -248,11 +266,16 @@ impl Draft<'_> {
         if let Some(other) = self.nobody_instead(version) {
             return self.keep_for_want_of(&other, fate, reason, message, readings);
         }
-        match (self.status.phase, self.status.previous.clone()) {
-            (RolloutPhase::Baking, Some(previous)) => {
+        match (self.status.phase, self.way_back()) {
+            (RolloutPhase::Baking, Incumbent::Version(previous)) => {
                 self.switch_back(&previous, fate, reason, message, readings);
             }
-            (RolloutPhase::Baking, None) => {
+            (RolloutPhase::Baking, Incumbent::Adopted(service)) => {
+                self.hand_back(version, fate, reason);
+                let message = format!("{message} Service {service} takes all requests back.");
+                self.enter(RolloutPhase::RolledBack, Weight::ZERO, reason, &message, readings);
+            }
+            (RolloutPhase::Baking, Incumbent::Nobody) => {
                 let message = format!(
                     "{message} There is no version to go back to. Retrain, or name one in spec.rollback."
                 );
@@ -277,7 +300,8 @@ impl Draft<'_> {
         }
     }
 
-    fn note_fate(&mut self, version: &VersionRef, fate: Fate, reason: &str) {
+    /// Remembers what became of a version that leaves.
+    pub(super) fn note_fate(&mut self, version: &VersionRef, fate: Fate, reason: &str) {
         match fate {
             Fate::Rejected | Fate::Left => {
                 let granted = self.status.retry.as_ref().filter(|retry| retry.digest == version.digest);
@@ -299,7 +323,8 @@ impl Draft<'_> {
     }
 
     /// The version that would have to answer in place of `version` and has no ready pod, although `version` has one and
-    /// takes live requests: going back would turn answers into errors.
+    /// takes live requests: going back would turn answers into errors. An adopted Service is taken to answer: whose pods are
+    /// behind it is not known here.
     fn nobody_instead(&self, version: &VersionRef) -> Option<VersionRef> {
         let other = match self.status.phase {
             RolloutPhase::Experiment | RolloutPhase::Canary => self.status.stable.clone(),

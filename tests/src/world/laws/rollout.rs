@@ -75,6 +75,7 @@ impl Sim {
             *self.laws.reached.entry(reached).or_default() += 1;
         }
         self.note_consent(old, new);
+        self.note_adopted(old, new);
         if old["waitingRollback"].is_null() && !new["waitingRollback"].is_null() {
             *self.laws.reached.entry("rollback that waits".to_owned()).or_default() += 1;
         }

@@ -24,7 +24,9 @@ impl Sim {
         if route["metadata"]["generation"] != 1 {
             self.check_rewrite(caller, name, &shares);
         }
-        if shares.live.values().sum::<i64>() != 1000
+        let sum = shares.live.values().sum::<i64>();
+        let is_users = route["metadata"]["ownerReferences"].is_null();
+        if !(sum == 1000 || (is_users && sum > 0))
             || shares.live.values().any(|weight| !(0..=1000).contains(weight))
         {
             self.broken("weights sum to 1000", format!("{name}: {shares:?}"));
@@ -83,7 +85,7 @@ impl Sim {
         let name = &key.name;
         let status = self.status_of(name);
         let route = self.store.get(&Key::new(Kind::HttpRoute, NAMESPACE, name)).cloned();
-        let shares = route.as_ref().map(Shares::of).unwrap_or_default();
+        let shares = route.as_ref().map(Shares::of).unwrap_or_default().in_thousand();
         let refused = matches!(result, Err(ClusterError::Refused { .. }));
         let candidate = workload(name, &status["candidate"]);
         if result.is_ok() && status["phase"] == "RolledBack" && !shares.reach(&candidate) {
@@ -119,6 +121,7 @@ impl Sim {
         }
         if result.is_ok()
             && !self.may_wait(&status)
+            && !lies_with_the_user(&status)
             && let Some(wanted) = self.wanted_of(name, &status, &shares)
             && (wanted != shares || !self.hostnames_follow(&key, route.as_ref()))
         {
@@ -157,18 +160,35 @@ impl Sim {
         let list = |value: Option<&Value>| {
             value.filter(|value| !value.is_null()).cloned().unwrap_or_else(|| none.clone())
         };
-        let spec = self.store.get(key).map(|rollout| &rollout["spec"]["traffic"]["gateway"]["hostnames"]);
+        let traffic = self.store.get(key).map(|rollout| &rollout["spec"]["traffic"]);
+        if traffic.is_some_and(|traffic| traffic["gateway"].is_null()) {
+            return true;
+        }
+        let spec = traffic.map(|traffic| &traffic["gateway"]["hostnames"]);
         list(spec) == list(route.map(|route| &route["spec"]["hostnames"]))
     }
 }
 
+/// Whether a route of the user's is missing, or lacks what nobody but the user knows.
+fn lies_with_the_user(status: &Value) -> bool {
+    let told =
+        |told: &Value| ["RouteMissing", "BackendMissing"].iter().any(|reason| told["reason"] == *reason);
+    status["conditions"].as_array().is_some_and(|all| all.iter().any(told))
+}
+
 /// The shares that a status asks for.
 fn wanted(rollout: &str, status: &Value) -> Option<Shares> {
-    if status["stable"].is_null() {
-        return None;
-    }
     let mut shares = Shares::default();
-    let (stable, candidate) = (workload(rollout, &status["stable"]), workload(rollout, &status["candidate"]));
+    let candidate = workload(rollout, &status["candidate"]);
+    let adopted = status["adopted"]["service"].as_str().map(str::to_owned);
+    let stable = match (&status["stable"], adopted) {
+        (Value::Null, None) => return None,
+        (Value::Null, Some(service)) => service,
+        (stable, adopted) => {
+            shares.live.extend(adopted.map(|service| (service, 0)));
+            workload(rollout, stable)
+        }
+    };
     let weight = if divides(status) { per_mille(&status["weight"]) } else { 0 };
     shares.live.insert(stable, 1000 - weight);
     if divides(status) {

@@ -6,7 +6,7 @@ use anneal_crds::metric::Metric;
 use jiff::SignedDuration;
 
 use super::{
-    super::{draft::Draft, reading::two_digits, steps},
+    super::{draft::Draft, incumbent::Incumbent, reading::two_digits, steps},
     Comparison,
     policy::{self, Judged, Role},
     queries::control,
@@ -26,9 +26,16 @@ impl Draft<'_> {
     pub(in crate::rollout) fn tell_what_can_be_seen(&mut self, comparison: &Comparison) {
         let Some(terms) = steps::terms(&self.rollout.spec.strategy, &self.status) else { return };
         if self.status.phase.divides_traffic() && control(&self.status).is_none() {
+            let why = match self.incumbent() {
+                Incumbent::Version(_) | Incumbent::Nobody => {
+                    format!("At {} % of the requests there is no stable version", self.status.weight)
+                }
+                Incumbent::Adopted(service) => {
+                    format!("Service {service} answers the other requests, and has no version")
+                }
+            };
             let message = format!(
-                "At {} % of the requests there is no stable version to compare with. Each metric is judged by its own bound alone, and an outage that would have hit both versions counts against the candidate.",
-                self.status.weight
+                "{why} to compare with. Each metric is judged by its own bound alone, and an outage that would have hit both versions counts against the candidate."
             );
             return self.condition(DETECTABILITY, Truth::False, "NoControl", &message);
         }

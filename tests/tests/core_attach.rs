@@ -1,0 +1,526 @@
+//! Routes of users: one rule of one is written as far as it is the rollout's, and what served before is stable until a
+//! version has taken over.
+
+#![expect(clippy::unwrap_used, reason = "this is a test")]
+
+use anneal_core::{
+    patch::Operation,
+    plan::{Action, Plan},
+    rollout::ProbeAnswer,
+};
+use anneal_crds::{ModelRolloutStatus, Weight, model_rollout::RolloutPhase as P, names};
+use anneal_tests::cases::{self, Read, RolloutCase};
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+/// A route as its user wrote it: a rule for the model and another one.
+fn route() -> Value {
+    let header = json!({"type": "ResponseHeaderModifier", "responseHeaderModifier": {"set": [{"name": "x", "value": "y"}]}});
+    json!({
+        "metadata": {"name": "shop", "namespace": "team-a", "uid": "uid-shop", "generation": 3, "resourceVersion": "5",
+            "labels": {"app": "shop"}},
+        "spec": {
+            "parentRefs": [{"name": "web"}], "hostnames": ["shop.example.com"],
+            "rules": [
+                {"name": "site", "backendRefs": [{"name": "site", "port": 80}]},
+                {"name": "model", "timeouts": {"request": "10s"}, "filters": [header],
+                    "backendRefs": [{"name": "old", "port": 8080, "weight": 7, "filters": [header]}]},
+            ],
+        },
+        "status": {"parents": [{"conditions": [
+            {"type": "Accepted", "status": "True", "observedGeneration": 3},
+            {"type": "ResolvedRefs", "status": "True", "observedGeneration": 3},
+        ]}]},
+    })
+}
+
+/// A rollout that is attached to it, with version 1 of a model that nobody has served yet.
+fn attached(attach: Value) -> RolloutCase {
+    let mut case = RolloutCase::new(Value::Null).unwrap();
+    case.rollout.spec.traffic = serde_json::from_value(json!({"attach": attach})).unwrap();
+    case.rollout.status = None;
+    case.versions.truncate(1);
+    case.versions[0].metadata.annotations.get_or_insert_default().remove(STABLE);
+    case.children = anneal_core::rollout::Children { route: Some(route()), ..Default::default() };
+    case.read = Read::Errors(0.0, 3.0);
+    case
+}
+
+const STABLE: &str = "stable-in.anneal.dev/ads";
+
+fn adopting() -> RolloutCase {
+    attached(json!({"route": "shop", "rule": "model", "service": "old"}))
+}
+
+/// One reconcile: what is planned is recorded and done, and some time passes.
+fn walk(case: &mut RolloutCase) -> Plan<ModelRolloutStatus> {
+    let plan = case.plan();
+    case.perform(&plan.actions);
+    case.rollout.status = Some(plan.status.clone());
+    case.now += SignedDuration::from_secs(1);
+    plan
+}
+
+fn status(case: &RolloutCase) -> &ModelRolloutStatus {
+    case.rollout.status.as_ref().unwrap()
+}
+
+/// Reconciles until a phase is there.
+fn until(case: &mut RolloutCase, phase: P) {
+    for _ in 0..20 {
+        if case.rollout.status.as_ref().is_some_and(|status| status.phase == phase) {
+            return;
+        }
+        walk(case);
+    }
+    assert_eq!(status(case).phase, phase, "{:?}", status(case));
+}
+
+/// The step in which a rollout is passes.
+fn step_passes(case: &mut RolloutCase) {
+    walk(case);
+    case.now += SignedDuration::from_secs(60);
+    case.read = Read::Errors(0.0, 1000.0);
+    let mut answer = case.read.answer();
+    if let anneal_core::rollout::Answer::Vector(vector) = &mut answer {
+        let newest = vector.iter_mut().filter(|series| series.labels["anneal_part"] == "at");
+        newest.for_each(|series| series.value = case.now.as_second() as f64);
+    }
+    let plan = case.plan_with(&answer);
+    case.perform(&plan.actions);
+    case.rollout.status = Some(plan.status);
+    case.read = Read::Errors(0.0, 3.0);
+}
+
+/// Backends of the model's rule with their weights.
+fn backends(case: &RolloutCase) -> Vec<(String, i64)> {
+    let rule = &case.children.route.as_ref().unwrap()["spec"]["rules"][1];
+    let backend =
+        |backend: &Value| (backend["name"].as_str().unwrap().to_owned(), backend["weight"].as_i64().unwrap());
+    rule["backendRefs"].as_array().unwrap().iter().map(backend).collect()
+}
+
+fn mirrors(case: &RolloutCase) -> Vec<Value> {
+    let rule = &case.children.route.as_ref().unwrap()["spec"]["rules"][1];
+    let filters = rule["filters"].as_array().cloned().unwrap_or_default();
+    filters.into_iter().filter(|filter| filter["type"] == "RequestMirror").collect()
+}
+
+fn live(first: (&str, i64), others: &[(&str, i64)]) -> Vec<(String, i64)> {
+    [first].iter().chain(others).map(|(name, weight)| ((*name).to_owned(), *weight)).collect()
+}
+
+/// What is not the rollout's of a route.
+fn of_the_user(route: &Value) -> Value {
+    let mut route = route.clone();
+    route["spec"]["rules"][1]["backendRefs"] = Value::Null;
+    if let Some(filters) = route["spec"]["rules"][1]["filters"].as_array_mut() {
+        filters.retain(|filter| filter["type"] != "RequestMirror");
+    }
+    json!([
+        route["spec"],
+        route["metadata"]["labels"],
+        route["metadata"]["annotations"],
+        route["metadata"]["ownerReferences"]
+    ])
+}
+
+fn said(status: &ModelRolloutStatus, type_: &str) -> (String, String, String) {
+    let told = status.conditions.iter().find(|told| told.type_ == type_).unwrap();
+    (told.status.clone(), told.reason.clone(), told.message.clone())
+}
+
+fn patches(plan: &Plan<ModelRolloutStatus>) -> usize {
+    plan.actions.iter().filter(|action| matches!(action, Action::Patch(_))).count()
+}
+
+const V1: &str = "ads-v20261121-1";
+const V2: &str = "ads-v20261121-2";
+
+fn with_bake(case: &mut RolloutCase) {
+    let bake = json!({"duration": "50s", "rollbackTriggers": ["error_rate"]});
+    case.rollout.spec.strategy.bake = Some(serde_json::from_value(bake).unwrap());
+}
+
+#[test]
+fn what_serves_is_stable_until_the_first_version_has_taken_over() {
+    let mut case = adopting();
+    with_bake(&mut case);
+    let before = of_the_user(case.children.route.as_ref().unwrap());
+    until(&mut case, P::Preparing);
+    assert_eq!(
+        case.children.route.as_ref().unwrap()["metadata"]["generation"],
+        3,
+        "nothing is written before"
+    );
+    assert_eq!(status(&case).adopted.as_ref().unwrap().port, Some(8080));
+    until(&mut case, P::Shadow);
+    assert_eq!((backends(&case), mirrors(&case).len()), (live(("old", 7), &[]), 1));
+    assert_eq!(
+        mirrors(&case)[0]["requestMirror"]["backendRef"],
+        json!({"group": "", "kind": "Service", "name": V1, "port": 81})
+    );
+    step_passes(&mut case);
+    assert_eq!((status(&case).phase, mirrors(&case).len()), (P::Canary, 0));
+    assert_eq!(backends(&case), live(("old", 800), &[(V1, 200)]));
+    step_passes(&mut case);
+    assert_eq!(backends(&case), live(("old", 0), &[(V1, 1000)]));
+    step_passes(&mut case);
+    assert_eq!((status(&case).phase, backends(&case)), (P::Baking, live((V1, 1000), &[("old", 0)])));
+    step_passes(&mut case);
+    assert_eq!((status(&case).phase, backends(&case)), (P::Healthy, live((V1, 1000), &[])));
+    assert_eq!(
+        (status(&case).adopted.as_ref(), status(&case).stable.as_ref().unwrap().version.as_str()),
+        (None, "v20261121.1")
+    );
+    assert_eq!(of_the_user(case.children.route.as_ref().unwrap()), before, "the rest is the user's");
+    walk(&mut case);
+    let plan = walk(&mut case);
+    assert_eq!((patches(&plan), said(&plan.status, "Ready").0), (0, "True".to_owned()));
+}
+
+#[test]
+fn the_way_back_of_the_first_version_leads_to_what_served_before() {
+    for (phase, shares) in [
+        (P::Shadow, live(("old", 7), &[])),
+        (P::Canary, live(("old", 800), &[(V1, 200)])),
+        (P::Baking, live((V1, 1000), &[("old", 0)])),
+    ] {
+        let mut case = adopting();
+        with_bake(&mut case);
+        until(&mut case, P::Shadow);
+        for _ in 0..3 {
+            if status(&case).phase != phase {
+                step_passes(&mut case);
+            }
+        }
+        walk(&mut case);
+        assert_eq!((status(&case).phase, backends(&case)), (phase, shares));
+        case.read = Read::Errors(0.5, 1000.0);
+        let plan = case.plan_with(&fresh(&case));
+        case.perform(&plan.actions);
+        assert_eq!((plan.status.phase, plan.status.stable.as_ref()), (P::RolledBack, None));
+        assert_eq!((plan.status.rejected.len(), plan.status.history.len()), (1, 0));
+        case.rollout.status = Some(plan.status);
+        let (all, mirrors) = (backends(&case), mirrors(&case));
+        assert!(all.len() == 1 && all[0].0 == "old" && all[0].1 > 0 && mirrors.is_empty(), "{all:?}");
+        // And there it rests: the version does not come back, and its pods go.
+        for _ in 0..40 {
+            walk(&mut case);
+        }
+        let (status_, reason, message) = said(status(&case), "Ready");
+        assert_eq!(
+            (status(&case).phase, status_.as_str(), reason.as_str()),
+            (P::RolledBack, "True", "VersionRejected")
+        );
+        assert!(message.starts_with("Service old serves all requests."), "{message}");
+        assert!(case.children.deployments.is_empty() && case.children.services.is_empty());
+    }
+}
+
+/// What is read, at the time of the case.
+fn fresh(case: &RolloutCase) -> anneal_core::rollout::Answer {
+    let mut answer = case.read.answer();
+    if let anneal_core::rollout::Answer::Vector(vector) = &mut answer {
+        let newest = vector.iter_mut().filter(|series| series.labels["anneal_part"] == "at");
+        newest.for_each(|series| series.value = case.now.as_second() as f64);
+    }
+    answer
+}
+
+#[test]
+fn smoke_that_fails_and_an_abort_lead_back_too() {
+    for abort in [false, true] {
+        let mut case = adopting();
+        let smoke = json!({"requests": [{"path": "/v2", "expect": {"status": 200}}]});
+        case.rollout.spec.strategy.smoke = Some(serde_json::from_value(smoke).unwrap());
+        until(&mut case, P::Shadow);
+        for _ in 0..3 {
+            step_passes(&mut case);
+        }
+        assert_eq!((status(&case).phase, backends(&case)), (P::Baking, live((V1, 1000), &[("old", 0)])));
+        if abort {
+            let annotations = case.rollout.metadata.annotations.get_or_insert_default();
+            annotations.insert(names::ANNOTATION_ABORT.to_owned(), "v20261121.1: no".to_owned());
+        } else {
+            case.probed = ProbeAnswer::Answered { status: 500, body: vec![] };
+        }
+        walk(&mut case);
+        assert_eq!((status(&case).phase, backends(&case)), (P::RolledBack, live(("old", 1000), &[])));
+    }
+}
+
+#[test]
+fn a_first_version_that_never_starts_is_given_up_where_something_serves() {
+    let mut case = adopting();
+    until(&mut case, P::Preparing);
+    case.children
+        .deployments
+        .iter_mut()
+        .for_each(|deployment| deployment["status"]["readyReplicas"] = 0.into());
+    case.now += SignedDuration::from_mins(3);
+    let plan = case.plan();
+    assert_eq!((plan.status.phase, patches(&plan)), (P::RolledBack, 0));
+    assert_eq!(plan.status.decision.unwrap().reason, "ProgressDeadlineExceeded");
+}
+
+#[test]
+fn without_a_version_what_serves_is_ready_and_nothing_is_written() {
+    let mut case = adopting();
+    case.versions.clear();
+    walk(&mut case);
+    let plan = walk(&mut case);
+    assert_eq!((plan.status.phase, plan.actions.len()), (P::Pending, 0));
+    assert_eq!(said(&plan.status, "Ready").1, "NoVersion");
+    case.now += SignedDuration::from_secs(60);
+    assert!(case.plan().is_idle(case.rollout.status.as_ref()));
+}
+
+#[test]
+fn a_route_that_leads_to_strangers_or_nowhere_is_left_alone_and_told() {
+    let attach = |rule: Option<&str>, service: Option<&str>| json!({"route": "shop", "rule": rule, "service": service});
+    let model = |change: &dyn Fn(&mut Value)| {
+        let mut route = route();
+        change(&mut route["spec"]["rules"][1]);
+        Some(route)
+    };
+    let also = |name: &str| json!([{"name": "old", "port": 8080}, {"name": name, "port": 80}]);
+    for (attach, route, reason) in [
+        (attach(Some("model"), Some("old")), None, "RouteMissing"),
+        (attach(Some("modle"), Some("old")), Some(route()), "RuleNotFound"),
+        (attach(None, Some("old")), Some(route()), "RuleAmbiguous"),
+        (attach(Some("model"), None), Some(route()), "BackendUnknown"),
+        (attach(Some("model"), Some("older")), Some(route()), "BackendUnknown"),
+        (
+            attach(Some("model"), Some("old")),
+            model(&|rule| rule["backendRefs"] = also("else")),
+            "BackendUnknown",
+        ),
+        (
+            attach(Some("model"), Some("old")),
+            model(&|rule| rule["backendRefs"][0]["namespace"] = "team-b".into()),
+            "BackendUnknown",
+        ),
+        (
+            attach(Some("model"), Some("old")),
+            model(&|rule| rule["backendRefs"][0]["kind"] = "InferencePool".into()),
+            "BackendUnknown",
+        ),
+        (
+            attach(Some("model"), Some("old")),
+            model(&|rule| rule["backendRefs"] = also("old")),
+            "BackendAmbiguous",
+        ),
+        (
+            attach(Some("model"), Some("old")),
+            model(&|rule| rule["backendRefs"] = json!([])),
+            "BackendMissing",
+        ),
+    ] {
+        let mut case = attached(attach.clone());
+        case.children.route.clone_from(&route);
+        for _ in 0..6 {
+            let plan = walk(&mut case);
+            assert_eq!(patches(&plan), 0, "{attach} {route:?}");
+        }
+        let (stalled, told, message) = said(status(&case), "Stalled");
+        assert_eq!(
+            (stalled.as_str(), told.as_str(), status(&case).phase),
+            ("True", reason, P::Preparing),
+            "{attach}: {message}"
+        );
+        assert!(message.contains("HTTPRoute shop"), "{message}");
+        let before = status(&case).clone();
+        case.now += SignedDuration::from_secs(7);
+        assert_eq!(case.plan().status, before, "{reason}: a message that changes is a write each time");
+        // Nothing that is said in a rollout that never serves keeps another from doing so.
+        assert_eq!(case.children.route, route);
+    }
+}
+
+#[test]
+fn a_rule_without_backends_waits_for_its_first_version() {
+    let mut case = attached(json!({"route": "shop", "rule": "model"}));
+    case.children.route.as_mut().unwrap()["spec"]["rules"][1]["backendRefs"] = json!([]);
+    until(&mut case, P::Healthy);
+    assert_eq!(status(&case).decision.as_ref().unwrap().reason, "Bootstrapped");
+    assert_eq!(backends(&case), live((V1, 1000), &[]));
+}
+
+#[test]
+fn a_patch_rests_on_all_that_it_replaces() {
+    let mut case = adopting();
+    until(&mut case, P::Shadow);
+    step_passes(&mut case);
+    let weight = status(&case).weight;
+    assert_eq!(weight, Weight::from_percent(20));
+    case.children.route = Some(route());
+    let plan = case.plan();
+    let patch = plan.actions.iter().find_map(|action| match action {
+        Action::Patch(patch) => Some(patch),
+        Action::Apply(_) | Action::Create(_) | Action::Delete { .. } => None,
+    });
+    let patch = patch.unwrap();
+    let tested: Vec<&str> = patch
+        .operations
+        .iter()
+        .filter_map(|operation| match operation {
+            Operation::Test { path, .. } => Some(path.as_str()),
+            Operation::Add { .. } | Operation::Replace { .. } | Operation::Remove { .. } => None,
+        })
+        .collect();
+    assert_eq!(tested, ["/metadata/uid", "/metadata/generation", "/spec/rules/1/backendRefs"]);
+    let edits: [(&str, Value); 4] = [
+        ("/metadata/generation", json!(4)),
+        ("/metadata/uid", json!("uid-again")),
+        ("/spec/rules/1/backendRefs/0/weight", json!(8)),
+        ("/spec/rules/1", json!({"name": "model"})),
+    ];
+    for (path, value) in edits {
+        let mut edited = route();
+        *edited.pointer_mut(path).unwrap() = value;
+        assert_eq!(patch.applied(&edited), None, "{path}");
+    }
+    // A gateway's controller may tell of the route meanwhile.
+    let mut told = route();
+    told["status"] = json!({"parents": []});
+    told["metadata"]["resourceVersion"] = "6".into();
+    assert!(patch.applied(&told).is_some());
+}
+
+/// A rollout whose version 1 serves through the user's route, and version 2 has a share.
+fn canary() -> RolloutCase {
+    let mut case = adopting();
+    until(&mut case, P::Shadow);
+    for _ in 0..3 {
+        step_passes(&mut case);
+    }
+    assert_eq!(status(&case).phase, P::Healthy);
+    walk(&mut case);
+    case.versions.push(cases::version(2, Some(1)).unwrap());
+    until(&mut case, P::Shadow);
+    step_passes(&mut case);
+    walk(&mut case);
+    assert_eq!(backends(&case), live((V1, 800), &[(V2, 200)]));
+    case
+}
+
+#[test]
+fn edits_of_the_rollouts_part_are_put_right_and_counted_and_others_are_nobodys_business() {
+    let edited = |path: &str, value: Value| {
+        let mut case = canary();
+        let route = case.children.route.as_mut().unwrap();
+        *route.pointer_mut(path).unwrap() = value;
+        route["metadata"]["generation"] = (route["metadata"]["generation"].as_i64().unwrap() + 1).into();
+        let fields = json!({"f:spec": {"f:rules": {}}});
+        route["metadata"]["managedFields"] = json!([{"manager": "kubectl-edit", "fieldsV1": fields}]);
+        let plan = walk(&mut case);
+        let traffic = plan.status.traffic.clone().unwrap();
+        (backends(&case), patches(&plan), traffic.fights, traffic.changed_by)
+    };
+    let right = live((V1, 800), &[(V2, 200)]);
+    let who = Some("kubectl-edit".to_owned());
+    for (path, value) in [
+        ("/spec/rules/1/backendRefs/0/weight", json!(1)),
+        ("/spec/rules/1/backendRefs", json!([{"name": V2, "port": 80, "weight": 1}])),
+        ("/spec/rules/1/backendRefs", json!([{"name": "old", "port": 8080, "weight": 1}])),
+        (
+            "/spec/rules/1/filters",
+            json!([{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": V2, "port": 81}}}]),
+        ),
+    ] {
+        assert_eq!(edited(path, value.clone()), (right.clone(), 1, 1, who.clone()), "{path} {value}");
+    }
+    for (path, value) in [
+        ("/spec/rules/0/backendRefs/0/weight", json!(1)),
+        ("/spec/rules/1/timeouts", json!({"request": "20s"})),
+        ("/spec/hostnames", json!(["other.example.com"])),
+        (
+            "/spec/rules/1/filters",
+            json!([{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "audit", "port": 80}}}]),
+        ),
+    ] {
+        let path_ = path.replace("/backendRefs/0/weight", "/backendRefs");
+        assert_eq!(edited(&path_, value.clone()), (right.clone(), 0, 0, None), "{path} {value}");
+    }
+}
+
+#[test]
+fn a_rule_with_a_new_place_is_found_by_its_name() {
+    let mut case = canary();
+    case.read = Read::Errors(0.5, 1000.0);
+    case.children.route.as_mut().unwrap()["spec"]["rules"].as_array_mut().unwrap().swap(0, 1);
+    let answer = fresh(&case);
+    let plan = case.plan_with(&answer);
+    case.perform(&plan.actions);
+    let rule = &case.children.route.as_ref().unwrap()["spec"]["rules"][0];
+    assert_eq!((plan.status.phase, rule["name"].as_str()), (P::RolledBack, Some("model")));
+    assert_eq!(rule["backendRefs"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_route_that_goes_is_not_made_again_and_a_step_waits_for_it() {
+    let mut case = canary();
+    case.children.route = None;
+    let plan = walk(&mut case);
+    assert!(plan.actions.is_empty(), "{:?}", plan.actions);
+    assert_eq!(said(&plan.status, "Stalled").1, "RouteMissing");
+    assert_eq!((plan.status.phase, said(&plan.status, "TrafficVerified").0.as_str()), (P::Canary, "False"));
+}
+
+#[test]
+fn what_a_users_route_leads_to_outlives_the_rollout() {
+    let mut case = canary();
+    let owners =
+        |of: &[Value]| of.iter().filter(|object| !object["metadata"]["ownerReferences"].is_null()).count();
+    assert_eq!((owners(&case.children.deployments), owners(&case.children.services)), (0, 0));
+    assert_eq!(case.children.deployments.len(), 2);
+    // Deleted and created again, it finds its versions by their labels and marks, and what serves goes on.
+    case.rollout.metadata.uid = Some("uid-again".to_owned());
+    case.rollout.status = None;
+    let first = walk(&mut case);
+    assert_eq!(first.status.stable.as_ref().unwrap().version, "v20261121.1");
+    assert_eq!(backends(&case), live((V1, 1000), &[]));
+    assert!(case.children.deployments.iter().any(|deployment| deployment["metadata"]["name"] == V1));
+}
+
+#[test]
+fn an_adoption_that_is_forgotten_begins_anew_with_what_served() {
+    let mut case = adopting();
+    until(&mut case, P::Shadow);
+    step_passes(&mut case);
+    assert_eq!(backends(&case), live(("old", 800), &[(V1, 200)]));
+    case.rollout.metadata.uid = Some("uid-again".to_owned());
+    case.rollout.status = None;
+    walk(&mut case);
+    assert_eq!(backends(&case), live(("old", 800), &[]), "all go where most of them went");
+    assert_eq!(status(&case).phase, P::Preparing);
+}
+
+#[test]
+fn a_service_that_another_rule_leads_to_is_not_deleted() {
+    let mut case = canary();
+    case.children.route.as_mut().unwrap()["spec"]["rules"][0]["backendRefs"] =
+        json!([{"name": V2, "port": 80}]);
+    case.read = Read::Errors(0.5, 1000.0);
+    let plan = case.plan_with(&fresh(&case));
+    case.perform(&plan.actions);
+    case.rollout.status = Some(plan.status);
+    case.read = Read::Errors(0.0, 3.0);
+    for _ in 0..60 {
+        walk(&mut case);
+    }
+    assert_eq!(case.children.services.len(), 2);
+}
+
+#[test]
+fn approvals_say_what_the_candidate_was_beside() {
+    let mut case = adopting();
+    let approval = json!({"before": "FullTraffic"});
+    case.rollout.spec.strategy.approval = Some(serde_json::from_value(approval).unwrap());
+    until(&mut case, P::Shadow);
+    step_passes(&mut case);
+    step_passes(&mut case);
+    let evidence = &status(&case).approval.as_ref().unwrap().evidence;
+    assert_eq!((evidence.adopted.as_deref(), evidence.baseline.as_ref()), (Some("old"), None));
+}
