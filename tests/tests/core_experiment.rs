@@ -1,6 +1,6 @@
 //! An experiment in a rollout's plan: who wins, who loses, and what keeps a version from winning, on raw samples.
 
-#![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "this is a test")]
+#![expect(clippy::unwrap_used, reason = "this is a test")]
 
 use std::collections::BTreeMap;
 
