@@ -103,7 +103,7 @@ impl Judge {
             return Verdict::Progressing;
         }
         let age = i64::from(state.step.ticks).saturating_mul(self.policy.tick_ms);
-        let sampled = asked(state).all(|metric| metric.step_requests >= step.min_requests);
+        let sampled = self.has_enough(state, step);
         if age >= step.min_ms && sampled && self.may_end(state, step, age) {
             return Verdict::Advance;
         }
@@ -121,6 +121,15 @@ impl Judge {
                 estimate: None,
             }),
         }
+    }
+
+    /// Whether every metric has counted what the step asks for: requests, or labels of them.
+    fn has_enough(&self, state: &State, step: &Step) -> bool {
+        let mut asked = state.metrics.iter().zip(&self.metrics).filter(|(metric, _)| metric.asked);
+        asked.all(|(metric, rules)| {
+            let fewest = rules.labels.map_or(step.min_requests, |labels| labels.fewest);
+            metric.step_requests >= fewest
+        })
     }
 
     /// Metrics that were judged for longer than the policy planned. What breaks from now on is found later than planned.

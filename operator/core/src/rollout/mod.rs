@@ -10,7 +10,7 @@
 //!
 //! A new candidate leads from any phase back to Preparing, at weight 0. `select` says which version is to serve, `by_hand` what
 //! people ask for, and `freeze` when nothing advances. `query`, `expression` and `value` are what is asked about a version, and `reading`,
-//! `plain`, `baseline`, `sequential` and `warning` what the answers say. `steps` says which share it gets and for how long, `staging`,
+//! `plain`, `baseline`, `labels`, `sequential` and `warning` what the answers say. `steps` says which share it gets and for how long, `staging`,
 //! `probe` and `smoke` what it must answer before it takes requests and after, and `approval` what someone has to approve.
 //! `transition` is what is written down, and `build` which objects follow.
 
@@ -24,6 +24,7 @@ mod draft;
 mod expression;
 mod fight;
 mod freeze;
+mod labels;
 mod missing;
 mod plain;
 mod plan;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{string, text};
 use crate::world::{
-    metrics::MAX_ERRORS,
+    metrics::{LABEL_DELAY, MAX_ERRORS, MIN_LABELS},
     sim::{NAMESPACE, Sim, Told, Verdict},
 };
 
@@ -242,7 +242,8 @@ impl Sim {
             }
         };
         let own = terms["rollbackTriggers"].as_array();
-        let triggers = own.or(strategy["rollbackTriggers"].as_array()).map_or(0, Vec::len);
+        let triggers = own.or(strategy["rollbackTriggers"].as_array()).cloned().unwrap_or_default();
+        let (labelled, triggers) = (triggers.contains(&json!("accuracy")), triggers.len());
         let unasked = if subject == "stable" { 0.0 } else { f64::INFINITY };
         let enough = terms["minRequests"].as_f64().unwrap_or(unasked);
         let version = string(&status[subject]["version"]);
@@ -251,6 +252,7 @@ impl Sim {
         let passes = |told: &Told| {
             let enough = match told.verdict {
                 Verdict::Pass(requests) => requests >= enough,
+                Verdict::Labels(labels) => labels >= f64::from(MIN_LABELS),
                 Verdict::Samples => answered >= enough.min(f64::MAX) - 1.0,
                 Verdict::Breach | Verdict::Nothing => false,
             };
@@ -277,6 +279,13 @@ impl Sim {
         // Times are recorded in whole seconds.
         if decided.duration_since(since) + jiff::SignedDuration::from_secs(1) < span.get() {
             self.broken("a step takes its time", format!("{name}: from {since} to {decided}"));
+        }
+        let lasted = decided.duration_since(since) + jiff::SignedDuration::from_secs(1);
+        if labelled && lasted < jiff::SignedDuration::from_secs(LABEL_DELAY) {
+            self.broken("a step waits for its labels", format!("{name}: from {since} to {decided}"));
+        }
+        if labelled {
+            *self.laws.reached.entry("step with labels".to_owned()).or_default() += 1;
         }
     }
 

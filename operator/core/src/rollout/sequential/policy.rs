@@ -4,14 +4,14 @@
 //! first tick.
 
 use anneal_crds::{
-    ModelRolloutSpec,
+    ModelRolloutSpec, Span,
     metric::{Form, Metric},
     sequential::{Advance, OnInconclusive, Sequential},
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::super::steps;
+use super::super::{labels, steps};
 use crate::judge::{self, Events, Inconclusive, MetricPolicy, PodSpread, Policy, Rule};
 
 /// Ticks without data or traffic after which a step's clock stops.
@@ -117,14 +117,18 @@ pub(super) fn replicas(spec: &ModelRolloutSpec) -> u32 {
 /// Ticks that all steps are planned to take.
 pub(super) fn horizon_ticks(spec: &ModelRolloutSpec, tick_ms: i64) -> u32 {
     let strategy = &spec.strategy;
-    let canary = steps::steps(strategy).into_iter().map(|step| step.duration);
+    let all = &strategy.rollback_triggers;
+    // No step ends before its labels.
+    let lasts = |duration: Span, triggers: &[String]| {
+        duration.as_millis().max(labels::longest_delay_ms(spec, triggers))
+    };
+    let canary = steps::steps(strategy).into_iter();
+    let canary = canary.map(|step| lasts(step.duration, step.rollback_triggers.as_deref().unwrap_or(all)));
     let others = [
-        strategy.shadow.as_ref().map(|shadow| shadow.duration),
-        strategy.bake.as_ref().map(|bake| bake.duration),
+        strategy.shadow.as_ref().map(|shadow| lasts(shadow.duration, all)),
+        strategy.bake.as_ref().map(|bake| lasts(bake.duration, &bake.rollback_triggers)),
     ];
-    let planned = canary
-        .chain(others.into_iter().flatten())
-        .fold(0_i64, |sum, span| sum.saturating_add(span.as_millis()));
+    let planned = canary.chain(others.into_iter().flatten()).fold(0_i64, i64::saturating_add);
     u32::try_from(planned / tick_ms).unwrap_or(u32::MAX).max(1)
 }
 
@@ -149,6 +153,10 @@ pub(super) fn policy(spec: &ModelRolloutSpec, frozen: &Frozen) -> Policy {
             },
             design_effect: learned.map_or(1.0, |learned| learned.design_effect),
             pods: spread,
+            labels: judged.metric.labels().map(|labels| judge::Labels {
+                delay_ms: labels.delay.as_millis(),
+                fewest: labels.fewest.into(),
+            }),
         }
     };
     Policy {
