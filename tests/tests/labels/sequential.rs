@@ -187,7 +187,7 @@ fn a_step_sees_by_labels_what_comes_in_the_rest_of_its_time() {
     world.case.rollout.spec.metrics[1] = from_value(json!({"name": "accuracy", "window": "30m", "interval": "10s",
         "labelDelay": "2h", "minLabels": 1_000_000, "ratio": {"bad": "wrong", "total": "labels", "max": 0.02}}))
     .unwrap();
-    let (_, _) = world.until(DELAY + 300, left);
+    world.until(DELAY + 300, left);
     let told = world.case.rollout.status.unwrap().conditions;
     let told = told.iter().find(|told| told.type_ == "Detectability").unwrap();
     for part in ["accuracy: with ", "labels a second", "within 60s, and the bound is 2.0 %"] {

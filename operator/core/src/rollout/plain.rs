@@ -75,11 +75,11 @@ impl Draft<'_> {
             Ok(query) => {
                 let missing = Answer::Vector(vec![]);
                 let answer = self.snapshot.answers.get(&(query.metric, query.question)).unwrap_or(&missing);
-                let reading = match reading::read(metric, answer, baseline, prometheus.stale_after, now) {
-                    // An expression may divide by the number of labels, which is zero until the first one comes.
-                    Reading::NotFinite if is_value(metric) && self.may_be_silent(metric) => Reading::Empty,
-                    reading => reading,
-                };
+                let reading = reading::read(metric, answer, baseline, prometheus.stale_after, now);
+                // An expression may divide by the number of labels, which is zero until the first one comes.
+                let divides_by_zero =
+                    reading == Reading::NotFinite && is_value(metric) && self.may_be_silent(metric);
+                let reading = if divides_by_zero { Reading::Empty } else { reading };
                 (reading, query.expression)
             }
             Err(why) => (Reading::Malformed(why), String::new()),
