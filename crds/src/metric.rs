@@ -27,8 +27,11 @@ fn optional_selector(generator: &mut schemars::SchemaGenerator) -> schemars::Sch
 }
 
 /// One metric of the candidate, read from Prometheus over a sliding window and compared with bounds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.minLabels) || has(self.labelDelay)").message("minLabels needs labelDelay"))]
+#[x_kube(validation = Rule::new("!has(self.labelDelay) || !(has(self.errors) || has(self.latency) || has(self.drift) || has(self.stability))").message("labelDelay is for events that are known later than their requests: a ratio, a histogram or a value"))]
+#[x_kube(validation = Rule::new("!has(self.labelDelay) || !has(self.value) || has(self.value.requests)").message("a value with labelDelay needs requests, the counter of its labels"))]
 pub struct Metric {
     /// Name by which triggers and messages call it, such as `error_rate`.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-zA-Z_][a-zA-Z0-9_]*$"))]
@@ -39,9 +42,36 @@ pub struct Metric {
     /// them. Default: a tenth of the window, at least 1s and at most 60s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<Span>,
+    /// For events that are known only so long after the requests they belong to, such as `1h` for labels that tell whether an
+    /// answer was right: what a step's requests were worth is known that much later than the step began. Until then it is no
+    /// fault that there are none, and then the step still needs `minLabels` of them. Such a metric counts no requests.
+    /// Default: events are known at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_delay: Option<Span>,
+    /// Fewest events that must have come from `labelDelay` after the beginning of a step on, before the step may end. Only
+    /// with `labelDelay`. Default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub min_labels: Option<u32>,
     /// What is read, and its bounds.
     #[serde(flatten)]
     pub source: Source,
+}
+
+/// When the events of a metric are known that come later than the requests they belong to, and how many a step needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Labels {
+    /// How long after its request an event is known.
+    pub delay: Span,
+    /// Fewest events of a step, at least 1.
+    pub fewest: u32,
+}
+
+impl Metric {
+    /// Set if its events come later than the requests they belong to.
+    pub fn labels(&self) -> Option<Labels> {
+        self.label_delay.map(|delay| Labels { delay, fewest: self.min_labels.unwrap_or(1).max(1) })
+    }
 }
 
 /// What a metric is made of. Exactly one of the forms.

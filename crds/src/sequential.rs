@@ -35,7 +35,8 @@ pub struct Sequential {
     /// With `advance: Evidence`, the odds ratio to stable that every metric must be shown to be below. Above 1. Default 2.
     #[serde(default = "default_non_inferiority")]
     pub non_inferiority: f64,
-    /// Longest time at a step that counts, so time without data or requests left out. Default: no limit.
+    /// Longest time at a step that counts, so time without data or requests left out, and the longest `labelDelay` of its
+    /// triggers. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_duration: Option<Span>,
     /// What happens to a step that reached `maxDuration`. Default Hold.

@@ -253,7 +253,10 @@ impl Watched {
 
 /// Where members of groups stood when they were last heard of. Forgetting it wakes someone once too often.
 #[derive(Debug, Default)]
-pub(crate) struct Standings(Mutex<HashMap<String, (Vec<String>, Option<Value>)>>);
+pub(crate) struct Standings(Mutex<HashMap<String, Standing>>);
+
+/// The other members of a rollout's group, and where it stands.
+type Standing = (Vec<String>, Option<Value>);
 
 impl Standings {
     /// The other members of the group of a ModelRollout, if it stands elsewhere than before: they may go on, or must go back.

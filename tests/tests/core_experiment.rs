@@ -203,6 +203,21 @@ fn who_is_better_goes_on_and_who_is_not_is_taken_back() {
 }
 
 #[test]
+fn labels_put_off_looks_and_the_end_by_their_delay() {
+    for (candidate, reason, when) in [
+        (BETTER, "ExperimentWon", 130..136),
+        (WORSE, "ExperimentLost", 70..100),
+        (STABLE, "ExperimentInconclusive", 200..206),
+    ] {
+        let mut world = World::new(candidate, &json!({}));
+        world.case.rollout.spec.metrics[1].label_delay = Some("60s".parse().unwrap());
+        let (seconds, status) = world.end();
+        assert_eq!(decision(&status).0, reason, "{seconds} s, {}", says(&status));
+        assert!(when.contains(&seconds), "{reason}: {seconds} s");
+    }
+}
+
+#[test]
 fn the_end_says_by_which_look_and_what_was_missing() {
     let slow = Arm { slow: 100, ..BETTER };
     for (candidate, parts) in [

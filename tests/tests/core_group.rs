@@ -1,6 +1,6 @@
 //! Rollouts that take their new versions together.
 
-#![expect(clippy::unwrap_used, reason = "this is a test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "this is a test")]
 
 use std::collections::BTreeMap;
 

@@ -31,7 +31,7 @@ metrics:
 - {name: latency_p95, window: 10m, histogram: {selector: duration_bucket, quantile: 0.95, max: 300ms}}
 - {name: error_rate_after, window: 5m, ratio: {bad: 'requests{code=~\"5..\"}', total: requests, max: 0.02}}
 - {name: latency_p99, window: 5m, histogram: {selector: duration_bucket, quantile: 0.99, max: 500ms}}
-- {name: accuracy, window: 30m, value: {expression: 'min(avg_over_time(accuracy[$window]))', min: 0.80}}
+- {name: accuracy, window: 30m, labelDelay: 1h, ratio: {bad: right_total, total: labels_total, min: 0.80}}
 - {name: prediction_drift, window: 1d, drift: {buckets: score_bucket, baseline: 7d, max: 0.1}}
 - {name: feature_importance_stability, window: 1d, stability: {gauge: importance, by: feature, baseline: 7d, min: 0.8}}
 judge: {evidence: none, maxHold: 1h}
@@ -81,7 +81,7 @@ fn answer(query: &Query, case: &RolloutCase, seen: Seen) -> Answer {
             let (p95, p99) = (seen.p95.to_string(), seen.p99.to_string());
             buckets("bucket", &[(&p95, 9500.0), (&p99, 9900.0), ("10", 10_000.0), ("+Inf", 10_000.0)])
         }
-        "accuracy" => vec![part("value", seen.accuracy)],
+        "accuracy" => vec![part("bad", seen.accuracy * 10_000.0), part("total", 10_000.0)],
         "prediction_drift" => {
             let [low, high] = seen.scores;
             buckets("keyed", &[("0.5", low), ("+Inf", low + high)])

@@ -304,6 +304,8 @@ fn look(seed: u64, seen: &mut Seen) {
                     seen.holds += 1;
                     assert!(why.contains("http://p"), "{why}");
                 }
+                // Whoever judges a step says that, and not the reading.
+                Verdict::AwaitsLabels(why) => unreachable!("{why}"),
             }
         }
     }

@@ -79,7 +79,8 @@ pub struct ModelRolloutStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 3))]
     pub missing: Vec<Missing>,
-    /// The worst of the last verdicts: `Breach`, `Error`, `Stale`, `NoData` or `Pass`; none if nothing was judged.
+    /// The worst of the last verdicts: `Breach`, `Error`, `Stale`, `NoData`, `AwaitingLabels` or `Pass`; none if nothing was
+    /// judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<String>,
     /// With `judge.evidence: sequential`, the share of requests that the candidate really had at the present weight, as

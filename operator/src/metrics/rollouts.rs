@@ -186,7 +186,7 @@ const HOLDING_SINCE: Shape = Shape::gauge(
 );
 const VERDICT: Shape = Shape::gauge(
     "anneal_rollout_verdict",
-    "1 with the worst of the last verdicts: Breach, NoData or Pass; nothing while nothing was judged.",
+    "1 with the worst of the last verdicts, such as Breach, NoData or Pass; nothing while nothing was judged.",
     &["namespace", "rollout", "verdict"],
 );
 const STALLED: Shape = Shape::gauge(

@@ -149,6 +149,28 @@ fn a_wrong_object_is_refused_with_field_and_reason() {
             "are measured in a bake",
         ),
         (with(rollout(), "/spec/metrics/0/errors", json!({"of": "Triton", "max": 0.1})), "spec.metrics[0]"),
+        (with(rollout(), "/spec/metrics/0/minLabels", json!(5)), "minLabels needs labelDelay"),
+        (with(rollout(), "/spec/metrics/0/labelDelay", json!("soon")), "spec.metrics[0].labelDelay"),
+        (
+            with(
+                value(json!({"expression": "avg(accuracy[$window])", "min": 0.8})),
+                "/spec/metrics/0/labelDelay",
+                json!("1h"),
+            ),
+            "a value with labelDelay needs requests",
+        ),
+        (
+            with(
+                with(
+                    without(rollout(), "/spec/metrics/0/ratio"),
+                    "/spec/metrics/0/errors",
+                    json!({"of": "Triton", "max": 0.1}),
+                ),
+                "/spec/metrics/0/labelDelay",
+                json!("1h"),
+            ),
+            "labelDelay is for events that are known later",
+        ),
         (value(json!({"expression": "avg(accuracy)", "min": 0.8})), "must read $window"),
         (value(json!({"expression": "avg(accuracy[$window])"})), "a value needs min, max or both"),
         (

@@ -8,7 +8,7 @@ use super::{
     attached,
     dice::Dice,
     gateway::GATEWAY,
-    metrics::MAX_ERRORS,
+    metrics::{LABEL_DELAY, MAX_ERRORS, MIN_LABELS},
     plane::CLASS,
     sim::NAMESPACE,
     trials::{EXPECTED, WEBHOOK},
@@ -66,9 +66,8 @@ fn judge(dice: &mut Dice) -> Value {
 
 /// One way to take over.
 pub fn strategy(dice: &mut Dice) -> Value {
-    let mut strategy = json!({
-        "rollbackTriggers": if dice.chance(700) { json!(["error_rate", "latency"]) } else { json!(["latency", "error_rate"]) },
-    });
+    let triggers = if dice.chance(700) { ["error_rate", "latency"] } else { ["latency", "error_rate"] };
+    let mut strategy = json!({"rollbackTriggers": with_labels(&triggers, dice)});
     if dice.chance(500) {
         let mut shadow = json!({"duration": "30s", "minRequests": 50});
         match dice.weighted(&[40, 30, 20, 10]) {
@@ -103,9 +102,8 @@ pub fn strategy(dice: &mut Dice) -> Value {
         _ => strategy["blueGreen"] = json!({"duration": "20s", "minRequests": 20}),
     }
     if dice.chance(400) {
-        let triggers =
-            if dice.chance(500) { json!(["error_rate"]) } else { json!(["error_rate", "latency"]) };
-        strategy["bake"] = json!({"duration": "40s", "rollbackTriggers": triggers});
+        let triggers: &[&str] = if dice.chance(500) { &["error_rate"] } else { &["error_rate", "latency"] };
+        strategy["bake"] = json!({"duration": "40s", "rollbackTriggers": with_labels(triggers, dice)});
     }
     strategy["rollbackWindow"] = dice.below(4).into();
     have_a_say(&mut strategy, dice);
@@ -121,6 +119,12 @@ pub fn may_experiment(spec: &mut Value, dice: &mut Dice) {
     let secondary = if dice.chance(500) { json!(["latency"]) } else { json!([]) };
     spec["strategy"]["experiment"] = json!({"split": 20 + 30 * dice.below(2), "duration": "40s", "looks": 1 + dice.below(3),
         "minDuration": "20s", "primary": "mistakes", "secondary": secondary, "minRequests": 20, "then": then});
+}
+
+/// Some wait for labels too.
+fn with_labels<'a>(triggers: &[&'a str], dice: &mut Dice) -> Vec<&'a str> {
+    let labels = dice.chance(250).then_some("accuracy");
+    triggers.iter().copied().chain(labels).collect()
 }
 
 /// Freezes of which one is open nearly half of the time, and steps that need an approval.
@@ -174,6 +178,9 @@ fn metrics(window: &str) -> Value {
             "histogram": {"selector": "seconds_bucket", "quantile": 0.95, "max": "300ms"}},
         {"name": "mistakes", "window": window, "interval": "10s",
             "ratio": {"bad": "mistakes", "total": "requests", "max": 1.0}},
+        {"name": "accuracy", "window": window, "interval": "10s",
+            "labelDelay": format!("{LABEL_DELAY}s"), "minLabels": MIN_LABELS,
+            "ratio": {"bad": "wrong", "total": "labels", "max": MAX_ERRORS}},
     ])
 }
 

@@ -21,6 +21,10 @@ use crate::raw::Raw;
 const REQUESTS: f64 = 50.0;
 /// Largest share of errors that the generated rollouts accept.
 pub const MAX_ERRORS: f64 = 0.01;
+/// How much later than its request a label comes, in seconds.
+pub const LABEL_DELAY: i64 = 15;
+/// How many labels a step of the generated rollouts needs.
+pub const MIN_LABELS: u32 = 5;
 /// How old a sample may be in the generated rollouts, in seconds.
 const STALE_AFTER: f64 = 30.0;
 /// How far back Prometheus looks for a sample, in seconds.
@@ -177,7 +181,12 @@ impl Sim {
         let is_too_much = raw.point_ms.is_none() && raw.until_ms - raw.from_ms > MOST_RAW;
         let newest =
             |version: &String| self.counters.newest(version, now).is_some_and(|at| now - at <= STALE_AFTER);
-        let mut fresh = raw.versions.iter().all(newest) && !is_too_much;
+        // There may be requests and no label yet.
+        let is_seen = |version: &String| {
+            !are_labels(&raw.selector) || series.iter().any(|series| series.labels["version"] == *version)
+        };
+        let mut fresh =
+            raw.versions.iter().all(|version| newest(version) && is_seen(version)) && !is_too_much;
         if is_too_much {
             *self.laws.reached.entry("raw samples that are too much".to_owned()).or_default() += 1;
         }
@@ -219,11 +228,20 @@ impl Sim {
 
     fn raw_series(&self, raw: &Raw, version: &str) -> Vec<RawSeries> {
         let Some(truth) = self.truth_of(version) else { return vec![] };
+        // There is no such counter before its first label.
+        let labelled = |(at, _): &(f64, f64)| {
+            let count = self.counters.at(version, at - LABEL_DELAY as f64)?;
+            (count >= 1.0).then_some((*at, count))
+        };
         let of = |le: Option<&str>, share: f64| {
             let labels = [("version", Some(version)), ("pod", Some("only")), ("le", le)];
             let labels =
                 labels.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
             let samples = self.counters.samples.get(version).into_iter().flatten();
+            let samples =
+                samples.filter_map(
+                    |sample| if are_labels(&raw.selector) { labelled(sample) } else { Some(*sample) },
+                );
             let samples =
                 samples.map(|(at, total)| ((at * 1000.0).round() as i64, (total.floor() * share).floor()));
             let within = |sample: &(i64, f64)| sample.0 > raw.from_ms && sample.0 <= raw.until_ms;
@@ -238,7 +256,7 @@ impl Sim {
             "seconds_bucket" => {
                 vec![of(Some("0.1"), fast), of(Some("0.3"), fast), of(Some("1"), 1.0), of(Some("+Inf"), 1.0)]
             }
-            "requests" => vec![of(None, 1.0)],
+            "requests" | "labels" => vec![of(None, 1.0)],
             "mistakes" => vec![of(None, truth.mistakes)],
             _ => vec![of(None, truth.error_rate)],
         };
@@ -274,8 +292,10 @@ impl Sim {
         let (Some(newest), Some(truth)) = (self.counters.newest(version, now), self.truth_of(version)) else {
             return (Answer::Vector(vec![]), Verdict::Nothing);
         };
+        let late = if question.labels { LABEL_DELAY as f64 } else { 0.0 };
         let increase = |span: f64| {
-            let (end, start) = (self.counters.at(version, now), self.counters.at(version, now - span));
+            let until = now - late;
+            let (end, start) = (self.counters.at(version, until), self.counters.at(version, until - span));
             (end.unwrap_or(0.0) - start.unwrap_or(0.0)).max(0.0)
         };
         let (window, step) = (increase(question.window), increase(question.elapsed));
@@ -293,6 +313,7 @@ impl Sim {
         let fine = if question.histogram { !truth.slow } else { truth.error_rate <= MAX_ERRORS };
         let verdict = match (window > 0.0 && now - newest <= STALE_AFTER, fine) {
             (false, _) => Verdict::Nothing,
+            (true, true) if question.labels => Verdict::Labels(step),
             (true, true) => Verdict::Pass(step),
             (true, false) => Verdict::Breach,
         };
@@ -309,6 +330,11 @@ impl Sim {
     }
 }
 
+/// Whether a counter counts labels of requests, and not requests.
+fn are_labels(selector: &str) -> bool {
+    ["labels", "wrong"].contains(&selector)
+}
+
 fn series(part: &str, le: Option<&str>, value: f64) -> Series {
     let mut labels = BTreeMap::from([("anneal_part".to_owned(), part.to_owned())]);
     labels.extend(le.map(|le| ("le".to_owned(), le.to_owned())));
@@ -320,6 +346,7 @@ fn series(part: &str, le: Option<&str>, value: f64) -> Series {
 struct Question {
     version: String,
     histogram: bool,
+    labels: bool,
     window: f64,
     elapsed: f64,
 }
@@ -343,6 +370,7 @@ impl Question {
         Some(Self {
             version: between("version=\"", "\"")?,
             histogram: expression.contains("sum by (le)"),
+            labels: expression.contains("labels{"),
             window: millis / 1000.0,
             elapsed: seconds,
         })

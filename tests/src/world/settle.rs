@@ -259,8 +259,15 @@ impl Sim {
             let status = self.store.get(rollout).map(|rollout| rollout["status"].clone()).unwrap_or_default();
             // Trained when nothing served here, and overtaken by a version that someone approved meanwhile.
             let overtaken = !run["status"]["baseline"]["bootstrap"].is_null() && !status["stable"].is_null();
-            // Held for too long, because nobody can tell which of two rollouts' requests the counters count.
-            let unclear = self.is_mismatched(&status) || status["decision"]["reason"] == "HeldTooLong";
+            // Held for too long, because nobody can tell which of two rollouts' requests the counters count; another
+            // version may have had its turn since.
+            let held = |rejection: &Value| {
+                let version = super::laws::text(&rejection["version"]);
+                version.starts_with(date) && rejection["reason"] == "HeldTooLong"
+            };
+            let was_held = status["rejected"].as_array().is_some_and(|all| all.iter().any(held));
+            let unclear =
+                was_held || self.is_mismatched(&status) || status["decision"]["reason"] == "HeldTooLong";
             let shared = rollouts.len() < self.store.keys(Kind::HttpRoute).len() && unclear;
             if !overtaken && !shared && !super::laws::text(&status["stable"]["version"]).starts_with(date) {
                 let why = format!("{} does not serve {}: {status}", rollout.name, run["status"]["version"]);

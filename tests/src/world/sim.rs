@@ -127,6 +127,8 @@ pub struct Told {
 pub enum Verdict {
     /// Fresh, finite, within bounds, out of so many requests in the step.
     Pass(f64),
+    /// Fresh, finite, within bounds, out of so many labels that came since they could be of the step.
+    Labels(f64),
     /// Fresh, finite, out of bounds.
     Breach,
     /// Fresh samples, which say nothing by themselves.

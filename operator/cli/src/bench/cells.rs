@@ -63,6 +63,7 @@ pub fn policy(relative: Option<f64>, absolute: Option<f64>) -> Policy {
             rule: Test::Share { events: Events::Bad, relative, absolute },
             design_effect: 1.0,
             pods: None,
+            labels: None,
         }],
     }
 }

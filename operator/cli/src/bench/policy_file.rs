@@ -140,6 +140,7 @@ impl PolicyFile {
                 rule: Test::Share { events: Events::Bad, relative: metric.tolerance, absolute: metric.max },
                 design_effect: metric.design_effect,
                 pods: None,
+                labels: None,
             })
             .collect();
         let tick_ms = self.tick.as_millis();

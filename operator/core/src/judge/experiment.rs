@@ -14,7 +14,6 @@ use super::{
     rules::Judge,
     state::{MetricState, State},
     tick::{ArmCount, Shares, Step},
-    verdict,
     winner::{self, Guards, Noise, Winner},
 };
 
@@ -54,7 +53,8 @@ impl From<Look> for Packed {
 impl Experiment {
     /// Looks that are due when so many ticks have counted.
     pub fn due(&self, ticks: u32) -> u32 {
-        let due = u64::from(ticks) * u64::from(self.design.looks) / u64::from(self.ticks.max(1));
+        let due = u64::from(ticks.saturating_sub(self.wait)) * u64::from(self.design.looks)
+            / u64::from(self.ticks.max(1));
         u32::try_from(due).unwrap_or(u32::MAX).min(self.design.looks)
     }
 
@@ -123,10 +123,16 @@ impl Judge {
         let experiment = self.experiment(step.index)?;
         // What was counted is in the boundaries already.
         let looks: Vec<winner::Look> = state.looks.iter().map(|look| experiment.seen(look, 0.0)).collect();
-        let holds = self.age(state) >= step.min_ms
-            && verdict::is_sampled(state, step)
+        let holds = self.known_for(&experiment, state) >= step.min_ms
+            && self.has_enough(state, step)
             && self.unproven(state).next().is_none();
         Some(experiment.design.decide(&looks, if holds { Guards::Hold } else { Guards::Open }))
+    }
+
+    /// How long events of the experiment have been known, in milliseconds of ticks that count.
+    pub fn known_for(&self, experiment: &Experiment, state: &State) -> i64 {
+        let known = state.step.ticks.saturating_sub(experiment.wait);
+        i64::from(known).saturating_mul(self.policy().tick_ms)
     }
 
     /// Secondary metrics that are not shown to be as good as they must be for the candidate to win.

@@ -14,10 +14,10 @@
 //! is neither evidence against the candidate nor for it, and never advances. A fold is total: no input makes it panic.
 //!
 //! `relative` compares the arms, `absolute` compares one arm with a threshold; `latency` makes shares of a histogram;
-//! `means` and `paired` judge what is not a share. `split` watches whether traffic is divided as asked. `evidence` mixes alternatives and moments of
-//! change; `rules` resolves a policy once; `state` is what a status keeps. `experiment` looks at an experiment at its planned
-//! times, and `winner` is the test that ends it. Beside the fold: `dispersion` learns from stable's history before a rollout,
-//! `power` says what a step can see.
+//! `means` and `paired` judge what is not a share; `labels` is what is known only later. `split` watches whether traffic is
+//! divided as asked. `evidence` mixes alternatives and moments of change; `rules` resolves a policy once; `state` is what a
+//! status keeps. `experiment` looks at an experiment at its planned times, and `winner` is the test that ends it. Beside the
+//! fold: `dispersion` learns from stable's history before a rollout, `power` says what a step can see.
 
 mod absolute;
 pub mod dispersion;
@@ -26,6 +26,7 @@ mod estimate;
 mod evidence;
 mod experiment;
 mod hypergeometric;
+mod labels;
 pub mod latency;
 mod means;
 mod paired;
@@ -43,6 +44,7 @@ pub mod winner;
 pub use estimate::Estimate;
 pub use evidence::Nats;
 pub use experiment::Look;
+pub use labels::Labels;
 pub use means::ArmSum;
 pub use paired::Pairs;
 pub use policy::{

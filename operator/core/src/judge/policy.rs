@@ -2,7 +2,7 @@
 //!
 //! Made by the rollout's controller from its spec and from [`super::dispersion`]; [`super::Judge::new`] checks it.
 
-use super::winner::Design;
+use super::{labels::Labels, winner::Design};
 
 /// What is judged, and how sure a verdict must be.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,7 +41,9 @@ pub struct Experiment {
     pub step: u32,
     /// When it is looked at, and by which boundaries.
     pub design: Design,
-    /// Ticks that count from its beginning to its last look; at least one.
+    /// Ticks that count before the first events of its own requests are known: the delay of its labels.
+    pub wait: u32,
+    /// Ticks that count from then to its last look; at least one.
     pub ticks: u32,
 }
 
@@ -79,6 +81,8 @@ pub struct MetricPolicy {
     pub design_effect: f64,
     /// How much pods of one version differ, from the same comparison. Without it pods are taken to be alike.
     pub pods: Option<PodSpread>,
+    /// Set if its events come later than the requests they belong to: they stand for no requests then.
+    pub labels: Option<Labels>,
 }
 
 /// How samples become counts.
@@ -230,6 +234,10 @@ impl MetricPolicy {
             let counted = pods.degrees >= 1 && pods.candidate_pods >= 1 && pods.stable_pods >= 1;
             require(counted, "pods", "at least one pod in each arm, and two in the estimate")?;
             require(pods.sd >= 0.0 && pods.sd.is_finite(), "pod spread", "zero or more")?;
+        }
+        if let Some(labels) = self.labels {
+            require(labels.delay_ms >= 0, "label delay", "zero or more")?;
+            require(labels.fewest >= 1, "fewest labels", "at least one")?;
         }
         match self.rule {
             Rule::Share { relative: None, absolute: None, .. } => Err(PolicyError::NoTest(self.name.clone())),

@@ -5,6 +5,7 @@
 use super::{
     absolute::Absolute,
     distribution::{t_quantile, t_tail},
+    labels::Labels,
     policy::{Advance, MetricPolicy, PodSpread, Policy, PolicyError, Rule},
     relative::{RATIOS, Relative},
     state::State,
@@ -33,6 +34,8 @@ pub(super) struct MetricRules {
     pub(super) ln_limit: Option<f64>,
     /// Evidence is multiplied by this: one over the design effect. A power below one of an e-value is an e-value.
     pub(super) tempering: f64,
+    /// Set if its events come later than the requests they belong to.
+    pub(super) labels: Option<Labels>,
 }
 
 impl Judge {
@@ -115,6 +118,7 @@ impl MetricRules {
             rule: metric.rule,
             ln_limit: limit(metric.rule, advance).map(libm::log),
             tempering: 1.0 / metric.design_effect,
+            labels: metric.labels,
         }
     }
 }

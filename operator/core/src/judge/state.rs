@@ -77,7 +77,7 @@ pub struct MetricState {
     pub invalid: u32,
     /// Ticks in a row without usable data.
     pub blind: u32,
-    /// Requests of the candidate since the step began.
+    /// Requests of the candidate since the step began; of labels, those that may be of them.
     pub step_requests: u64,
     /// The bad ones of them.
     pub step_bad: u64,

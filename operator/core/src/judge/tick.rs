@@ -69,6 +69,28 @@ pub enum Outcome {
     Missing(Missing),
 }
 
+impl Outcome {
+    /// Requests that the candidate answered, as far as this tells.
+    const fn requests(&self) -> Option<u64> {
+        match self {
+            Self::Both { shares, .. } => Some(shares.candidate.requests),
+            Self::Alone(candidate) => Some(candidate.requests),
+            Self::Means { candidate, .. } => Some(candidate.count),
+            // Pairs that agree are not counted, so a tick without any is not one without traffic.
+            Self::Pairs(_) | Self::Missing(_) => None,
+        }
+    }
+
+    /// Requests that stable answered beside it, as far as this tells.
+    const fn requests_of_stable(&self) -> Option<u64> {
+        match self {
+            Self::Both { shares, .. } => Some(shares.stable.requests),
+            Self::Means { stable, .. } => Some(stable.count),
+            Self::Alone(_) | Self::Pairs(_) | Self::Missing(_) => None,
+        }
+    }
+}
+
 /// Why a tick has nothing for a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
@@ -149,39 +171,39 @@ impl Judge {
             state.split = Split::default();
         }
         for (index, (metric, rules)) in state.metrics.iter_mut().zip(&self.metrics).enumerate() {
-            match tick.outcomes.get(index).copied().unwrap_or(Outcome::Missing(Missing::NoSeries)) {
-                Outcome::Both { shares, strict } => {
-                    requests = Some(requests.unwrap_or(0).max(shares.candidate.requests));
-                    of_stable = Some(of_stable.unwrap_or(0).max(shares.stable.requests));
-                    self.compare(metric, rules, &shares, &strict);
-                    // One metric that counts all requests is enough.
-                    if let Some(weight) = split.take() {
-                        state.split.add(weight, &shares);
-                    }
-                }
-                Outcome::Alone(candidate) => {
-                    requests = Some(requests.unwrap_or(0).max(candidate.requests));
-                    self.alone(metric, rules, candidate);
-                }
-                Outcome::Means { candidate, stable } => {
-                    requests = Some(requests.unwrap_or(0).max(candidate.count));
-                    differ(metric, rules, candidate, stable);
-                }
-                Outcome::Pairs(pairs) => {
-                    // Pairs that agree are not counted, so a tick without any is not one without traffic.
-                    pair(metric, rules, pairs);
-                }
+            let outcome = tick.outcomes.get(index).copied().unwrap_or(Outcome::Missing(Missing::NoSeries));
+            match outcome {
                 Outcome::Missing(Missing::NotAsked) => {
                     metric.asked = false;
                     metric.blind = 0;
                     continue;
                 }
+                Outcome::Missing(why)
+                    if why != Missing::Invalid && self.may_be_silent(rules, step, start_ms) =>
+                {
+                    metric.blind = 0;
+                }
                 Outcome::Missing(why) => {
                     counted = false;
                     miss(metric, why);
                 }
+                Outcome::Both { .. } | Outcome::Alone(_) | Outcome::Means { .. } | Outcome::Pairs(_) => {
+                    let of_step = rules.labels.is_none_or(|labels| labels.are_of(step, start_ms));
+                    self.weigh(metric, rules, outcome, of_step);
+                }
             }
             metric.asked = true;
+            // Labels that arrive are no requests that were sent.
+            if rules.labels.is_some() {
+                continue;
+            }
+            requests = requests.max(outcome.requests());
+            of_stable = of_stable.max(outcome.requests_of_stable());
+            // One metric that counts all requests is enough.
+            if let (Some(weight), Outcome::Both { shares, .. }) = (split, outcome) {
+                state.split.add(weight, &shares);
+                split = None;
+            }
         }
         count_idle(&mut state.idle, requests);
         count_idle(&mut state.stable_idle, of_stable);
@@ -208,14 +230,38 @@ impl Judge {
         state.metrics.iter().zip(&self.metrics).map(estimate)
     }
 
-    fn compare(&self, metric: &mut MetricState, rules: &MetricRules, shares: &Shares, strict: &Shares) {
+    /// Whether nothing need be there of a metric, because its labels come later.
+    fn may_be_silent(&self, rules: &MetricRules, step: &Step, start_ms: i64) -> bool {
+        let lookback_ms = self.policy.lookback_ms;
+        rules.labels.is_some_and(|labels| labels.may_be_silent(step, start_ms, lookback_ms))
+    }
+
+    /// Everything is evidence; for the step only what is `of_step` counts.
+    fn weigh(&self, metric: &mut MetricState, rules: &MetricRules, outcome: Outcome, of_step: bool) {
+        match outcome {
+            Outcome::Both { shares, strict } => self.compare(metric, rules, &shares, &strict, of_step),
+            Outcome::Alone(candidate) => self.alone(metric, rules, candidate, of_step),
+            Outcome::Means { candidate, stable } => differ(metric, rules, candidate, stable, of_step),
+            Outcome::Pairs(pairs) => pair(metric, rules, pairs, of_step),
+            Outcome::Missing(_) => {}
+        }
+    }
+
+    fn compare(
+        &self,
+        metric: &mut MetricState,
+        rules: &MetricRules,
+        shares: &Shares,
+        strict: &Shares,
+        of_step: bool,
+    ) {
         let tempered = |ln_ratio: f64| ln_ratio * rules.tempering;
         let start = evidence::ln_start(metric.started, self.policy.horizon_ticks);
         if let (Some(weights), Some(test)) = (&mut metric.relative, &rules.relative) {
             let start = start - LN_RELATIVE;
             evidence::step(weights, start, &test.ln_ratios(shares).map(tempered));
         }
-        if let (Some(state), Some(ln_limit)) = (&mut metric.advance, rules.ln_limit) {
+        if let (Some(state), Some(ln_limit), true) = (&mut metric.advance, rules.ln_limit, of_step) {
             let bad = strict.candidate.bad.saturating_add(strict.stable.bad);
             state.add(tempered(ln_noninferior(strict, ln_limit)), bad);
         }
@@ -224,18 +270,20 @@ impl Judge {
             evidence::step(weights, start, &test.ln_own(shares).map(tempered));
         }
         metric.tally.add(shares);
-        metric.stable_requests = metric.stable_requests.saturating_add(shares.stable.requests);
-        metric.stable_bad = metric.stable_bad.saturating_add(shares.stable.bad);
-        count(metric, shares.candidate);
+        if of_step {
+            metric.stable_requests = metric.stable_requests.saturating_add(shares.stable.requests);
+            metric.stable_bad = metric.stable_bad.saturating_add(shares.stable.bad);
+        }
+        count(metric, shares.candidate, of_step);
     }
 
-    fn alone(&self, metric: &mut MetricState, rules: &MetricRules, candidate: ArmCount) {
+    fn alone(&self, metric: &mut MetricState, rules: &MetricRules, candidate: ArmCount, of_step: bool) {
         if let (Some(weights), Some(test)) = (&mut metric.absolute, &rules.absolute) {
             let start = evidence::ln_start(metric.started, self.policy.horizon_ticks) - LN_ABSOLUTE;
             let ln_ratios = test.ln_ratios(candidate).map(|ln_ratio| ln_ratio * rules.tempering);
             evidence::step(weights, start, &ln_ratios);
         }
-        count(metric, candidate);
+        count(metric, candidate, of_step);
     }
 
     /// Whether the weighted mean of all tests, or a plain threshold, rolls back now.
@@ -300,11 +348,13 @@ const fn count_idle(ticks: &mut u32, requests: Option<u64>) {
     }
 }
 
-fn count(metric: &mut MetricState, candidate: ArmCount) {
+fn count(metric: &mut MetricState, candidate: ArmCount, of_step: bool) {
     metric.started = metric.started.saturating_add(1);
     metric.blind = 0;
-    metric.step_requests = metric.step_requests.saturating_add(candidate.requests);
-    metric.step_bad = metric.step_bad.saturating_add(candidate.bad);
+    if of_step {
+        metric.step_requests = metric.step_requests.saturating_add(candidate.requests);
+        metric.step_bad = metric.step_bad.saturating_add(candidate.bad);
+    }
 }
 
 fn enter(state: &mut State, step: &Step) {
@@ -334,7 +384,7 @@ fn miss(metric: &mut MetricState, why: Missing) {
     }
 }
 
-fn differ(metric: &mut MetricState, rules: &MetricRules, candidate: ArmSum, stable: ArmSum) {
+fn differ(metric: &mut MetricState, rules: &MetricRules, candidate: ArmSum, stable: ArmSum, of_step: bool) {
     let sign = match rules.rule {
         Rule::Mean { better: Better::Higher, .. } => -1.0,
         Rule::Mean { better: Better::Lower, .. }
@@ -347,17 +397,17 @@ fn differ(metric: &mut MetricState, rules: &MetricRules, candidate: ArmSum, stab
     if let Some(state) = &mut metric.mean {
         state.add(candidate, stable, sign);
     }
-    count(metric, ArmCount { requests: candidate.count, bad: 0 });
+    count(metric, ArmCount { requests: candidate.count, bad: 0 }, of_step);
 }
 
-fn pair(metric: &mut MetricState, rules: &MetricRules, pairs: Pairs) {
+fn pair(metric: &mut MetricState, rules: &MetricRules, pairs: Pairs, of_step: bool) {
     if let Some(state) = &mut metric.pairs {
         state.add(pairs);
     }
-    if let (Some(state), Some(ln_limit)) = (&mut metric.advance, rules.ln_limit) {
+    if let (Some(state), Some(ln_limit), true) = (&mut metric.advance, rules.ln_limit, of_step) {
         state.add(pairs.ln_noninferior(libm::exp(ln_limit)) * rules.tempering, pairs.lost);
     }
-    count(metric, ArmCount { requests: pairs.lost.saturating_add(pairs.won), bad: pairs.lost });
+    count(metric, ArmCount { requests: pairs.lost.saturating_add(pairs.won), bad: pairs.lost }, of_step);
 }
 
 /// Whether a plain threshold is crossed in this tick.

@@ -115,7 +115,7 @@ impl Judge {
             None => {}
         }
         let age = self.age(state);
-        let sampled = is_sampled(state, step);
+        let sampled = self.has_enough(state, step);
         if age >= step.min_ms && sampled && self.may_end(state, step, age) {
             return Verdict::Advance;
         }
@@ -138,6 +138,15 @@ impl Judge {
     /// How long the step has lasted, in milliseconds of ticks that count.
     pub fn age(&self, state: &State) -> i64 {
         i64::from(state.step.ticks).saturating_mul(self.policy.tick_ms)
+    }
+
+    /// Whether every metric has counted what the step asks for: requests, or labels of them.
+    pub(super) fn has_enough(&self, state: &State, step: &Step) -> bool {
+        let mut asked = state.metrics.iter().zip(&self.metrics).filter(|(metric, _)| metric.asked);
+        asked.all(|(metric, rules)| {
+            let fewest = rules.labels.map_or(step.min_requests, |labels| labels.fewest);
+            metric.step_requests >= fewest
+        })
     }
 
     /// Metrics that were judged for longer than the policy planned. What breaks from now on is found later than planned.
@@ -184,11 +193,6 @@ impl Judge {
             .is_some_and(|bound| bound.ln_below(metric.step_requests) * rules.tempering >= needed);
         Some(below || best.get() >= needed)
     }
-}
-
-/// Whether every metric that the present step judges by has had enough requests.
-pub(super) fn is_sampled(state: &State, step: &Step) -> bool {
-    asked(state).all(|metric| metric.step_requests >= step.min_requests)
 }
 
 /// The metrics that the present step judges by.

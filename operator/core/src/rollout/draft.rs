@@ -372,7 +372,7 @@ impl<'a> Draft<'a> {
 /// One verdict for all readings: what is wrong before what is missing before what passes.
 pub(super) fn worst(readings: &[RecordedReading]) -> Option<String> {
     let says = |verdict: &&str| readings.iter().any(|reading| reading.verdict == *verdict);
-    ["Breach", "Error", "Stale", "NoData", "Pass"]
+    ["Breach", "Error", "Stale", "NoData", "AwaitingLabels", "Pass"]
         .iter()
         .find(|verdict| says(verdict))
         .map(|verdict| (*verdict).to_owned())

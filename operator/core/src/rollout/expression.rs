@@ -26,7 +26,7 @@ fn part(name: &str, vector: &str) -> String {
 /// How far back an expression may look.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ranges {
-    /// Since the step began, in seconds, at least 1.
+    /// Since what is counted of the step began to come, in seconds, at least 1.
     pub(super) step_seconds: i64,
     /// Since the trial began, in milliseconds, at least 1: no window is longer.
     pub(super) longest_ms: i64,

@@ -19,7 +19,7 @@ impl Draft<'_> {
         for class in [MissingClass::NoData, MissingClass::Stale, MissingClass::Error] {
             let is = |(verdict, _): &(Verdict, RecordedReading)| match verdict {
                 Verdict::Hold(other, _) => *other == class,
-                Verdict::Pass { .. } | Verdict::Breach => false,
+                Verdict::Pass { .. } | Verdict::Breach | Verdict::AwaitsLabels(_) => false,
             };
             let known = before.iter().find(|missing| missing.class == class).cloned();
             let missing = known.or(settled.then_some(Missing { class, since: Time(self.now) }));
@@ -47,7 +47,7 @@ impl Draft<'_> {
                     ("ReadingMissing", message)
                 })
             }
-            Verdict::Pass { .. } | Verdict::Breach => None,
+            Verdict::Pass { .. } | Verdict::Breach | Verdict::AwaitsLabels(_) => None,
         })
     }
 

@@ -9,8 +9,9 @@
 //! ```
 //!
 //! A new candidate leads from any phase back to Preparing, at weight 0. `select` says which version is to serve, `by_hand` what
-//! people ask for, `freeze` when nothing advances, and `group` for whom it waits. `query`, `expression` and `value` are what is asked about a version, and `reading`,
-//! `plain`, `baseline`, `sequential` and `warning` what the answers say. `steps` says which share it gets and for how long, `staging`,
+//! people ask for, `freeze` when nothing advances, and `group` for whom it waits. `query`, `expression` and `value` are what is
+//! asked about a version, and `reading`, `plain`, `baseline`, `labels`, `sequential` and `warning` what the answers say. `steps`
+//! says which share it gets and for how long, `staging`,
 //! `probe` and `smoke` what it must answer before it takes requests and after, and `approval` what someone has to approve.
 //! `transition` is what is written down, and `build` which objects follow; `attach` is a route of the user's, and `incumbent` who
 //! answers beside the version on trial.
@@ -28,6 +29,7 @@ mod fight;
 mod freeze;
 mod group;
 mod incumbent;
+mod labels;
 mod memo;
 mod missing;
 mod plain;

@@ -4,7 +4,7 @@
 
 use anneal_crds::{
     VersionRef,
-    metric::{Metric, MissingClass},
+    metric::{Form, Metric, MissingClass},
     model_rollout::RecordedReading,
 };
 use jiff::Timestamp;
@@ -31,6 +31,14 @@ impl Draft<'_> {
 
     /// The verdict of a metric that is compared with its bounds as it is.
     pub(super) fn read_plainly(&self, version: &VersionRef, metric: &Metric) -> (Verdict, RecordedReading) {
+        let (verdict, record) = self.read_arrived(version, metric);
+        let verdict = self.with_labels(metric, verdict);
+        let name = reading::name(&verdict).to_owned();
+        (verdict, RecordedReading { verdict: name, ..record })
+    }
+
+    /// The verdict by what has arrived, whether labels are still to come or not.
+    fn read_arrived(&self, version: &VersionRef, metric: &Metric) -> (Verdict, RecordedReading) {
         let (now, seen) = (self.snapshot.now, self.snapshot.rollout);
         let status = seen.status.as_ref().unwrap_or(&self.status);
         match baseline::stage(seen, status, metric, now) {
@@ -67,7 +75,12 @@ impl Draft<'_> {
             Ok(query) => {
                 let missing = Answer::Vector(vec![]);
                 let answer = self.snapshot.answers.get(&(query.metric, query.question)).unwrap_or(&missing);
-                (reading::read(metric, answer, baseline, prometheus.stale_after, now), query.expression)
+                let reading = reading::read(metric, answer, baseline, prometheus.stale_after, now);
+                // An expression may divide by the number of labels, which is zero until the first one comes.
+                let divides_by_zero =
+                    reading == Reading::NotFinite && is_value(metric) && self.may_be_silent(metric);
+                let reading = if divides_by_zero { Reading::Empty } else { reading };
+                (reading, query.expression)
             }
             Err(why) => (Reading::Malformed(why), String::new()),
         };
@@ -91,7 +104,16 @@ impl Draft<'_> {
         match verdict {
             Verdict::Hold(MissingClass::NoData, _) if window.is_some() => reading::gathering(metric, until),
             Verdict::Hold(..) => (verdict, record),
-            Verdict::Pass { .. } | Verdict::Breach => reading::gathering(metric, until),
+            Verdict::Pass { .. } | Verdict::Breach | Verdict::AwaitsLabels(_) => {
+                reading::gathering(metric, until)
+            }
         }
+    }
+}
+
+fn is_value(metric: &Metric) -> bool {
+    match metric.source.form() {
+        Form::Value(_) => true,
+        Form::Ratio(_) | Form::Histogram(_) | Form::Drift(_) | Form::Stability(_) => false,
     }
 }

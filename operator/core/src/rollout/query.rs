@@ -16,6 +16,7 @@ use super::{
     baseline::{self, Stage},
     by_hand,
     expression::{Ranges, expression},
+    labels,
     scope::Scope,
     sequential, steps,
 };
@@ -154,7 +155,11 @@ pub(super) fn reading(
     let since_ms = |at: &Time| now.as_millisecond().saturating_sub(at.0.as_millisecond());
     // A range of nothing is an error in PromQL.
     let ranges = Ranges {
-        step_seconds: status.traffic_accepted_at.as_ref().map_or(0, |at| since_ms(at) / 1000).max(1),
+        step_seconds: status
+            .traffic_accepted_at
+            .as_ref()
+            .map_or(0, |at| since_ms(&labels::counted_since(metric, at)) / 1000)
+            .max(1),
         // Warm-up and tests come before the trial, and are no requests of users.
         longest_ms: status.trial_started_at.as_ref().map_or(i64::MAX, since_ms).max(1),
     };

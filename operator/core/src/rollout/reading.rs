@@ -80,6 +80,8 @@ pub enum Verdict {
     Breach,
     /// Nothing to compare, and why.
     Hold(MissingClass, String),
+    /// Nothing speaks against it and nothing is missing, but its labels are not all there yet; what it waits for.
+    AwaitsLabels(String),
 }
 
 impl Verdict {
@@ -87,7 +89,7 @@ impl Verdict {
     pub(super) fn about(self, what: &str) -> Self {
         match self {
             Self::Hold(class, why) => Self::Hold(class, format!("{what}: {why}")),
-            Self::Pass { .. } | Self::Breach => self,
+            Self::Pass { .. } | Self::Breach | Self::AwaitsLabels(_) => self,
         }
     }
 }
@@ -287,6 +289,7 @@ pub(super) const fn name(verdict: &Verdict) -> &'static str {
         Verdict::Pass { .. } => "Pass",
         Verdict::Breach => "Breach",
         Verdict::Hold(class, _) => class.name(),
+        Verdict::AwaitsLabels(_) => "AwaitingLabels",
     }
 }
 

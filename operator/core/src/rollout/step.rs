@@ -18,6 +18,7 @@ use super::{
     approval::{AWAITING_APPROVAL, Consent},
     command::{Command, Place},
     draft::{self, Draft, METRICS_AVAILABLE},
+    labels,
     reading::Verdict,
     snapshot::Listed,
     steps::{self, Terms},
@@ -176,10 +177,11 @@ impl Draft<'_> {
         let blind_for = over(since);
         // Whoever changed the route by hand has put the clock back.
         let began = self.status.traffic_accepted_at.as_ref().or(self.status.step_started_at.as_ref());
+        // What comes later than the requests is not late.
+        let delay = labels::longest_delay(&self.rollout.spec, &terms.triggers);
+        let allowed = terms.duration.get().saturating_add(delay).saturating_add(max_hold);
         // A step that waits for an approval or for its group has passed once.
-        let overdue = self.status.approval.is_none()
-            && !self.has_passed_for_group()
-            && over(began) > terms.duration.get().saturating_add(max_hold);
+        let overdue = self.status.approval.is_none() && !self.has_passed_for_group() && over(began) > allowed;
         match step {
             StepSays::ByClock => blind_for > max_hold || (overdue && self.pause.is_none()),
             // A comparison's clock stands still without requests: a quiet night is nobody's fault.
@@ -314,19 +316,7 @@ impl Draft<'_> {
         step: &StepSays,
         terms: &Terms,
     ) -> Option<String> {
-        let none = match step {
-            StepSays::Unseen(why) => Some((*why).to_owned()),
-            StepSays::ByClock
-            | StepSays::Ends
-            | StepSays::GoesOn
-            | StepSays::Waits(_)
-            | StepSays::Mismatched
-            | StepSays::RollsBack(_) => judged.is_empty().then(|| "there are no triggers".to_owned()),
-        };
-        let blind = none.or(judged.iter().find_map(|(verdict, record)| match verdict {
-            Verdict::Hold(_, why) => Some(format!("{}: {why}", record.metric)),
-            Verdict::Pass { .. } | Verdict::Breach => None,
-        }));
+        let (blind, awaited) = (blind(judged, step), awaited(judged));
         // The first scrapes of a step take a moment; that is not blindness yet.
         let settled = self.step_age() > self.rollout.spec.prometheus.stale_after.get();
         let now = Time(self.now);
@@ -338,9 +328,11 @@ impl Draft<'_> {
         let holds = blind.is_some() || self.mismatched || self.contested();
         self.status.holding_since = since.or(settled.then_some(now)).filter(|_| holds);
         self.note_missing(judged, settled);
-        let truth = Truth::from(blind.is_none());
-        let (reason, message) =
-            blind.as_ref().map_or(("Fresh", "Every trigger has a fresh reading."), |why| ("NoReading", why));
+        let (truth, reason, message) = match (&blind, &awaited) {
+            (Some(why), _) => (Truth::False, "NoReading", why.as_str()),
+            (None, Some(_)) => (Truth::True, "AwaitingLabels", "Every trigger has what can be there so far."),
+            (None, None) => (Truth::True, "Fresh", "Every trigger has a fresh reading."),
+        };
         self.condition(METRICS_AVAILABLE, truth, reason, message);
         if blind.is_some() {
             return blind;
@@ -354,7 +346,7 @@ impl Draft<'_> {
         if !self.ready(version) {
             return Some(format!("not all pods of {} are ready", version.version));
         }
-        match step {
+        let wanting = match step {
             StepSays::ByClock => self.too_few(version, judged, terms),
             StepSays::Waits(why) => Some(why.clone()),
             StepSays::Mismatched if self.status.phase == RolloutPhase::Shadow => {
@@ -365,7 +357,8 @@ impl Draft<'_> {
                 version.version, self.status.weight
             )),
             StepSays::Ends | StepSays::GoesOn | StepSays::Unseen(_) | StepSays::RollsBack(_) => None,
-        }
+        };
+        wanting.or(awaited)
     }
 
     /// By plain thresholds a step needs its fewest requests when its time is over.
@@ -377,14 +370,14 @@ impl Draft<'_> {
     ) -> Option<String> {
         let answered = judged.iter().filter_map(|(verdict, _)| match verdict {
             Verdict::Pass { step_requests } => *step_requests,
-            Verdict::Breach | Verdict::Hold(..) => None,
+            Verdict::Breach | Verdict::Hold(..) | Verdict::AwaitsLabels(_) => None,
         });
         let answered = answered.reduce(f64::min);
         let waited = self.accepted_age().is_some_and(|age| age >= terms.duration.get());
         let least = terms.min_requests;
         match answered {
             None if least > 0 => Some(format!(
-                "none of its triggers counts requests, and {least} are asked for: name a counter in value.requests"
+                "none of its triggers counts requests, and {least} are asked for: name a counter in value.requests, or add a trigger without labelDelay that counts them"
             )),
             Some(answered) if waited && answered < f64::from(least) => {
                 Some(format!("{} answered fewer than {least} requests in this step", version.version))
@@ -392,4 +385,29 @@ impl Draft<'_> {
             None | Some(_) => None,
         }
     }
+}
+
+/// Why nothing can be said about some trigger, if that is so.
+fn blind(judged: &[(Verdict, RecordedReading)], step: &StepSays) -> Option<String> {
+    let none = match step {
+        StepSays::Unseen(why) => Some((*why).to_owned()),
+        StepSays::ByClock
+        | StepSays::Ends
+        | StepSays::GoesOn
+        | StepSays::Waits(_)
+        | StepSays::Mismatched
+        | StepSays::RollsBack(_) => judged.is_empty().then(|| "there are no triggers".to_owned()),
+    };
+    none.or(judged.iter().find_map(|(verdict, record)| match verdict {
+        Verdict::Hold(_, why) => Some(format!("{}: {why}", record.metric)),
+        Verdict::Pass { .. } | Verdict::Breach | Verdict::AwaitsLabels(_) => None,
+    }))
+}
+
+/// Which labels the step still needs, if it does.
+fn awaited(judged: &[(Verdict, RecordedReading)]) -> Option<String> {
+    judged.iter().find_map(|(verdict, _)| match verdict {
+        Verdict::AwaitsLabels(why) => Some(why.clone()),
+        Verdict::Pass { .. } | Verdict::Breach | Verdict::Hold(..) => None,
+    })
 }

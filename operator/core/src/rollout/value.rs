@@ -12,7 +12,7 @@ use promql_parser::{
     util::visitor::{ExprVisitorMut, walk_expr_mut},
 };
 
-use super::{baseline, query::is_compared, scope::Scope, select::Obstacle, steps};
+use super::{baseline, labels, query::is_compared, scope::Scope, select::Obstacle, steps};
 
 /// What stands for the metric's window in an expression.
 const WINDOW: &str = "$window";
@@ -131,7 +131,8 @@ pub(super) fn obstacle(spec: &ModelRolloutSpec) -> Option<Obstacle> {
             Form::Value(value) => scoped(value, metric.window.as_millis(), &anything).err(),
             Form::Drift(_) | Form::Stability(_) => baseline::too_short(spec, metric),
             Form::Ratio(_) | Form::Histogram(_) => None,
-        }?;
+        };
+        let why = why.or_else(|| labels::uncounted(metric).map(str::to_owned))?;
         Some(format!("Metric {}: {why}. Mend it in spec.metrics.", metric.name))
     });
     let message = wrong.or_else(|| incomparable(spec));
@@ -162,7 +163,8 @@ fn undecidable(spec: &ModelRolloutSpec) -> Option<String> {
     ))
 }
 
-/// Values are not compared with stable's: a step that has nothing else would be judged by no request at all.
+/// Values are not compared with stable's, and labels are no requests: a step that has nothing else would be judged by no
+/// request at all.
 fn incomparable(spec: &ModelRolloutSpec) -> Option<String> {
     match spec.judge.evidence {
         JudgeEvidence::None => return None,
@@ -170,11 +172,11 @@ fn incomparable(spec: &ModelRolloutSpec) -> Option<String> {
     }
     let is_compared = |trigger: &String| {
         let metric = spec.metrics.iter().find(|metric| metric.name == *trigger);
-        metric.is_none_or(is_compared)
+        metric.is_none_or(|metric| is_compared(metric) && metric.labels().is_none())
     };
     let list = steps::trigger_lists(&spec.strategy).find(|list| !list.iter().any(is_compared))?;
     Some(format!(
-        "With judge.evidence sequential a step needs a trigger that is a ratio or a histogram, and [{}] has none. Add one, or take evidence none.",
+        "With judge.evidence sequential a step needs a trigger that is a ratio or a histogram without labelDelay, and [{}] has none. Add one, or take evidence none.",
         list.join(", ")
     ))
 }

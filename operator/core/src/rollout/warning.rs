@@ -66,7 +66,7 @@ impl Draft<'_> {
                 None => reading::undefined(trigger),
             };
             match verdict {
-                Verdict::Pass { .. } => {}
+                Verdict::Pass { .. } | Verdict::AwaitsLabels(_) => {}
                 Verdict::Breach => breaches.push(record),
                 Verdict::Hold(_, why) => blind.push(format!("{trigger}: {why}")),
             }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{string, text};
 use crate::world::{
-    metrics::MAX_ERRORS,
+    metrics::{LABEL_DELAY, MAX_ERRORS, MIN_LABELS},
     sim::{NAMESPACE, Sim, Told, Verdict},
 };
 
@@ -267,6 +267,7 @@ impl Sim {
         let own = terms["rollbackTriggers"].as_array();
         let guards = own.or(strategy["rollbackTriggers"].as_array()).cloned().unwrap_or_default();
         let looked_at = terms["secondary"].as_array().into_iter().flatten().chain([&terms["primary"]]);
+        let labelled = guards.contains(&json!("accuracy"));
         let triggers =
             guards.len() + looked_at.filter(|name| name.is_string() && !guards.contains(name)).count();
         let unasked = if subject == "stable" { 0.0 } else { f64::INFINITY };
@@ -277,6 +278,7 @@ impl Sim {
         let passes = |told: &Told| {
             let enough = match told.verdict {
                 Verdict::Pass(requests) => requests >= enough,
+                Verdict::Labels(labels) => labels >= f64::from(MIN_LABELS),
                 Verdict::Samples => answered >= enough.min(f64::MAX) - 1.0,
                 Verdict::Breach | Verdict::Nothing => false,
             };
@@ -304,6 +306,13 @@ impl Sim {
         // Times are recorded in whole seconds.
         if decided.duration_since(since) + jiff::SignedDuration::from_secs(1) < span.get() {
             self.broken("a step takes its time", format!("{name}: from {since} to {decided}"));
+        }
+        let lasted = decided.duration_since(since) + jiff::SignedDuration::from_secs(1);
+        if labelled && lasted < jiff::SignedDuration::from_secs(LABEL_DELAY) {
+            self.broken("a step waits for its labels", format!("{name}: from {since} to {decided}"));
+        }
+        if labelled {
+            *self.laws.reached.entry("step with labels".to_owned()).or_default() += 1;
         }
     }
 

@@ -1,6 +1,7 @@
 use super::*;
 use crate::judge::{
-    Advance, Arms, Events, Inconclusive, Missing, Outcome, Policy, Source, Tick, Verdict, winner::Design,
+    Advance, Arms, Events, Inconclusive, Labels, Missing, Outcome, Policy, Source, Tick, Verdict,
+    winner::Design,
 };
 
 /// Counted ticks of the experiment, with a look every ten.
@@ -16,7 +17,14 @@ const STEP: Step = Step {
 };
 
 fn metric(name: &str, rule: Rule) -> MetricPolicy {
-    MetricPolicy { name: name.into(), source: Source::Counters, rule, design_effect: 1.0, pods: None }
+    MetricPolicy {
+        name: name.into(),
+        source: Source::Counters,
+        rule,
+        design_effect: 1.0,
+        pods: None,
+        labels: None,
+    }
 }
 
 /// A guard, the primary metric and a secondary one.
@@ -32,7 +40,12 @@ fn judge() -> Judge {
         split_design_effect: 1.0,
         advance: Advance::Interval,
         inconclusive: Inconclusive::Hold,
-        experiment: Some(Experiment { step: 7, design: Design { alpha: 0.05, looks: 14 }, ticks: TICKS }),
+        experiment: Some(Experiment {
+            step: 7,
+            design: Design { alpha: 0.05, looks: 14 },
+            wait: 0,
+            ticks: TICKS,
+        }),
         metrics: vec![
             metric("errors", Rule::Share { events: Events::Bad, relative: Some(1.2), absolute: Some(0.05) }),
             metric("accuracy", Rule::Primary { events: Events::Good }),
@@ -127,7 +140,12 @@ fn ticks_that_do_not_count_bring_no_look_and_several_that_are_due_are_one() {
     }
     assert_eq!((state.looks.len(), state.step.ticks), (0, 9));
     let few = Policy {
-        experiment: Some(Experiment { step: 7, design: Design { alpha: 0.05, looks: 14 }, ticks: 3 }),
+        experiment: Some(Experiment {
+            step: 7,
+            design: Design { alpha: 0.05, looks: 14 },
+            wait: 0,
+            ticks: 3,
+        }),
         ..judge.policy().clone()
     };
     let few = Judge::new(few).unwrap();
@@ -135,6 +153,18 @@ fn ticks_that_do_not_count_bring_no_look_and_several_that_are_due_are_one() {
     let due: Vec<u32> = state.looks.iter().map(|look| few.experiment(7).unwrap().due(look.ticks)).collect();
     assert_eq!(due, [4, 9, 14]);
     assert!(state.looks.iter().all(|look| look.needs.is_some()), "{:?}", state.looks);
+}
+
+#[test]
+fn labels_put_off_every_look_and_those_of_earlier_requests_are_not_compared() {
+    let mut policy = judge().policy().clone();
+    policy.experiment = policy.experiment.map(|own| Experiment { wait: 30, ..own });
+    policy.metrics[1].labels = Some(Labels { delay_ms: 30 * 60_000, fewest: 50 });
+    let judge = Judge::new(policy).unwrap();
+    let (verdicts, state) = run(&judge, 200, [SAME, (100, 150), SAME]);
+    assert_eq!(first(&verdicts, &Verdict::Advance), Some(100), "half of its time, after the labels began");
+    let look = state.looks.first().unwrap();
+    assert_eq!((look.ticks, look.candidate.requests), (40, 10 * 1000));
 }
 
 #[test]
@@ -155,7 +185,12 @@ fn events_that_come_together_and_pods_that_differ_raise_what_is_needed_to_win() 
 #[test]
 fn a_state_with_sixty_looks_is_short_and_goes_on_to_the_bit() {
     let policy = Policy {
-        experiment: Some(Experiment { step: 7, design: Design { alpha: 0.05, looks: 60 }, ticks: 60 }),
+        experiment: Some(Experiment {
+            step: 7,
+            design: Design { alpha: 0.05, looks: 60 },
+            wait: 0,
+            ticks: 60,
+        }),
         ..judge().policy().clone()
     };
     let judge = Judge::new(policy).unwrap();

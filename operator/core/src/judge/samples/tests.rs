@@ -16,6 +16,7 @@ fn metric(source: Source) -> MetricPolicy {
         rule: Rule::Share { events: Events::Bad, relative: Some(1.2), absolute: Some(0.01) },
         design_effect: 1.0,
         pods: None,
+        labels: None,
     }
 }
 

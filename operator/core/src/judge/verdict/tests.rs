@@ -1,5 +1,7 @@
 use super::*;
-use crate::judge::{ArmCount, Events, MetricPolicy, Outcome, Policy, Rule, Shares, Source, Tick};
+use crate::judge::{
+    ArmCount, Events, Labels, MetricPolicy, Missing, Outcome, Policy, Rule, Shares, Source, Tick,
+};
 
 fn policy(relative: Option<f64>, absolute: Option<f64>) -> Policy {
     Policy {
@@ -20,6 +22,7 @@ fn policy(relative: Option<f64>, absolute: Option<f64>) -> Policy {
             rule: Rule::Share { events: Events::Bad, relative, absolute },
             design_effect: 1.0,
             pods: None,
+            labels: None,
         }],
     }
 }
@@ -168,6 +171,69 @@ fn the_longest_duration_ends_as_the_policy_says() {
     let policy = Policy { inconclusive: Inconclusive::Rollback, ..policy(Some(1.2), None) };
     let (_, found) = verdicts(&policy, &step, both(1000, 3, 9000, 27), 3);
     assert!(matches!(&found[2], Verdict::Rollback(why) if why.test == TestName::Duration));
+}
+
+/// Errors at once, and labels three ticks later, of which a step needs fifteen.
+fn with_labels(advance: Advance) -> Policy {
+    let mut policy = Policy { advance, ..policy(Some(1.2), Some(0.5)) };
+    let labels = Some(Labels { delay_ms: 180_000, fewest: 15 });
+    policy.metrics.push(MetricPolicy { name: "accuracy".into(), labels, ..policy.metrics[0].clone() });
+    policy
+}
+
+#[test]
+fn labels_are_neither_awaited_before_their_time_nor_taken_for_requests() {
+    let policy = with_labels(Advance::Interval);
+    let judge = Judge::new(policy.clone()).unwrap();
+    let (none, some) = (Outcome::Missing(Missing::NoSeries), both(10, 1, 10, 1));
+    let after = |errors: Outcome, labels: &[Outcome]| {
+        let mut state = State::new(&policy, 0, 0);
+        for labels in labels {
+            let tick = Tick { weight: Some(0.1), outcomes: &[errors, *labels] };
+            judge.fold_tick(&mut state, &STEP, &tick);
+        }
+        let verdict = judge.verdict(&state, &STEP);
+        (state, verdict)
+    };
+    let requests = both(1_000, 3, 9_000, 27);
+    // Silent in the first three ticks and the lookback after them; then it is no data.
+    let (state, verdict) = after(requests, &[none; 5]);
+    assert_eq!((state.step.ticks, verdict), (4, Verdict::Progressing));
+    let (state, verdict) = after(requests, &[none; 6]);
+    assert_eq!((state.step.ticks, verdict), (4, Verdict::Hold(Hold::NoData { metric: "accuracy".into() })));
+    let invalid = Outcome::Missing(Missing::Invalid);
+    let (_, verdict) = after(requests, &[invalid; 2]);
+    assert_eq!(verdict, Verdict::Hold(Hold::NoData { metric: "accuracy".into() }));
+    // What comes before may be of earlier steps: it is evidence, and not what the step needs.
+    let (state, verdict) = after(requests, &[some; 4]);
+    assert_eq!((state.metrics[1].started, state.metrics[1].step_requests), (4, 10));
+    assert_eq!((state.metrics[1].stable_requests, state.metrics[1].step_bad), (10, 1));
+    assert_eq!(verdict, Verdict::Progressing);
+    assert_eq!(after(requests, &[some; 5]).1, Verdict::Advance);
+    // Without requests labels stop neither the clock from standing still nor say how requests are divided.
+    let (state, verdict) = after(both(0, 0, 0, 0), &[some; 20]);
+    assert_eq!((state.split.requests(), verdict), (0, Verdict::Hold(Hold::NoTraffic)));
+    // A step that has no traffic yet awaits nothing.
+    let mut state = State::new(&policy, 0, 0);
+    let later = Step { began_ms: i64::MAX, ..STEP };
+    for _ in 0..9 {
+        judge.fold_tick(&mut state, &later, &Tick { weight: Some(0.1), outcomes: &[requests, none] });
+    }
+    assert_eq!(judge.verdict(&state, &later), Verdict::Progressing);
+}
+
+#[test]
+fn labels_show_no_step_to_be_good_before_they_may_be_of_it() {
+    let policy = with_labels(Advance::Evidence(2.0));
+    let (judge, mut state) = (Judge::new(policy.clone()).unwrap(), State::new(&policy, 0, 0));
+    let found: Vec<Verdict> = (0..5)
+        .map(|_| {
+            let outcomes = &[both(1_000, 30, 9_000, 270); 2];
+            judge.fold_tick(&mut state, &STEP, &Tick { weight: Some(0.1), outcomes });
+            judge.verdict(&state, &STEP)
+        })
+        .collect();
+    assert_eq!(found, [vec![Verdict::Progressing; 3], vec![Verdict::Advance; 2]].concat());
 }
 
 #[test]

@@ -18,6 +18,8 @@ fn error_rate() -> Metric {
         name: "error_rate".into(),
         window: Span::from_secs(60),
         interval: None,
+        label_delay: None,
+        min_labels: None,
         source: Source::Ratio(Ratio {
             bad: "b".into(),
             others: Others::Total("t".into()),
@@ -35,6 +37,8 @@ fn latency() -> Metric {
         name: "latency".into(),
         window: Span::from_secs(60),
         interval: None,
+        label_delay: None,
+        min_labels: None,
         source: Source::Histogram(histogram),
     }
 }

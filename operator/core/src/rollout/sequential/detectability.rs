@@ -40,7 +40,6 @@ impl Draft<'_> {
             return self.condition(DETECTABILITY, Truth::False, "NoControl", &message);
         }
         let judged = policy::judged(&self.rollout.spec);
-        let seconds = terms.duration.as_secs_f64();
         let known: Vec<Result<(), String>> = comparison
             .record
             .state
@@ -52,7 +51,9 @@ impl Draft<'_> {
             .filter(|((state, _), _)| state.asked && state.stable_requests >= ENOUGH)
             .map(|((state, judged), tolerance)| {
                 let plan = comparison.plan(state, tolerance.unwrap_or(1.0));
-                can_see(judged, &plan, seconds)
+                // Labels of the step come for the rest of it.
+                let delay = judged.metric.labels().map_or(0.0, |labels| labels.delay.as_secs_f64());
+                can_see(judged, &plan, (terms.duration.as_secs_f64() - delay).max(0.0))
             })
             .collect();
         if known.is_empty() {
@@ -72,10 +73,12 @@ impl Comparison {
     fn plan(&self, state: &MetricState, tolerance: f64) -> power::Plan {
         let policy = self.judge.policy();
         let requests = (state.step_requests + state.stable_requests) as f64;
-        let elapsed = f64::from(self.record.state.step.ticks.max(1)) * policy.tick_ms as f64 / 1000.0;
+        let metric = policy.metrics.iter().find(|metric| metric.name == state.name);
+        let delay_ms = metric.and_then(|metric| metric.labels).map_or(0, |labels| labels.delay_ms);
+        let age_ms = i64::from(self.record.state.step.ticks).saturating_mul(policy.tick_ms);
+        let elapsed = age_ms.saturating_sub(delay_ms).max(policy.tick_ms) as f64 / 1000.0;
         // Half an event where there was none: rarer than what was seen, and not nothing.
         let rate = (state.stable_bad as f64).max(0.5) / state.stable_requests as f64;
-        let metric = policy.metrics.iter().find(|metric| metric.name == state.name);
         power::Plan {
             rps: requests / elapsed,
             rate,
@@ -111,8 +114,9 @@ fn can_see(judged: &Judged<'_>, plan: &power::Plan, seconds: f64) -> Result<(), 
         format!("it would take {}", way_out.join(", or "))
     };
     Err(format!(
-        "{name}: with {} requests a second and {} % of them, {least} within {}, and the bound is {} %; {way_out}.",
+        "{name}: with {} {} a second and {} % of them, {least} within {}, and the bound is {} %; {way_out}.",
         two_digits(plan.rps),
+        if judged.metric.labels().is_some() { "labels" } else { "requests" },
         percent(plan.weight),
         span(seconds),
         percent(judged.most),

@@ -80,6 +80,12 @@ impl Comparison {
         experiment.zip(self.last_look()).map_or(0, |(experiment, look)| experiment.due(look.ticks))
     }
 
+    fn known_for(&self) -> i64 {
+        let state = &self.record.state;
+        let experiment = self.judge.experiment(state.step.index);
+        experiment.map_or(0, |experiment| self.judge.known_for(&experiment, state))
+    }
+
     /// Such as `look 3 of 14: z 1.2, needs 4.5`.
     fn look(&self) -> String {
         let planned = self.judge.policy().experiment.map_or(0, |experiment| experiment.design.looks);
@@ -109,7 +115,7 @@ impl Comparison {
                 "it is not shown yet that {name} is no worse than judge.sequential.nonInferiority allows"
             ),
             None if !self.is_ahead() => return None,
-            None if self.judge.age(&self.record.state) < terms.shortest.as_millis() => {
+            None if self.known_for() < terms.shortest.as_millis() => {
                 format!("the candidate does not win before {}", terms.shortest)
             }
             None => format!("fewer than {} requests were answered", fewest(terms)),

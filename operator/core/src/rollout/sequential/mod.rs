@@ -31,6 +31,7 @@ use self::{
 };
 use super::{
     draft::Draft,
+    labels,
     query::Question,
     reading::Answer,
     step::{self, StepSays},
@@ -213,6 +214,7 @@ impl Draft<'_> {
         let sequential = policy::terms(&self.rollout.spec);
         let accepted = self.status.traffic_accepted_at.as_ref().filter(|_| self.traffic_accepted());
         let duration = terms.map_or(i64::MAX, |terms| terms.duration.as_millis());
+        let delay = terms.map_or(0, |terms| labels::longest_delay_ms(&self.rollout.spec, &terms.triggers));
         Step {
             index: self.step_index(),
             arms: if control(&self.status).is_some() { Arms::Both } else { Arms::CandidateAlone },
@@ -223,7 +225,7 @@ impl Draft<'_> {
             max_ms: sequential
                 .max_duration
                 .filter(|_| self.status.approval.is_none() && self.pause.is_none())
-                .map(|max| max.as_millis().max(duration)),
+                .map(|max| max.as_millis().max(duration).saturating_add(delay)),
             min_requests: terms.map_or(0, fewest),
         }
     }

@@ -4,14 +4,15 @@
 //! first tick.
 
 use anneal_crds::{
-    ModelRolloutSpec,
+    ModelRolloutSpec, Span,
     metric::{Form, Metric},
+    model_rollout::Experiment,
     sequential::{Advance, OnInconclusive, Sequential},
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::super::steps;
+use super::super::{labels, steps};
 use crate::judge::{self, Events, Inconclusive, MetricPolicy, PodSpread, Policy, Rule, winner::Design};
 
 /// Index of the experiment for the judge.
@@ -149,15 +150,22 @@ pub(super) fn replicas(spec: &ModelRolloutSpec) -> u32 {
 /// Ticks that all steps are planned to take.
 pub(super) fn horizon_ticks(spec: &ModelRolloutSpec, tick_ms: i64) -> u32 {
     let strategy = &spec.strategy;
-    let canary = steps::steps(strategy).into_iter().map(|step| step.duration);
+    let all = &strategy.rollback_triggers;
+    // No step ends before its labels.
+    let lasts = |duration: Span, triggers: &[String]| {
+        duration.as_millis().max(labels::longest_delay_ms(spec, triggers))
+    };
+    let canary = steps::steps(strategy).into_iter();
+    let canary = canary.map(|step| lasts(step.duration, step.rollback_triggers.as_deref().unwrap_or(all)));
     let others = [
-        strategy.shadow.as_ref().map(|shadow| shadow.duration),
-        strategy.experiment.as_ref().map(|experiment| experiment.duration),
-        strategy.bake.as_ref().map(|bake| bake.duration),
+        strategy.shadow.as_ref().map(|shadow| lasts(shadow.duration, all)),
+        strategy
+            .experiment
+            .as_ref()
+            .map(|own| own.duration.as_millis().saturating_add(known_after_ms(spec, own))),
+        strategy.bake.as_ref().map(|bake| lasts(bake.duration, &bake.rollback_triggers)),
     ];
-    let planned = canary
-        .chain(others.into_iter().flatten())
-        .fold(0_i64, |sum, span| sum.saturating_add(span.as_millis()));
+    let planned = canary.chain(others.into_iter().flatten()).fold(0_i64, i64::saturating_add);
     u32::try_from(planned / tick_ms).unwrap_or(u32::MAX).max(1)
 }
 
@@ -178,6 +186,10 @@ pub(super) fn policy(spec: &ModelRolloutSpec, frozen: &Frozen) -> Policy {
             rule: rule(&judged, &terms),
             design_effect: learned.map_or(1.0, |learned| learned.design_effect),
             pods: spread,
+            labels: judged.metric.labels().map(|labels| judge::Labels {
+                delay_ms: labels.delay.as_millis(),
+                fewest: labels.fewest.into(),
+            }),
         }
     };
     Policy {
@@ -212,13 +224,20 @@ fn rule(judged: &Judged<'_>, terms: &Sequential) -> Rule {
     }
 }
 
+/// How long after its requests everything is known that an experiment is decided by, in milliseconds.
+fn known_after_ms(spec: &ModelRolloutSpec, own: &Experiment) -> i64 {
+    let names: Vec<String> = own.metrics().cloned().collect();
+    labels::longest_delay_ms(spec, &names)
+}
+
 fn experiment(spec: &ModelRolloutSpec, tick_ms: i64) -> Option<judge::Experiment> {
     let own = spec.strategy.experiment.as_ref()?;
     let tick_ms = tick_ms.max(1);
-    let ticks = own.duration.as_millis().saturating_add(tick_ms - 1) / tick_ms;
+    let ticks = |ms: i64| u32::try_from(ms.saturating_add(tick_ms - 1) / tick_ms).unwrap_or(u32::MAX);
     Some(judge::Experiment {
         step: EXPERIMENT,
         design: Design { alpha: own.alpha, looks: own.planned_looks() },
-        ticks: u32::try_from(ticks).unwrap_or(u32::MAX).max(1),
+        wait: ticks(known_after_ms(spec, own)),
+        ticks: ticks(own.duration.as_millis()).max(1),
     })
 }

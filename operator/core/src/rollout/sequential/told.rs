@@ -56,10 +56,15 @@ impl Draft<'_> {
                 (Ok(()), Err(Unable::NotYet(_))) => Verdict::Pass { step_requests: Some(0.0) },
                 (Ok(()), Ok(comparison)) => comparison.countable(trigger),
             };
+            let verdict = self.with_labels(metric, verdict);
             let value = match (&verdict, comparison) {
                 (Verdict::Hold(class, _), _) => class.name().to_owned(),
-                (Verdict::Pass { .. } | Verdict::Breach, Ok(comparison)) => comparison.value_of(trigger),
-                (Verdict::Pass { .. } | Verdict::Breach, Err(_)) => "not compared yet".to_owned(),
+                (Verdict::Pass { .. } | Verdict::Breach | Verdict::AwaitsLabels(_), Ok(comparison)) => {
+                    comparison.value_of(metric)
+                }
+                (Verdict::Pass { .. } | Verdict::Breach | Verdict::AwaitsLabels(_), Err(_)) => {
+                    "not compared yet".to_owned()
+                }
             };
             let record = RecordedReading {
                 metric: trigger.clone(),
@@ -227,18 +232,19 @@ impl Draft<'_> {
         if counted < terms.duration.as_millis() || state.step.index != self.step_index() {
             return None;
         }
-        let least =
-            state.metrics.iter().filter(|metric| metric.asked).map(|metric| metric.step_requests).min();
-        Some(match least {
-            Some(0) => "no request was answered in this step".to_owned(),
+        let least = comparison.of_requests().filter(|metric| metric.asked).map(|metric| metric.step_requests);
+        match least.min() {
+            Some(0) => Some("no request was answered in this step".to_owned()),
             Some(least) if least < fewest(terms) => {
-                format!("fewer than {} requests were answered in this step", fewest(terms))
+                Some(format!("fewer than {} requests were answered in this step", fewest(terms)))
             }
-            Some(_) | None => {
+            // The metric itself says so.
+            Some(_) | None if comparison.lacks_labels() => None,
+            Some(_) | None => Some(
                 "it is not shown yet that every metric is no worse than judge.sequential.nonInferiority allows"
-                    .to_owned()
-            }
-        })
+                    .to_owned(),
+            ),
+        }
     }
 }
 
@@ -247,7 +253,24 @@ impl Comparison {
     fn stable_is_busy(&self) -> bool {
         let state = &self.record.state;
         state.stable_idle < self.judge.policy().blind_after
-            && state.metrics.iter().any(|metric| metric.stable_requests > 0)
+            && self.of_requests().any(|metric| metric.stable_requests > 0)
+    }
+
+    fn with_labels(&self) -> impl Iterator<Item = (&MetricState, Option<judge::Labels>)> {
+        let labels = self.judge.policy().metrics.iter().map(|metric| metric.labels);
+        self.record.state.metrics.iter().zip(labels)
+    }
+
+    /// Metrics whose events are requests, and not labels of them.
+    fn of_requests(&self) -> impl Iterator<Item = &MetricState> {
+        self.with_labels().filter(|(_, labels)| labels.is_none()).map(|(metric, _)| metric)
+    }
+
+    /// Whether some metric has too few labels of this step.
+    fn lacks_labels(&self) -> bool {
+        let lacks = |labels: judge::Labels, metric: &MetricState| metric.step_requests < labels.fewest;
+        let mut asked = self.with_labels().filter(|(metric, _)| metric.asked);
+        asked.any(|(metric, labels)| labels.is_some_and(|labels| lacks(labels, metric)))
     }
 
     fn breaches(&self, trigger: &str) -> bool {
@@ -291,10 +314,11 @@ impl Comparison {
     }
 
     /// What people read: the share in this step, and how many times stable's it is.
-    fn value_of(&self, trigger: &str) -> String {
-        let Some((metric, estimate)) = self.of(trigger).next() else { return "not compared".to_owned() };
+    fn value_of(&self, metric: &Metric) -> String {
+        let events = if metric.labels().is_some() { "labels" } else { "requests" };
+        let Some((metric, estimate)) = self.of(&metric.name).next() else { return "not compared".to_owned() };
         let share = match metric.step_requests {
-            0 => "no requests".to_owned(),
+            0 => format!("no {events}"),
             all => format!("{} bad of {all}", metric.step_bad),
         };
         match estimate {
