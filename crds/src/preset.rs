@@ -33,6 +33,9 @@ pub enum ErrorsOf {
     /// vLLM: answers of its API with a code of 500 or more.
     #[serde(rename = "vLLM")]
     Vllm,
+    /// Envoy, for a server that exports nothing: answers with a code of 500 or more, and requests without any. It needs
+    /// `versionFrom: EnvoyCluster`.
+    Envoy,
 }
 
 impl Errors {
@@ -54,6 +57,12 @@ impl Errors {
             ErrorsOf::Vllm => (
                 r#"http_requests_total{handler=~"/v1/.+",status="5xx"}"#,
                 Others::Total(r#"http_requests_total{handler=~"/v1/.+"}"#.to_owned()),
+                Absent::Zero,
+            ),
+            // https://www.envoyproxy.io/docs/envoy/latest/configuration/upstream/cluster_manager/cluster_stats
+            ErrorsOf::Envoy => (
+                r#"envoy_cluster_upstream_rq_xx{envoy_response_code_class="5"}"#,
+                Others::Total("envoy_cluster_upstream_rq_completed".to_owned()),
                 Absent::Zero,
             ),
         };
@@ -90,6 +99,8 @@ pub enum LatencyOf {
     VllmFirstToken,
     /// Python servers of KServe: the call of `predict` alone.
     KServe,
+    /// Envoy, until the last byte of the answer. It needs `versionFrom: EnvoyCluster`.
+    Envoy,
 }
 
 impl Latency {
@@ -101,6 +112,7 @@ impl Latency {
             LatencyOf::Vllm => ("vllm:e2e_request_latency_seconds_bucket", Unit::Seconds),
             LatencyOf::VllmFirstToken => ("vllm:time_to_first_token_seconds_bucket", Unit::Seconds),
             LatencyOf::KServe => ("request_predict_seconds_bucket", Unit::Seconds),
+            LatencyOf::Envoy => ("envoy_cluster_upstream_rq_time_bucket", Unit::Milliseconds),
         };
         Histogram { selector: selector.to_owned(), unit, quantile: self.quantile, max: self.max }
     }

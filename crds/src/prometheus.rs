@@ -73,6 +73,9 @@ pub enum VersionFrom {
     Labels,
     /// The pod's name in `podLabel`, which the scrape writes: for servers that do not know as what version they run.
     PodName,
+    /// The cluster in `envoy_cluster_name`, as Envoy Gateway calls that of a version's Service if its EnvoyProxy has
+    /// `mergeBackends`: for servers that export nothing. Envoy counts what it forwards, and no copies.
+    EnvoyCluster,
 }
 
 /// One header of every request.

@@ -30,8 +30,20 @@ fn refusal_by(strategy: &Value, evidence: &str) -> Option<String> {
     spec["strategy"]["rollbackTriggers"] = json!(["errors"]);
     // The API server fills in defaults before it checks.
     let spec: ModelRolloutSpec = serde_json::from_value(spec).unwrap();
-    let errors = validate_cel_schema::<ModelRolloutSpec>(&serde_json::to_value(spec).unwrap(), None).err()?;
+    let mut spec = serde_json::to_value(spec).unwrap();
+    as_numbers(&mut spec);
+    let errors = validate_cel_schema::<ModelRolloutSpec>(&spec, None).err()?;
     Some(format!("{errors:?}"))
+}
+
+/// The API server takes weights for doubles, as their schema says, however they are written.
+fn as_numbers(value: &mut Value) {
+    for (name, value) in value.as_object_mut().into_iter().flatten() {
+        match (name.as_str(), value.as_f64()) {
+            ("split" | "weight", Some(number)) => *value = number.into(),
+            _ => as_numbers(value),
+        }
+    }
 }
 
 #[test]

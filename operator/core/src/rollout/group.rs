@@ -232,6 +232,12 @@ impl Draft<'_> {
         self.status.group.as_ref().is_some_and(|group| Place::of(group) > here)
     }
 
+    /// Whether every member of the wave has passed its bake: from then on each of them leaves it without another look.
+    pub(super) fn wave_is_over(&self) -> bool {
+        let bakes = self.status.phase == RolloutPhase::Baking;
+        bakes && self.has_passed_for_group() && self.held_by_group(self.next_place()).is_none()
+    }
+
     /// Whether the version, which has passed where it is, must wait for the others; then that is told.
     pub(super) fn waits_for_group(&mut self) -> bool {
         self.waits_to_enter(self.next_place())

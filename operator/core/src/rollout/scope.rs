@@ -17,6 +17,16 @@ pub(super) fn pod_prefix(rollout: &ModelRollout, version: &VersionRef) -> String
     format!("{}-", build::workload_name(name, &version.version))
 }
 
+/// The label by which Envoy tells its clusters apart.
+pub(super) const ENVOY_CLUSTER: &str = "envoy_cluster_name";
+
+/// How Envoy Gateway calls the cluster of a version's Service, but for its port, if clusters are those of Services.
+pub(super) fn envoy_cluster(rollout: &ModelRollout, version: &VersionRef) -> String {
+    let metadata = &rollout.metadata;
+    let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref().unwrap_or_default());
+    format!("service/{}/{}/", namespace.unwrap_or_default(), build::workload_name(name, &version.version))
+}
+
 /// A matcher's operator and value.
 fn any_of(versions: &[&VersionRef]) -> String {
     match versions {
@@ -40,7 +50,7 @@ impl Scope {
         let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
         let whose = match prometheus.version_from {
             VersionFrom::Labels => format!(
-                "{}=\"{}\",{}{}",
+                "{}=\"{}\",{}{},namespace=\"{namespace}\"",
                 prometheus.model_label,
                 rollout.spec.model,
                 prometheus.version_label,
@@ -48,10 +58,19 @@ impl Scope {
             ),
             VersionFrom::PodName => {
                 let names = versions.iter().map(|version| pod_prefix(rollout, version)).collect::<Vec<_>>();
-                format!("{}=~\"({}){POD_SUFFIX}\"", prometheus.pod_label, names.join("|"))
+                format!(
+                    "{}=~\"({}){POD_SUFFIX}\",namespace=\"{namespace}\"",
+                    prometheus.pod_label,
+                    names.join("|")
+                )
+            }
+            // Envoy's own pods are in a namespace of theirs; whose Service it is says the cluster.
+            VersionFrom::EnvoyCluster => {
+                let names = versions.iter().map(|version| envoy_cluster(rollout, version));
+                format!("{ENVOY_CLUSTER}=~\"({}).+\"", names.collect::<Vec<_>>().join("|"))
             }
         };
-        Self(format!("{whose},namespace=\"{namespace}\""))
+        Self(whose)
     }
 
     /// A scope that has the shape of every other one.

@@ -67,6 +67,11 @@ impl Draft<'_> {
                 waiting.readings,
             );
         }
+        if self.pause.is_none() && self.wave_is_over() {
+            // Others may have left their bakes by now, so what this version does from here on takes nobody back.
+            let message = format!("{} and its group passed their bakes.", version.version);
+            return self.end_bake("BakePassed", &message, vec![]);
+        }
         self.take_baselines();
         self.tell_warnings(version);
         // The strategy may have changed since.

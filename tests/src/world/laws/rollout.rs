@@ -229,7 +229,9 @@ impl Sim {
         let is_canary = |object: &Value| object["status"]["phase"] == "Canary";
         let weight =
             |object: &Value| if is_canary(object) { per_mille(&object["status"]["weight"]) } else { 0 };
-        if before["status"]["phase"] == "Shadow" && !strategy["experiment"].is_null() {
+        // What serves without a version is nothing that an experiment compares with.
+        let compared = before["status"]["adopted"].is_null();
+        if before["status"]["phase"] == "Shadow" && compared && !strategy["experiment"].is_null() {
             if after["status"]["phase"] != "Experiment" {
                 self.broken(
                     "steps come in their order",

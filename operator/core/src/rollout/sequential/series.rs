@@ -9,11 +9,19 @@ use std::{
 };
 
 use anneal_crds::{
+    ModelRollout, VersionRef,
     metric::{Absent, Form, Metric, Others},
     prometheus::VersionFrom,
 };
 
-use super::super::{draft::Draft, query::Question, reading::Answer, samples::RawSeries, scope, steps};
+use super::super::{
+    draft::Draft,
+    query::Question,
+    reading::Answer,
+    samples::RawSeries,
+    scope::{self, ENVOY_CLUSTER},
+    steps,
+};
 
 impl Draft<'_> {
     /// Raw samples; nothing where there was no such answer, which `told` explains.
@@ -33,7 +41,9 @@ impl Draft<'_> {
         };
         match self.rollout.spec.prometheus.version_from {
             VersionFrom::Labels => series,
-            VersionFrom::PodName => series.iter().filter_map(|series| self.versioned(series)).collect(),
+            VersionFrom::PodName | VersionFrom::EnvoyCluster => {
+                series.iter().filter_map(|series| self.versioned(series)).collect()
+            }
         }
     }
 
@@ -91,22 +101,29 @@ impl Draft<'_> {
         scrapes
     }
 
-    /// Labels of one scraped process: what it exports, it exports at once.
+    /// Labels of one scraped process, or of one cluster in an Envoy: what it exports, it exports at once.
     fn target<'s>(&self, series: &'s RawSeries) -> Target<'s> {
         let pod = self.rollout.spec.prometheus.pod_label.as_str();
-        ["namespace", pod, "container", "instance", "job", "endpoint"]
+        ["namespace", pod, "container", "instance", "job", "endpoint", ENVOY_CLUSTER]
             .iter()
             .map(|name| series.labels.get(*name))
             .collect()
     }
 
-    /// With the version that its pod's name says; nothing for a pod of neither version. What the server itself calls a
-    /// version goes by another name.
+    /// With the version that its pod's name or its cluster's says; nothing for one of neither version. What the server itself
+    /// calls a version goes by another name.
     fn versioned(&self, series: &RawSeries) -> Option<RawSeries> {
         let prometheus = &self.rollout.spec.prometheus;
-        let pod = series.labels.get(&prometheus.pod_label)?;
         let mut versions = steps::on_trial(&self.status).into_iter().chain(&self.status.stable);
-        let version = versions.find(|version| pod.starts_with(&scope::pod_prefix(self.rollout, version)))?;
+        let mut named = |label: &str, prefix: fn(&ModelRollout, &VersionRef) -> String| {
+            let name = series.labels.get(label)?;
+            versions.find(|version| name.starts_with(&prefix(self.rollout, version)))
+        };
+        let version = match prometheus.version_from {
+            VersionFrom::Labels => None,
+            VersionFrom::PodName => named(&prometheus.pod_label, scope::pod_prefix),
+            VersionFrom::EnvoyCluster => named(ENVOY_CLUSTER, scope::envoy_cluster),
+        }?;
         let mut series = series.clone();
         let own = series.labels.insert(prometheus.version_label.clone(), version.version.clone());
         let renamed = own.map(|own| (format!("exported_{}", prometheus.version_label), own));
