@@ -524,3 +524,21 @@ fn approvals_say_what_the_candidate_was_beside() {
     let evidence = &status(&case).approval.as_ref().unwrap().evidence;
     assert_eq!((evidence.adopted.as_deref(), evidence.baseline.as_ref()), (Some("old"), None));
 }
+
+#[test]
+fn an_experiment_that_is_left_out_takes_no_approval_with_it() {
+    let mut case = adopting();
+    let spec = &mut case.rollout.spec;
+    spec.judge = serde_json::from_value(json!({"evidence": "sequential"})).unwrap();
+    spec.strategy = serde_json::from_value(json!({"blueGreen": {"duration": "10s"}, "approval": {"before": "FullTraffic"},
+        "shadow": {"duration": "10s"}, "experiment": {"duration": "1d", "primary": "error_rate"}, "rollbackTriggers": ["error_rate"]}))
+    .unwrap();
+    until(&mut case, P::Shadow);
+    let spec = &mut case.rollout.spec;
+    spec.judge = serde_json::from_value(json!({"evidence": "none"})).unwrap();
+    step_passes(&mut case);
+    step_passes(&mut case);
+    let status = status(&case);
+    assert_eq!(status.phase, P::Shadow, "{:?}", status.decision);
+    assert!(status.approval.is_some());
+}

@@ -255,6 +255,124 @@ fn whoever_promotes_one_past_all_steps_does_not_leave_the_others_behind() {
     assert!(ALL.iter().all(|name| progress(&members, name) == 5));
 }
 
+#[test]
+fn a_first_version_with_smoke_requests_waits_for_nobody_either() {
+    let mut members = Members::new(&[]);
+    for name in ALL {
+        let rollout = &mut members.0.get_mut(name).unwrap().rollout;
+        rollout.status = None;
+        let smoke = json!({"requests": [{"path": "/"}]});
+        rollout.spec.strategy.smoke = Some(serde_json::from_value(smoke).unwrap());
+    }
+    members.round(8);
+    for name in ALL {
+        let status = members.status(name);
+        assert_eq!(
+            (status.phase, said(status, "AwaitingGroup")),
+            (P::Healthy, None),
+            "{:?}",
+            status.decision
+        );
+    }
+}
+
+#[test]
+fn one_whose_pod_is_lost_while_it_waits_has_its_whole_time_to_be_ready_again() {
+    let mut members = Members::new(&["ads"]);
+    members.round(30);
+    assert_eq!(members.at("ads").0, P::Preparing);
+    members.0.get_mut("ads").unwrap().lose_a_pod(2);
+    members.look("ads");
+    assert_eq!(members.at("ads").0, P::Preparing, "{:?}", members.status("ads").decision);
+    let deadline = members.0["ads"].rollout.spec.serving.progress_deadline.get().as_secs() / 61;
+    (0..=deadline).for_each(|_| members.look("ads"));
+    assert_eq!(members.at("ads").0, P::RolledBack);
+    assert_eq!(members.status("ads").decision.as_ref().unwrap().reason, "ProgressDeadlineExceeded");
+}
+
+#[test]
+fn a_promotion_that_is_taken_back_takes_nobody_further() {
+    let mut members = Members::new(&ALL);
+    members.round(3);
+    let promote = BTreeMap::from([("anneal.dev/promote".to_owned(), "v20261121.2@full: now".to_owned())]);
+    members.0.get_mut("ads").unwrap().rollout.metadata.annotations = Some(promote);
+    members.look("ads");
+    assert_eq!(members.status("ads").group.as_ref().unwrap().next, P::Baking);
+    let rollout = &mut members.0.get_mut("ads").unwrap().rollout;
+    rollout.metadata.annotations = None;
+    rollout.spec.paused = true;
+    members.look("ads");
+    for _ in 0..10 {
+        members.look("bids");
+        members.look("clicks");
+    }
+    assert_eq!(members.at("ads"), (P::Shadow, Weight::ZERO));
+    assert!(skew(&members) <= 1, "{:?}", ALL.map(|name| members.at(name)));
+}
+
+#[test]
+fn one_that_goes_back_takes_the_others_with_it_while_another_is_missing() {
+    let mut members = Members::new(&ALL);
+    members.round(6);
+    assert_eq!(members.at("ads").0, P::Canary);
+    members.0.remove("clicks");
+    members.read("bids", Read::Errors(0.5, 1000.0));
+    members.look("bids");
+    members.look("ads");
+    assert_eq!((members.at("bids").0, members.at("ads").0), (P::RolledBack, P::RolledBack));
+}
+
+#[test]
+fn one_that_joins_while_the_lists_disagree_takes_part_in_the_next_wave() {
+    let mut members = Members::new(&ALL);
+    let two: Vec<String> = ["ads", "bids"].map(str::to_owned).into();
+    for name in ["ads", "bids"] {
+        members.0.get_mut(name).unwrap().rollout.spec.group.as_mut().unwrap().members.clone_from(&two);
+    }
+    members.round(25);
+    assert_eq!((progress(&members, "ads"), progress(&members, "bids")), (5, 5));
+    assert_eq!(progress(&members, "clicks"), 0, "it waits, and in no wave");
+    assert_eq!(members.status("clicks").group.as_ref().unwrap().wave, 0);
+    for name in ["ads", "bids"] {
+        members.0.get_mut(name).unwrap().rollout.spec.group.as_mut().unwrap().members =
+            ALL.map(str::to_owned).into();
+    }
+    members.round(5);
+    assert_eq!(members.at("clicks").0, P::Preparing);
+    assert_eq!(members.status("clicks").group.as_ref().unwrap().wave, 2);
+    for name in ["ads", "bids"] {
+        members.0.get_mut(name).unwrap().versions.push(cases::version(3, Some(2)).unwrap());
+    }
+    members.round(20);
+    assert!(ALL.iter().all(|name| members.at(name).0 == P::Healthy));
+}
+
+#[test]
+fn a_retry_that_was_used_is_not_granted_again_because_a_group_came_between() {
+    let mut members = Members::new(&ALL);
+    let again = BTreeMap::from([("anneal.dev/retry".to_owned(), "v20261121.2: fixed".to_owned())]);
+    members.round(4);
+    members.read("ads", Read::Errors(0.5, 1000.0));
+    members.round(10);
+    assert!(ALL.iter().all(|name| members.at(name).0 == P::RolledBack));
+    // It is tried again, and goes back because another one does.
+    members.read("ads", Read::Errors(0.0, 1000.0));
+    members.0.get_mut("ads").unwrap().rollout.metadata.annotations = Some(again);
+    members.round(4);
+    assert!(progress(&members, "ads") >= 1);
+    members.read("bids", Read::Errors(0.5, 1000.0));
+    members.round(10);
+    assert_eq!(members.status("ads").decision.as_ref().unwrap().reason, "GroupAborted");
+    // It comes again with the others, and is really bad.
+    members.read("bids", Read::Errors(0.0, 1000.0));
+    members.0.get_mut("bids").unwrap().versions.push(cases::version(3, Some(1)).unwrap());
+    members.round(4);
+    members.read("ads", Read::Errors(0.5, 1000.0));
+    members.round(20);
+    assert_eq!(members.at("ads").0, P::RolledBack);
+    assert_eq!(members.status("ads").decision.as_ref().unwrap().reason, "ThresholdBreached");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 

@@ -230,7 +230,7 @@ fn a_wrong_object_is_refused_with_field_and_reason() {
                 "/spec/strategy/approval",
                 json!({"before": "FullTraffic"}),
             ),
-            "needs a shadow or a step below 100 %",
+            "needs a shadow, an experiment or a step below 100 %",
         ),
         (with(rollout(), "/spec/rollback", json!({"targetVersion": "v20260101.1"})), "spec.rollback.reason"),
         (

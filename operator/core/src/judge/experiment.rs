@@ -92,6 +92,7 @@ impl Judge {
     pub(super) fn begin_looks(&self, state: &mut State) {
         if self.experiment(state.step.index).is_some() {
             state.looks.clear();
+            state.won_at = None;
         }
     }
 
@@ -118,9 +119,19 @@ impl Judge {
         state.looks.push(Look { ticks, candidate, stable, z, needs });
     }
 
+    /// Notes that the candidate has won: what its guards showed then may not be shown for ever.
+    pub(super) fn keep_win(&self, state: &mut State, step: &Step) {
+        if state.won_at.is_none() && self.winner(state, step) == Some(Winner::Candidate) {
+            state.won_at = Some(state.step.ticks);
+        }
+    }
+
     /// Who has won by the looks so far; none if `step` is no experiment.
     pub fn winner(&self, state: &State, step: &Step) -> Option<Winner> {
         let experiment = self.experiment(step.index)?;
+        if state.won_at.is_some() {
+            return Some(Winner::Candidate);
+        }
         // What was counted is in the boundaries already.
         let looks: Vec<winner::Look> = state.looks.iter().map(|look| experiment.seen(look, 0.0)).collect();
         let holds = self.known_for(&experiment, state) >= step.min_ms

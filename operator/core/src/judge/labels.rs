@@ -1,7 +1,8 @@
 //! Labels: events that are known only some time after the requests they belong to, such as whether an answer was right.
 //!
-//! Read by [`super::tick`] and [`super::verdict`]. Evidence counts when it arrives, because any label of the candidate is the
-//! candidate's. What a step must have seen is another matter: those labels only that may be of its own requests.
+//! Read by [`super::tick`] and [`super::verdict`]. Labels count from the delay of a step on, when those of all its requests can be there:
+//! bad news may come sooner than good news, so those that are early are not like all of them, and a version that has just got
+//! more requests has more of the early ones.
 
 use super::tick::Step;
 

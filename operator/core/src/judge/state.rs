@@ -46,6 +46,9 @@ pub struct State {
     /// Of the experiment, the last one too after it has ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub looks: Vec<Look>,
+    /// Ticks of the experiment that had counted when the candidate won it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub won_at: Option<u32>,
     /// Set once, and for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<Rollback>,
@@ -143,6 +146,7 @@ impl State {
             split: Split::default(),
             metrics: policy.metrics.iter().map(|metric| MetricState::new(metric, policy.advance)).collect(),
             looks: vec![],
+            won_at: None,
             rollback: None,
         }
     }

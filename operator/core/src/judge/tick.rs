@@ -161,8 +161,7 @@ impl Judge {
         }
         let in_step = start_ms >= step.began_ms;
         if in_step && (state.step.index, state.step.began_ms) != (step.index, step.began_ms) {
-            enter(state, step);
-            self.begin_looks(state);
+            self.enter(state, step);
         }
         let (mut counted, mut requests, mut split) = (true, None, tick.weight);
         let mut of_stable = None;
@@ -187,9 +186,14 @@ impl Judge {
                     counted = false;
                     miss(metric, why);
                 }
+                // Labels that are early for their requests are not like the others.
+                Outcome::Both { .. } | Outcome::Alone(_) | Outcome::Means { .. } | Outcome::Pairs(_)
+                    if rules.labels.is_some_and(|labels| !labels.are_of(step, start_ms)) =>
+                {
+                    metric.blind = 0;
+                }
                 Outcome::Both { .. } | Outcome::Alone(_) | Outcome::Means { .. } | Outcome::Pairs(_) => {
-                    let of_step = rules.labels.is_none_or(|labels| labels.are_of(step, start_ms));
-                    self.weigh(metric, rules, outcome, of_step);
+                    self.weigh(metric, rules, outcome, in_step);
                 }
             }
             metric.asked = true;
@@ -210,6 +214,7 @@ impl Judge {
         if counted && in_step && state.idle < self.policy.blind_after {
             state.step.ticks = state.step.ticks.saturating_add(1);
             self.look(state, step);
+            self.keep_win(state, step);
         }
         state.rollback = self.decide(state, tick.outcomes);
     }
@@ -230,13 +235,24 @@ impl Judge {
         state.metrics.iter().zip(&self.metrics).map(estimate)
     }
 
+    /// Another step begins, or the same one anew. An experiment goes on where it was: to begin it again would be another chance
+    /// for a winner.
+    fn enter(&self, state: &mut State, step: &Step) {
+        if self.experiment(step.index).is_some() && state.step.index == step.index {
+            state.step.began_ms = step.began_ms;
+        } else {
+            enter(state, step);
+            self.begin_looks(state);
+        }
+    }
+
     /// Whether nothing need be there of a metric, because its labels come later.
     fn may_be_silent(&self, rules: &MetricRules, step: &Step, start_ms: i64) -> bool {
         let lookback_ms = self.policy.lookback_ms;
         rules.labels.is_some_and(|labels| labels.may_be_silent(step, start_ms, lookback_ms))
     }
 
-    /// Everything is evidence; for the step only what is `of_step` counts.
+    /// Everything is evidence; for the step only what is `of_step` counts, and not what comes while its weights are not taken.
     fn weigh(&self, metric: &mut MetricState, rules: &MetricRules, outcome: Outcome, of_step: bool) {
         match outcome {
             Outcome::Both { shares, strict } => self.compare(metric, rules, &shares, &strict, of_step),

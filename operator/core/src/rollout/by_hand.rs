@@ -50,7 +50,7 @@ impl Draft<'_> {
         self.condition_if(INVALID_COMMAND, "NotUnderstood", said.as_deref());
     }
 
-    fn command(&self, key: &str) -> Option<Command> {
+    pub(super) fn command(&self, key: &str) -> Option<Command> {
         command::of_version(self.rollout, key)?.ok()
     }
 
@@ -267,7 +267,7 @@ impl Draft<'_> {
     /// Whether a promotion from here would leave out an approval. The first version has no step to approve.
     fn goes_past_approval(&self, place: Place) -> bool {
         let ahead = || {
-            let mut approvals = steps::approvals(&self.rollout.spec.strategy).into_iter();
+            let mut approvals = steps::approvals(&self.rollout.spec.strategy, &self.status).into_iter();
             approvals.any(|point| Some(point) >= Place::of(self.status.phase, self.status.weight))
         };
         match place {

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use anneal_crds::{
     ModelRollout, ModelRolloutStatus, Weight,
     model_rollout::{Experiment, FailedWave, Group, GroupStatus, Retry, RolloutPhase, Strategy},
+    names,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -168,7 +169,12 @@ impl Other<'_> {
 impl Draft<'_> {
     /// The group that the version on its way belongs to. A first version waits for nobody: nothing answers without it.
     fn group(&self) -> Option<&Group> {
-        self.rollout.spec.group.as_ref().filter(|_| self.incumbent().is_someone())
+        let has_one_before = if self.status.phase == RolloutPhase::Baking {
+            self.way_back().is_someone()
+        } else {
+            self.incumbent().is_someone()
+        };
+        self.rollout.spec.group.as_ref().filter(|_| has_one_before)
     }
 
     /// The other members, or what is wrong with the group.
@@ -201,6 +207,11 @@ impl Draft<'_> {
         Ok(others)
     }
 
+    /// The wave that the version takes part in; none before it could join one.
+    fn joined_wave(&self) -> Option<i64> {
+        self.status.group.as_ref().map(|group| group.wave).filter(|wave| *wave > 0)
+    }
+
     /// Why the version may not go on to a place; none if it may.
     fn held_by_group(&self, to: (RolloutPhase, Weight)) -> Option<Held> {
         self.group()?;
@@ -208,7 +219,10 @@ impl Draft<'_> {
             Ok(others) => others,
             Err(why) => return Some(Held { reason: "InvalidGroup", message: why }),
         };
-        let wave = self.status.group.as_ref().map_or(0, |group| group.wave);
+        let Some(wave) = self.joined_wave() else {
+            let message = "It has not joined its group yet.".to_owned();
+            return Some(Held { reason: "MembersBehind", message });
+        };
         let place = Place::new(to.0, to.1);
         let behind: Vec<String> = others.iter().filter_map(|other| other.holds(wave, place)).collect();
         (!behind.is_empty()).then(|| Held {
@@ -226,10 +240,19 @@ impl Draft<'_> {
         next(&self.rollout.spec.strategy, self.compared_experiment(), self.status.phase, self.status.weight)
     }
 
-    /// Whether the version has passed where it is, and waits for the others.
+    /// Whether the version had passed where it is when it was looked at last, and waits for the others.
     pub(super) fn has_passed_for_group(&self) -> bool {
-        let here = Place::new(self.status.phase, self.status.weight);
-        self.status.group.as_ref().is_some_and(|group| Place::of(group) > here)
+        let before = self.rollout.status.as_ref();
+        before.is_some_and(|before| {
+            let here = Place::new(before.phase, before.weight);
+            before.group.as_ref().is_some_and(|group| Place::of(group) > here)
+        })
+    }
+
+    /// Whether it waited for the others when it was looked at last.
+    pub(super) fn waited_for_group(&self) -> bool {
+        let before = self.rollout.status.iter().flat_map(|before| &before.conditions);
+        before.into_iter().any(|told| told.type_ == AWAITING_GROUP && told.status == "True")
     }
 
     /// Whether every member of the wave has passed its bake: from then on each of them leaves it without another look.
@@ -256,21 +279,30 @@ impl Draft<'_> {
             (group.next, group.next_weight) = to;
         }
         let Some(held) = self.held_by_group(to) else { return false };
-        self.waiting(AWAITING_GROUP, &format!("{} has passed. {}", self.status.phase.name(), held.message));
+        self.waiting(
+            AWAITING_GROUP,
+            &format!("It is done with {}. {}", self.status.phase.name(), held.message),
+        );
         self.awaits_group = Some(held);
         true
     }
 
     /// A version begins: in the wave of the others, or in one of its own. One that takes another's place on the way stays in
-    /// that one's wave.
+    /// that one's wave. Who the others are must be known: before that, it joins none.
     pub(super) fn join_wave(&mut self) {
         if self.group().is_none() {
             return;
         }
-        let others = self.others().unwrap_or_default();
-        let joined = others.iter().map(Other::wave_to_join).max().unwrap_or(1);
+        let joined = match self.others() {
+            Ok(others) => others.iter().map(Other::wave_to_join).max(),
+            Err(_) => None,
+        };
         let goes_on = is_under_way(&self.status);
         let group = self.status.group.get_or_insert_default();
+        let Some(joined) = joined else {
+            group.wave = if goes_on { group.wave } else { 0 };
+            return;
+        };
         if !goes_on || group.wave == 0 {
             group.wave = joined.max(group.wave.saturating_add(1));
         }
@@ -278,7 +310,8 @@ impl Draft<'_> {
 
     /// A phase begins, and the others see where this one is. Called before the status has it.
     pub(super) fn tell_group(&mut self, phase: RolloutPhase, weight: Weight, reason: &str) {
-        let was_forward = leads_forward(self.status.phase);
+        // A version in production may have been taken there by this wave while others are still in their bakes.
+        let was_forward = leads_forward(self.status.phase) || self.status.phase == RolloutPhase::Healthy;
         let at = Time(self.now);
         let Some(group) = &mut self.status.group else { return };
         (group.next, group.next_weight) = (phase, weight);
@@ -292,13 +325,17 @@ impl Draft<'_> {
         if self.rollout.spec.group.is_none() {
             self.status.group = None;
         }
-        let (phase, weight) = (self.status.phase, self.status.weight);
-        if self.status.group.is_none() && is_under_way(&self.status) {
-            // It has become a member on the way.
-            self.join_wave();
-            self.tell_group(phase, weight, "");
+        if is_under_way(&self.status) {
+            if self.joined_wave().is_none() {
+                // It has become a member on the way.
+                self.join_wave();
+            }
+            if let Some(group) = &mut self.status.group {
+                // What it passed at an earlier look it has to pass at this one too.
+                (group.next, group.next_weight) = (self.status.phase, self.status.weight);
+            }
         }
-        let Some(wave) = self.status.group.as_ref().map(|group| group.wave) else { return false };
+        let Some(wave) = self.joined_wave() else { return false };
         if !is_under_way(&self.status) {
             self.try_again_with_group(wave);
             return false;
@@ -315,18 +352,26 @@ impl Draft<'_> {
             | RolloutPhase::Healthy
             | RolloutPhase::RolledBack => self.status.candidate.clone(),
         };
-        let others = self.others().unwrap_or_default();
-        let failed = others.into_iter().find_map(|other| {
-            let failed = other.group.failed.filter(|failed| failed.wave == wave)?;
-            Some((other.name.to_owned(), failed.reason))
-        });
-        let (Some((name, reason)), Some(version)) = (failed, version) else { return false };
+        let (Some((name, reason)), Some(version)) = (self.who_failed(wave), version) else { return false };
         let message = format!(
             "{} goes back because {name}, which is in the same group, did ({reason}). It comes again with the group's next versions.",
             version.version
         );
         self.give_up(&version, Fate::Rejected, GROUP_ABORTED, &message, vec![]);
         true
+    }
+
+    /// Another member whose version of this wave went back, and why. To go forward takes lists that agree; to go back, one that
+    /// names this rollout.
+    fn who_failed(&self, wave: i64) -> Option<(String, String)> {
+        let own = self.rollout.metadata.name.as_ref()?;
+        let listed = members(self.rollout);
+        self.snapshot.members.iter().find_map(|member| {
+            let name = member.metadata.name.clone().filter(|name| listed.contains(&name.as_str()))?;
+            member.spec.group.as_ref().filter(|group| group.members.contains(own))?;
+            let failed = member.status.as_ref()?.group.as_ref()?.failed.as_ref();
+            failed.filter(|failed| failed.wave == wave).map(|failed| (name, failed.reason.clone()))
+        })
     }
 
     /// A version that went back only because another one did may try again when the group does.
@@ -336,7 +381,7 @@ impl Draft<'_> {
         else {
             return;
         };
-        let version = last.version.clone();
+        let (version, used) = (last.version.clone(), last.retried.clone());
         let others = self.others().unwrap_or_default();
         let Some(next) = others
             .iter()
@@ -348,8 +393,10 @@ impl Draft<'_> {
         };
         let message = format!("{} may try again, together with its group.", version.version);
         self.status.rejected.pop();
-        self.status.retry =
-            Some(Retry { digest: version.digest, text: format!("group wave {next}"), spent_abort: None });
+        // What people had asked for by then has done its work.
+        let text = used.unwrap_or_else(|| format!("group wave {next}"));
+        let spent_abort = self.command(names::ANNOTATION_ABORT).map(|abort| abort.text);
+        self.status.retry = Some(Retry { digest: version.digest, text, spent_abort });
         self.note(Severity::Normal, "Retried", &message);
     }
 }

@@ -12,6 +12,7 @@ use anneal_crds::{
     names,
 };
 use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
     build,
@@ -257,6 +258,10 @@ impl Draft<'_> {
             (None, None) if ready && self.waits_for_group() => return,
             (None, None) if ready && cold.is_none() => return self.leave_preparing(candidate),
             (None, None) => {}
+        }
+        if self.waited_for_group() {
+            // While it waited for others it was ready in time.
+            self.status.step_started_at = Some(Time(self.now));
         }
         self.wake_at_latest(RECHECK);
         let trouble = cold.or_else(|| self.pod_trouble(candidate));

@@ -43,11 +43,11 @@ fn step_of(canary: &Canary, weight: Weight) -> Step {
 }
 
 /// Where someone has to approve what was shown.
-pub(super) fn approvals(strategy: &Strategy) -> Vec<Place> {
+pub(super) fn approvals(strategy: &Strategy, status: &ModelRolloutStatus) -> Vec<Place> {
     let steps = steps(strategy);
     let place = |step: &Step| Place::Step(step.weight);
     let asked = steps.iter().filter(|step| step.then == Then::Approval).map(place);
-    let experiment = strategy.experiment.as_ref();
+    let experiment = compared(strategy, status);
     let of_experiment = experiment.filter(|experiment| experiment.then == Then::Approval);
     let asked = of_experiment.map(|_| Place::Experiment).into_iter().chain(asked);
     let before = strategy.approval.as_ref().and_then(|approval| approval.before);
@@ -63,9 +63,14 @@ pub(super) fn approvals(strategy: &Strategy) -> Vec<Place> {
     asked.chain(point).collect()
 }
 
+/// The experiment of the strategy; none beside a Service without a version, which nothing is compared with.
+fn compared<'a>(strategy: &'a Strategy, status: &ModelRolloutStatus) -> Option<&'a Experiment> {
+    strategy.experiment.as_ref().filter(|_| status.adopted.is_none())
+}
+
 /// What follows at `place`.
-fn then(strategy: &Strategy, place: Place, then: Then) -> Then {
-    if approvals(strategy).contains(&place) { Then::Approval } else { then }
+fn then(strategy: &Strategy, status: &ModelRolloutStatus, place: Place, then: Then) -> Then {
+    if approvals(strategy, status).contains(&place) { Then::Approval } else { then }
 }
 
 /// The experiment that `status` is in; none if the strategy, which may have changed since it began, has another one.
@@ -105,14 +110,14 @@ pub(super) fn terms(strategy: &Strategy, status: &ModelRolloutStatus) -> Option<
             shortest: shadow.duration,
             min_requests: shadow.min_requests,
             triggers: strategy.rollback_triggers.clone(),
-            then: then(strategy, Place::Shadow, Then::Advance),
+            then: then(strategy, status, Place::Shadow, Then::Advance),
         }),
         RolloutPhase::Experiment => experiment(strategy, status).map(|experiment| Terms {
             duration: experiment.duration,
             shortest: experiment.shortest(),
             min_requests: experiment.min_requests,
             triggers: triggers_of(experiment, strategy),
-            then: then(strategy, Place::Experiment, experiment.then),
+            then: then(strategy, status, Place::Experiment, experiment.then),
         }),
         RolloutPhase::Canary => {
             let step = steps(strategy).into_iter().find(|step| step.weight == status.weight)?;
@@ -121,7 +126,7 @@ pub(super) fn terms(strategy: &Strategy, status: &ModelRolloutStatus) -> Option<
                 shortest: step.duration,
                 min_requests: step.min_requests,
                 triggers: step.rollback_triggers.unwrap_or_else(|| strategy.rollback_triggers.clone()),
-                then: then(strategy, Place::Step(step.weight), step.then),
+                then: then(strategy, status, Place::Step(step.weight), step.then),
             })
         }
         RolloutPhase::Baking => strategy.bake.as_ref().map(|bake| Terms {

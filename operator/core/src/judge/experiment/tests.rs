@@ -209,16 +209,32 @@ fn a_state_with_sixty_looks_is_short_and_goes_on_to_the_bit() {
 }
 
 #[test]
-fn another_step_keeps_the_looks_and_the_experiment_anew_does_not() {
+fn neither_another_step_nor_weights_that_were_taken_again_lose_the_looks() {
     let judge = judge();
     let (_, mut state) = run(&judge, 20, [SAME, (150, 150), SAME]);
     let outcomes = [both(10, 10), both(150, 150), both(10, 10)];
     let fold = |state: &mut State, index: u32, began_ms: i64| {
         let step = Step { index, began_ms, ..STEP };
         judge.fold_tick(state, &step, &Tick { weight: Some(0.5), outcomes: &outcomes });
-        state.looks.len()
+        (state.looks.len(), state.step.ticks)
     };
-    let begins = 20 * 60_000;
-    assert_eq!(fold(&mut state.clone(), 100, begins), 2);
-    assert_eq!(fold(&mut state, 7, begins), 0);
+    assert_eq!(fold(&mut state.clone(), 100, 20 * 60_000), (2, 1));
+    // Requests that came while the route was another one are not the experiment's.
+    assert_eq!(fold(&mut state, 7, i64::MAX), (2, 20));
+    assert_eq!(state.metrics[1].step_requests, 20_000);
+    assert_eq!(fold(&mut state, 7, 21 * 60_000), (2, 21));
+    assert_eq!(state.metrics[1].step_requests, 21_000);
+}
+
+#[test]
+fn who_has_won_stays_the_winner_when_a_secondary_metric_is_less_sure() {
+    let judge = judge();
+    let (verdicts, mut state) = run(&judge, 70, [SAME, (100, 150), (0, 0)]);
+    assert_eq!(verdicts.last(), Some(&Verdict::Advance));
+    let outcomes = [both(10, 10), both(100, 150), both(1, 0)];
+    for _ in 0..200 {
+        judge.fold_tick(&mut state, &STEP, &Tick { weight: Some(0.5), outcomes: &outcomes });
+        assert_eq!(judge.verdict(&state, &STEP), Verdict::Advance);
+    }
+    assert!(judge.unproven(&state).next().is_some());
 }

@@ -204,9 +204,9 @@ fn labels_are_neither_awaited_before_their_time_nor_taken_for_requests() {
     let invalid = Outcome::Missing(Missing::Invalid);
     let (_, verdict) = after(requests, &[invalid; 2]);
     assert_eq!(verdict, Verdict::Hold(Hold::NoData { metric: "accuracy".into() }));
-    // What comes before may be of earlier steps: it is evidence, and not what the step needs.
+    // What comes before that are not all labels of anything: it is neither evidence nor what the step needs.
     let (state, verdict) = after(requests, &[some; 4]);
-    assert_eq!((state.metrics[1].started, state.metrics[1].step_requests), (4, 10));
+    assert_eq!((state.metrics[1].started, state.metrics[1].step_requests), (1, 10));
     assert_eq!((state.metrics[1].stable_requests, state.metrics[1].step_bad), (10, 1));
     assert_eq!(verdict, Verdict::Progressing);
     assert_eq!(after(requests, &[some; 5]).1, Verdict::Advance);

@@ -43,9 +43,10 @@ impl Draft<'_> {
 
     /// Reason and words for a candidate that is not shown to be better.
     pub(super) fn no_winner(&self, comparison: &Comparison) -> (&'static str, String) {
-        let why = match comparison.unproven().filter(|_| comparison.is_ahead()) {
-            Some(name) => format!("{name} was not shown to be no worse"),
-            None => "neither version was shown to be better".to_owned(),
+        let why = match (comparison.is_ahead(), comparison.unproven()) {
+            (false, _) => "neither version was shown to be better".to_owned(),
+            (true, Some(name)) => format!("{name} was not shown to be no worse"),
+            (true, None) => "the candidate was ahead by too few requests or labels".to_owned(),
         };
         ("ExperimentInconclusive", format!("the experiment is over and {why}, {}", comparison.look()))
     }
