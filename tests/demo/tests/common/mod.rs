@@ -19,6 +19,8 @@ use std::{
 
 use serde_json::Value;
 
+pub mod delivery;
+
 /// Most time for a condition after the cluster knows; the test allows more only for the cluster itself.
 const PATIENCE: Duration = Duration::from_secs(90);
 

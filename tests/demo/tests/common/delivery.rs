@@ -1,0 +1,266 @@
+//! A model of the test's own beside the demo's: its versions, its rollout, and the clients that it serves.
+//!
+//! Its versions are those of the demo under other names, so nothing has to be trained: what one does wrong, the server is told.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{JoinHandle, sleep, spawn},
+    time::{Duration, Instant},
+};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use super::{Kubectl, example, with};
+
+/// The demo's namespace, where its models are.
+pub const HOME: &str = "anneal-demo";
+/// Most time for a change of a rollout.
+const PATIENCE: Duration = Duration::from_secs(240);
+/// Clients at once, and the pause of each after an answer.
+const CLIENTS: usize = 4;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// An object as the API server has it.
+pub fn get(what: &str) -> Value {
+    serde_json::from_str(&Kubectl::run(&["get", what, "-n", HOME, "-o", "json"], None).unwrap()).unwrap()
+}
+
+/// Waits for something.
+pub fn until(what: &str, mut there: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !there() {
+        assert!(started.elapsed() < PATIENCE, "still waiting: {what}");
+        sleep(Duration::from_millis(200));
+    }
+}
+
+/// What a client saw.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// When it asked.
+    pub at: Timestamp,
+    /// The status, or what went wrong.
+    pub status: Result<u16, String>,
+    /// The version that answered, if it said so.
+    pub version: Option<String>,
+    /// Whether the server failed because it was told to.
+    pub injected: bool,
+}
+
+/// Clients that ask again and again, each on a connection of its own.
+pub struct Clients {
+    stop: Arc<AtomicBool>,
+    drift: Arc<AtomicBool>,
+    answers: Arc<Mutex<Vec<Answer>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Clients {
+    fn start(address: &str, host: &str, model: &str) -> Self {
+        let (stop, drift) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let answers = Arc::new(Mutex::new(vec![]));
+        let good = request(host, model, include_str!("../../../../examples/car-loan/request.json"));
+        let other = request(
+            host,
+            model,
+            r#"{"inputs": [{"name": "none", "shape": [1], "datatype": "FP64", "data": [1.0]}]}"#,
+        );
+        let client = |_| {
+            let (stop, drift, answers) = (Arc::clone(&stop), Arc::clone(&drift), Arc::clone(&answers));
+            let (address, good, other) = (address.to_owned(), good.clone(), other.clone());
+            spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let request = if drift.load(Ordering::Relaxed) { &other } else { &good };
+                    let answer = ask(&address, request);
+                    answers.lock().unwrap().push(answer);
+                    sleep(PAUSE);
+                }
+            })
+        };
+        let threads = (0..CLIENTS).map(client).collect();
+        Self { stop, drift, answers, threads }
+    }
+
+    /// From now on they ask what the model does not know.
+    pub fn drift(&self) {
+        self.drift.store(true, Ordering::Relaxed);
+    }
+
+    /// The answers so far.
+    pub fn answers(&self) -> Vec<Answer> {
+        self.answers.lock().unwrap().clone()
+    }
+
+    /// All answers.
+    pub fn finish(self) -> Vec<Answer> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.into_iter().for_each(|thread| thread.join().unwrap());
+        self.answers.lock().unwrap().clone()
+    }
+}
+
+fn request(host: &str, model: &str, body: &str) -> String {
+    format!(
+        "POST /v2/models/{model}/infer HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn ask(address: &str, request: &str) -> Answer {
+    let at = Timestamp::now();
+    let exchange = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect((address, 80))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(request.as_bytes())?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let text = exchange();
+    let head = text.as_ref().map_or("", |text| text.split("\r\n\r\n").next().unwrap_or_default());
+    let header = |name: &str| {
+        let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+        lines.find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
+    };
+    let (version, injected) = (header("x-anneal-version"), header("x-anneal-fault").is_some());
+    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let status = match (&text, code) {
+        (Ok(_), Some(code)) => Ok(code),
+        (Ok(text), None) => Err(format!("no answer: {text}")),
+        (Err(error), _) => Err(error.to_string()),
+    };
+    Answer { at, status, version, injected }
+}
+
+/// A model, and its rollout of the same name.
+pub struct Model {
+    name: &'static str,
+    gateway: &'static str,
+}
+
+impl Model {
+    /// Its first version is in production, judged as the demo's is but for what `spec` says.
+    pub fn new(name: &'static str, gateway: &'static str, spec: Value) -> Self {
+        let model = Self { name, gateway };
+        model.clean_up();
+        model.version(1, &[]);
+        let mut rollout = with(example("demo/modelrollout.yaml"), "/metadata/name", json!(name));
+        rollout["spec"]["model"] = name.into();
+        rollout["spec"]["traffic"] = json!({"gateway": {"name": gateway, "hostnames": [model.host()]}});
+        rollout["spec"]["serving"]["replicas"] = 1.into();
+        for (field, value) in spec.as_object().unwrap() {
+            rollout["spec"][field] = value.clone();
+        }
+        Kubectl::apply(HOME, &rollout, false).unwrap();
+        model.until("the first version is in production", |status| status["phase"] == "Healthy");
+        until("the gateway leads to it", || {
+            ask(&model.address(), &request(&model.host(), name, "{}")).version.is_some()
+        });
+        model
+    }
+
+    fn host(&self) -> String {
+        format!("{}.example.com", self.name)
+    }
+
+    fn address(&self) -> String {
+        let gateway = get(&format!("gateway/{}", self.gateway));
+        gateway["status"]["addresses"][0]["value"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Clients of it.
+    pub fn clients(&self) -> Clients {
+        Clients::start(&self.address(), &self.host(), self.name)
+    }
+
+    /// Records a version, which its server serves with these arguments besides.
+    pub fn version(&self, number: usize, args: &[&str]) {
+        let demo = |number: usize| {
+            let all: Value = get("mv");
+            let mut all: Vec<Value> = all["items"].as_array().unwrap().clone();
+            all.retain(|version| version["spec"]["model"] == "car-loan");
+            all.sort_by_key(|version| version["spec"]["version"].as_str().unwrap().to_owned());
+            all.remove(number - 1)
+        };
+        let label = |number: usize| format!("v20261122.{number}");
+        let record = demo(number);
+        let mut spec = record["spec"].clone();
+        spec["model"] = self.name.into();
+        spec["version"] = label(number).into();
+        spec["serving"] = json!({"args": args});
+        if number > 1 {
+            let before = demo(1)["spec"]["artifact"].clone();
+            spec["baseline"] = json!({"version": {"digest": before["digest"], "uri": before["uri"],
+                "name": format!("{}-{}", self.name, label(1)), "version": label(1)}});
+        }
+        let name = format!("{}-{}", self.name, label(number));
+        let metadata = json!({"name": name, "labels": {"anneal.dev/model": self.name},
+            "annotations": {"anneal.dev/approved-by": "test"}});
+        let version = json!({"apiVersion": record["apiVersion"], "kind": "ModelVersion", "metadata": metadata, "spec": spec});
+        Kubectl::apply(HOME, &version, false).unwrap();
+    }
+
+    /// Its status.
+    pub fn status(&self) -> Value {
+        get(&format!("mro/{}", self.name))["status"].clone()
+    }
+
+    /// Waits for something of its status, and returns that.
+    pub fn until(&self, what: &str, there: impl Fn(&Value) -> bool) -> Value {
+        let started = Instant::now();
+        loop {
+            let status = self.status();
+            if there(&status) {
+                return status;
+            }
+            assert!(started.elapsed() < PATIENCE, "{}: still waiting: {what}: {status:#}", self.name);
+            sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Waits until the second version is rolled back, and for the data plane to know.
+    pub fn rolled_back(&self) -> Value {
+        self.until("the second version is rolled back", |status| {
+            status["phase"] == "RolledBack" && !status["trafficAcceptedAt"].is_null()
+        })
+    }
+
+    /// What a rollback promises: nobody was failed but by what was injected, and 2 s after the decision, whose time has whole
+    /// seconds, nobody is answered by the second version.
+    pub fn left_in_time(&self, status: &Value, answers: &[Answer]) {
+        let decided: Timestamp = status["decision"]["at"].as_str().unwrap().parse().unwrap();
+        let late = |answer: &&Answer| {
+            answer.at > decided + SignedDuration::from_secs(3)
+                && answer.version.as_deref() == Some("v20261122.2")
+        };
+        let late: Vec<_> = answers.iter().filter(late).collect();
+        assert!(late.is_empty(), "{}: {} asked after {decided}: {late:?}", self.name, late.len());
+        self.nobody_failed(answers);
+    }
+
+    /// No request failed but by what was injected.
+    pub fn nobody_failed(&self, answers: &[Answer]) {
+        let failed = |answer: &&Answer| !answer.injected && !matches!(answer.status, Ok(200 | 400));
+        let failed: Vec<_> = answers.iter().filter(failed).collect();
+        assert!(answers.len() > 100, "{}: {} answers are too few to tell", self.name, answers.len());
+        assert!(failed.is_empty(), "{}: {} of {} failed: {failed:?}", self.name, failed.len(), answers.len());
+    }
+
+    /// Selects the pods of a version.
+    pub fn pods_of(&self, number: usize) -> String {
+        format!("anneal.dev/rollout={},anneal.dev/version=v20261122.{number}", self.name)
+    }
+
+    /// Nothing of it is left.
+    pub fn clean_up(&self) {
+        let _ = Kubectl::run(&["delete", "mro", self.name, "-n", HOME, "--ignore-not-found"], None);
+        let of_model = format!("anneal.dev/model={}", self.name);
+        let _ = Kubectl::run(&["delete", "mv", "-n", HOME, "-l", &of_model], None);
+    }
+}

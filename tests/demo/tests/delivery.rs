@@ -1,0 +1,231 @@
+//! How deliveries end on a real data plane, under steady requests: what is due is done in time, and nobody else notices.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "this is a test, and a cluster has its own clock"
+)]
+
+mod common;
+
+use std::{thread, time::Duration};
+
+use common::{
+    Kubectl,
+    delivery::{HOME, Model, get, until},
+};
+use serde_json::{Value, json};
+
+const GATEWAY: &str = "models";
+
+fn reason(status: &Value) -> &str {
+    status["decision"]["reason"].as_str().unwrap_or_default()
+}
+
+/// Metrics that stay within their bounds on a busy machine.
+fn metrics() -> Value {
+    json!([
+        {"name": "error_rate", "window": "10s", "interval": "1s", "ratio": {"bad": "anneal_serve_requests_total{code=~\"5..\"}",
+            "total": "anneal_serve_requests_total", "max": 0.05}},
+        {"name": "latency", "window": "10s", "interval": "1s", "histogram": {"selector": "anneal_serve_request_duration_seconds_bucket",
+            "quantile": 0.9, "max": "1s"}},
+        {"name": "refused", "window": "5s", "interval": "1s", "ratio": {"bad": "anneal_serve_requests_total{code=\"400\"}",
+            "total": "anneal_serve_requests_total", "max": 0.2}},
+    ])
+}
+
+/// A shadow, a canary of two steps, and a bake.
+fn spec(more: Value) -> Value {
+    let mut spec = json!({"metrics": metrics(), "judge": {"evidence": "none", "maxHold": "20s"}, "strategy": {
+        "shadow": {"duration": "5s", "minRequests": 20},
+        "canary": {"initial": 20, "increment": 80, "interval": "10s", "minRequests": 20},
+        "bake": {"duration": "20s", "rollbackTriggers": ["error_rate", "latency", "refused"]},
+        "rollbackTriggers": ["error_rate", "latency"]}});
+    for (field, value) in more.as_object().unwrap() {
+        spec[field] = value.clone();
+    }
+    spec
+}
+
+fn faulty_in_shadow() {
+    let model = Model::new("in-shadow", GATEWAY, spec(json!({})));
+    let clients = model.clients();
+    model.version(2, &["--fault=error=0.5"]);
+    let status = model.rolled_back();
+    assert_eq!(reason(&status), "ThresholdBreached", "{status:#}");
+    let answers = clients.finish();
+    assert!(
+        answers.iter().all(|answer| answer.version.as_deref() != Some("v20261122.2")),
+        "no client met it"
+    );
+    model.left_in_time(&status, &answers);
+    model.clean_up();
+}
+
+fn slow_in_canary() {
+    let model = Model::new("slow", GATEWAY, spec(json!({})));
+    let clients = model.clients();
+    model.version(2, &["--fault=latency=3s,arm=live"]);
+    let status = model.rolled_back();
+    assert_eq!(reason(&status), "ThresholdBreached", "{status:#}");
+    assert!(status["decision"]["message"].as_str().unwrap().starts_with("latency of "), "{status:#}");
+    model.left_in_time(&status, &clients.finish());
+    model.clean_up();
+}
+
+fn drifted_after_full() {
+    let model = Model::new("drifted", GATEWAY, spec(json!({})));
+    let clients = model.clients();
+    model.version(2, &[]);
+    model.until("it has all requests", |status| {
+        status["phase"] == "Baking" && !status["trafficAcceptedAt"].is_null()
+    });
+    clients.drift();
+    let status = model.rolled_back();
+    assert!(status["decision"]["message"].as_str().unwrap().starts_with("refused of "), "{status:#}");
+    assert_eq!(status["stable"]["version"], "v20261122.1");
+    model.left_in_time(&status, &clients.finish());
+    model.clean_up();
+}
+
+fn stable_pod_lost() {
+    let mut spec = spec(json!({}));
+    spec["serving"] = json!({"image": common::variable("ANNEAL_TEST_TRAINER_IMAGE"), "replicas": 2,
+        "resources": {"requests": {"cpu": "20m", "memory": "192Mi"}}});
+    let model = Model::new("pod-lost", GATEWAY, spec);
+    let clients = model.clients();
+    model.version(2, &[]);
+    model.until("it is in its canary", |status| {
+        status["phase"] == "Canary" && !status["trafficAcceptedAt"].is_null()
+    });
+    let pods =
+        Kubectl::run(&["get", "pods", "-n", HOME, "-l", &model.pods_of(1), "-o", "name"], None).unwrap();
+    let pod = pods.lines().next().unwrap();
+    Kubectl::run(&["delete", pod, "-n", HOME, "--wait=false"], None).unwrap();
+    model.until("it is in production", |status| {
+        status["phase"] == "Healthy" && status["stable"]["version"] == "v20261122.2"
+    });
+    model.nobody_failed(&clients.finish());
+    model.clean_up();
+}
+
+/// A gateway whose Envoy counts for each Service apart.
+fn counting_gateway() -> &'static str {
+    let class =
+        Kubectl::run(&["get", "envoyproxy", "anneal-demo", "-n", "envoy-gateway-system", "-o", "json"], None);
+    let mut spec = serde_json::from_str::<Value>(&class.unwrap()).unwrap()["spec"].clone();
+    spec["mergeBackends"] = json!({"selector": {"matchLabels": {"app.kubernetes.io/managed-by": "anneal"}}});
+    let proxy = json!({"apiVersion": "gateway.envoyproxy.io/v1alpha1", "kind": "EnvoyProxy", "metadata": {"name": "counting"}, "spec": spec});
+    Kubectl::apply(HOME, &proxy, false).unwrap();
+    let parameters = json!({"group": "gateway.envoyproxy.io", "kind": "EnvoyProxy", "name": "counting"});
+    let gateway = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "counting"},
+        "spec": {"gatewayClassName": "anneal-demo", "infrastructure": {"parametersRef": parameters},
+            "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]}});
+    Kubectl::apply(HOME, &gateway, false).unwrap();
+    until("the gateway that counts is programmed", || {
+        let conditions = get("gateway/counting")["status"]["conditions"].clone();
+        let programmed =
+            |condition: &Value| condition["type"] == "Programmed" && condition["status"] == "True";
+        conditions.as_array().is_some_and(|all| all.iter().any(programmed))
+    });
+    "counting"
+}
+
+fn judged_by_what_envoy_counts() {
+    let gateway = counting_gateway();
+    let strategy = json!({"canary": {"initial": 50, "increment": 50, "interval": "10s", "minRequests": 20},
+        "bake": {"duration": "5s", "rollbackTriggers": ["errors"]}, "rollbackTriggers": ["errors", "latency"]});
+    let metrics = json!([
+        {"name": "errors", "window": "10s", "interval": "1s", "errors": {"of": "Envoy", "max": 0.05}},
+        {"name": "latency", "window": "10s", "interval": "1s", "latency": {"of": "Envoy", "quantile": 0.9, "max": "1s"}},
+    ]);
+    let prometheus = json!({"url": "http://prometheus.monitoring:9090", "versionFrom": "EnvoyCluster"});
+    let judge = json!({"evidence": "sequential", "maxHold": "30s", "sequential": {"dispersion": "Assumed"}});
+    let spec = json!({"strategy": strategy, "metrics": metrics, "prometheus": prometheus, "judge": judge});
+    let model = Model::new("uncounted", gateway, spec);
+    let clients = model.clients();
+    model.version(2, &["--fault=error=0.3"]);
+    let status = model.until("the faulty one is rolled back", |status| status["phase"] == "RolledBack");
+    assert_eq!(reason(&status), "ThresholdBreached", "{status:#}");
+    assert!(status["decision"]["message"].as_str().unwrap().contains("errors"), "{status:#}");
+    model.version(3, &[]);
+    model.until("the good one is in production", |status| {
+        status["phase"] == "Healthy" && status["stable"]["version"] == "v20261122.3"
+    });
+    model.nobody_failed(&clients.finish());
+    model.clean_up();
+    let _ = Kubectl::run(&["delete", "gateway/counting", "envoyproxy/counting", "-n", HOME], None);
+}
+
+fn scale(namespace: &str, deployment: &str, replicas: u8) {
+    let count = format!("--replicas={replicas}");
+    Kubectl::run(&["scale", deployment, "-n", namespace, &count], None).unwrap();
+    if replicas > 0 {
+        Kubectl::run(&["rollout", "status", deployment, "-n", namespace, "--timeout=120s"], None).unwrap();
+    }
+}
+
+fn prometheus_is_gone() {
+    let model = Model::new("unseen", GATEWAY, spec(json!({})));
+    let clients = model.clients();
+    model.version(2, &[]);
+    model.until("it is in its canary", |status| {
+        status["phase"] == "Canary" && !status["trafficAcceptedAt"].is_null()
+    });
+    scale("monitoring", "deployment/prometheus", 0);
+    let status = model.rolled_back();
+    scale("monitoring", "deployment/prometheus", 1);
+    assert_eq!(reason(&status), "HeldTooLong", "{status:#}");
+    model.left_in_time(&status, &clients.finish());
+    model.clean_up();
+}
+
+fn gateway_controller_is_gone() {
+    let mut spec = spec(json!({}));
+    spec["strategy"]["canary"]["interval"] = "10m".into();
+    let model = Model::new("ungoverned", GATEWAY, spec);
+    let clients = model.clients();
+    model.version(2, &[]);
+    model.until("it is in its canary", |status| {
+        status["phase"] == "Canary" && !status["trafficAcceptedAt"].is_null()
+    });
+    scale("envoy-gateway-system", "deployment/envoy-gateway", 0);
+    let abort = "anneal.dev/abort=v20261122.2: its gateway is not led";
+    Kubectl::run(&["annotate", "mro", "ungoverned", "-n", HOME, abort], None).unwrap();
+    let status = model.until("it is rolled back", |status| status["phase"] == "RolledBack");
+    let verified = |status: &Value| {
+        let conditions = status["conditions"].as_array().unwrap().iter();
+        conditions
+            .filter(|condition| condition["type"] == "TrafficVerified")
+            .all(|condition| condition["status"] == "True")
+    };
+    assert!(!verified(&status), "nobody has taken the weights: {status:#}");
+    // Nobody tells Envoy, so it goes on as it was told; as soon as someone does, it does.
+    thread::sleep(Duration::from_secs(3));
+    scale("envoy-gateway-system", "deployment/envoy-gateway", 1);
+    model.until("the data plane has taken the weights", verified);
+    let before = clients.answers().len();
+    until("clients ask on", || clients.answers().len() > before + 100);
+    let answers = clients.finish();
+    let last = answers.iter().rev().take(50);
+    assert!(last.clone().all(|answer| answer.version.as_deref() == Some("v20261122.1")), "{last:?}");
+    model.nobody_failed(&answers);
+    model.clean_up();
+}
+
+#[test]
+fn deliveries_end_as_promised_and_nobody_else_notices() {
+    thread::scope(|scope| {
+        let all = [
+            faulty_in_shadow,
+            slow_in_canary,
+            drifted_after_full,
+            stable_pod_lost,
+            judged_by_what_envoy_counts,
+        ];
+        let running = all.map(|delivery| scope.spawn(delivery));
+        running.into_iter().for_each(|delivery| delivery.join().unwrap());
+    });
+    prometheus_is_gone();
+    gateway_controller_is_gone();
+}
