@@ -44,13 +44,19 @@ impl Raw {
         };
         let versions = match label("version", "=~") {
             Some(any) => any.replace(r"\\.", ".").split('|').map(str::to_owned).collect(),
-            None => label("version", "=").map(|version| vec![version]).or_else(|| of_pods(scoped))?,
+            None => {
+                let labelled = label("version", "=").map(|version| vec![version]);
+                labelled.or_else(|| of_names(scoped, "pod")).or_else(|| of_names(scoped, CLUSTER))?
+            }
         };
-        let own = scoped.split_once("model=\"").or_else(|| scoped.split_once("pod=~\""))?.0;
+        let starts = ["model=\"", "pod=~\"", "envoy_cluster_name=~\""];
+        let own = starts.iter().find_map(|start| scoped.split_once(start))?.0;
+        // A cluster's name begins with its namespace.
+        let of_cluster = || label(CLUSTER, "=~")?.split('/').nth(1).map(str::to_owned);
         Some(Self {
             selector: own.trim_end_matches([',', '{']).to_owned(),
             model: label("model", "=").unwrap_or_default(),
-            namespace: label("namespace", "=")?,
+            namespace: label("namespace", "=").or_else(of_cluster)?,
             versions,
             from_ms: until_ms.saturating_sub(length),
             until_ms,
@@ -66,12 +72,15 @@ impl Raw {
     }
 }
 
-/// Versions whose pods are asked for, such as `pod=~"(ads-v20261121-1-)…"`.
-fn of_pods(scoped: &str) -> Option<Vec<String>> {
-    let prefixes = scoped.split_once("pod=~\"(")?.1.split_once(')')?.0.split('|');
+const CLUSTER: &str = "envoy_cluster_name";
+
+/// Versions whose pods or clusters are asked for, such as `pod=~"(ads-v20261121-1-)…"`.
+fn of_names(scoped: &str, label: &str) -> Option<Vec<String>> {
+    let prefixes = scoped.split_once(&format!("{label}=~\"("))?.1.split_once(')')?.0.split('|');
     prefixes
         .map(|prefix| {
-            Some(format!("v{}", prefix.split_once("-v")?.1.trim_end_matches('-').replace('-', ".")))
+            let version = prefix.split_once("-v")?.1.trim_end_matches(['-', '/']);
+            Some(format!("v{}", version.replace('-', ".")))
         })
         .collect()
 }

@@ -107,6 +107,81 @@ fn servers_that_do_not_know_their_version_are_compared_by_their_pods() {
     assert_eq!((blind.phase, blind.verdict.as_deref()), (P::Canary, Some("NoData")));
 }
 
+/// The same after so many seconds, counted by one Envoy in front of both versions.
+fn after_by_envoy(seconds: usize, rates: [(i64, i64); 2]) -> ModelRolloutStatus {
+    let mut case = case("sequential", json!({"errors": {"of": "Envoy", "max": 0.05}}));
+    case.rollout.spec.prometheus.version_from = serde_json::from_value(json!("EnvoyCluster")).unwrap();
+    let from = cases::now().as_second() - 600;
+    let answer = |query: &Query, case: &RolloutCase| {
+        let raw = Raw::read(&query.expression, case.now).unwrap();
+        assert_eq!(raw.namespace, "team-a");
+        let one = |version: &String| {
+            let (good, bad) = rates[usize::from(version.ends_with('2'))];
+            let (name, rate) = match raw.selector.as_str() {
+                "envoy_cluster_upstream_rq_completed" => ("envoy_cluster_upstream_rq_completed", good + bad),
+                _ => ("envoy_cluster_upstream_rq_xx", bad),
+            };
+            let cluster = format!("service/team-a/ads-{}/80", version.replace('.', "-"));
+            let labels = [
+                ("__name__", name),
+                ("pod", "envoy-1"),
+                ("namespace", "gateways"),
+                ("envoy_cluster_name", &cluster),
+            ];
+            let seconds = raw.from_ms.div_euclid(1000) + 1..=raw.until_ms.div_euclid(1000);
+            // A counter of a class of answers is made with the first of them.
+            (rate > 0 || name.ends_with("completed")).then(|| RawSeries {
+                labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+                samples: seconds.map(|second| (second * 1000, (rate * (second - from)) as f64)).collect(),
+                histograms: vec![],
+            })
+        };
+        Answer::Matrix(raw.versions.iter().filter_map(one).collect())
+    };
+    for _ in 0..seconds {
+        case.now += SignedDuration::from_secs(1);
+        let plan = case.plan_answering(|query| answer(query, &case));
+        case.perform(&plan.actions);
+        case.rollout.status = Some(plan.status);
+    }
+    case.rollout.status.unwrap()
+}
+
+#[test]
+fn servers_that_export_nothing_are_compared_by_what_envoy_counts() {
+    let healthy = after_by_envoy(40, [(80, 0), (20, 0)]);
+    assert_eq!((healthy.phase, healthy.weight), (P::Canary, Weight::FULL), "{:?}", healthy.conditions);
+    for rates in [[(80, 0), (10, 10)], [(79, 1), (10, 10)], [(80, 0), (0, 20)]] {
+        let faulty = after_by_envoy(20, rates);
+        assert_eq!(
+            faulty.decision.map(|decision| decision.reason).as_deref(),
+            Some("ThresholdBreached"),
+            "{rates:?}"
+        );
+    }
+}
+
+/// Envoy refuses requests for a moment when a cluster is made, so that of a version is there before its share is.
+#[test]
+fn a_version_that_envoy_counts_is_on_the_route_before_it_gets_requests() {
+    let mut case = case("sequential", json!({"errors": {"of": "Envoy", "max": 0.05}}));
+    case.rollout.status = Some(serde_json::from_value(cases::moving("Preparing", 0)).unwrap());
+    case.settle_children();
+    assert!(cases::route_of(&case.plan()).is_none(), "it is as it is asked for");
+    case.rollout.spec.prometheus.version_from = serde_json::from_value(json!("EnvoyCluster")).unwrap();
+    let plan = case.plan();
+    let rules = cases::route_of(&plan).unwrap()["spec"]["rules"].as_array().unwrap().clone();
+    assert_eq!(rules[0]["backendRefs"].as_array().unwrap().len(), 1, "all requests are stable's");
+    let named = |rule: &Value| {
+        (rule["matches"][0]["headers"][0]["value"].clone(), rule["backendRefs"][0]["name"].clone())
+    };
+    let wanted = [("v20261121.1", "ads-v20261121-1"), ("v20261121.2", "ads-v20261121-2")];
+    assert_eq!(
+        rules[1..].iter().map(named).collect::<Vec<_>>(),
+        wanted.map(|(version, name)| (json!(version), json!(name)))
+    );
+}
+
 /// Labels of a series as Prometheus' own tests write them, and its values each second.
 fn series(name: &str, labels: &str, values: &str) -> Value {
     json!({"series": format!("{name}{{{labels}}}"), "values": values})

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use anneal_crds::{
-    ModelRollout, ModelRolloutSpec, ModelRolloutStatus, ModelVersion, VersionRef, Weight,
+    ModelRollout, ModelRolloutStatus, ModelVersion, VersionRef, Weight,
     contract::{SERVE_DRAIN_SECONDS, SERVE_GRACE_SECONDS},
     model_rollout::{Adopted, CopyShare, Gateway, RolloutPhase, Shadow, Traffic},
     names,
+    prometheus::VersionFrom,
 };
 use serde_json::{Value, json};
 
@@ -19,6 +20,9 @@ use crate::{
 pub(super) const LIVE: u16 = 80;
 /// Port of a version's Service for copies. Not every data plane marks a copy, so it comes in by another door.
 pub(super) const SHADOW: u16 = 81;
+
+/// Whoever sends this header is answered by the version that it names, where the route has a rule for that.
+const VERSION_HEADER: &str = "x-anneal-version";
 
 /// Name of the Deployment and of the Service of a version.
 pub fn workload_name(rollout: &str, version: &str) -> String {
@@ -215,6 +219,8 @@ pub(super) struct Shares<'a> {
     shadow: Option<(&'a VersionRef, CopyShare)>,
     /// Without requests, and ready to take them back.
     warm: Option<&'a Adopted>,
+    /// Versions that answer whoever asks for them by name.
+    by_name: Vec<&'a VersionRef>,
 }
 
 impl<'a> Shares<'a> {
@@ -236,8 +242,31 @@ impl<'a> Shares<'a> {
     }
 }
 
-/// How traffic is shared in a phase; none while nobody may serve.
-pub(super) fn shares<'a>(spec: &ModelRolloutSpec, status: &'a ModelRolloutStatus) -> Option<Shares<'a>> {
+/// Versions whose counters Envoy keeps apart: each has a cluster of its own there, which refuses requests for a moment when it
+/// is made, so that it must be there before its share is. Only those with a Service, because the route is refused otherwise.
+fn known_to_envoy<'a>(
+    home: Home<'_>,
+    status: &'a ModelRolloutStatus,
+    services: &[Value],
+) -> Vec<&'a VersionRef> {
+    let all = status.stable.iter().chain(&status.candidate).chain(&status.previous);
+    let has_service = |version: &&VersionRef| {
+        let name = workload_name(home.name, &version.version);
+        services.iter().any(|service| service["metadata"]["name"] == name)
+    };
+    match home.rollout.spec.prometheus.version_from {
+        VersionFrom::Labels | VersionFrom::PodName => vec![],
+        VersionFrom::EnvoyCluster => all.filter(has_service).collect(),
+    }
+}
+
+/// How traffic is shared in a phase; none while nobody may serve. `services` are those that were seen.
+pub(super) fn shares<'a>(
+    home: Home<'_>,
+    status: &'a ModelRolloutStatus,
+    services: &[Value],
+) -> Option<Shares<'a>> {
+    let spec = &home.rollout.spec;
     let (incumbent, warm) = match (&status.stable, &status.adopted) {
         (Some(stable), warm) => (Target::Version(stable), warm.as_ref()),
         (None, Some(adopted)) => (Target::Adopted(adopted), None),
@@ -258,7 +287,7 @@ pub(super) fn shares<'a>(spec: &ModelRolloutSpec, status: &'a ModelRolloutStatus
         | RolloutPhase::Healthy
         | RolloutPhase::RolledBack => (None, None),
     };
-    Some(Shares { incumbent, canary, shadow, warm })
+    Some(Shares { incumbent, canary, shadow, warm, by_name: known_to_envoy(home, status, services) })
 }
 
 /// A reference to the Service of a version.
@@ -296,11 +325,19 @@ pub(super) fn route(home: Home<'_>, gateway: &Gateway, shares: &Shares<'_>) -> O
         "filters": mirror(home, shares).into_iter().collect::<Vec<_>>(),
         "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
     });
+    let by_name = |version: &&VersionRef| {
+        let mut backend = backend(home, version, LIVE);
+        backend["weight"] = 1.into();
+        let header = json!({"type": "Exact", "name": VERSION_HEADER, "value": version.version});
+        json!({"backendRefs": [backend], "filters": [],
+            "matches": [{"path": {"type": "PathPrefix", "value": "/"}, "headers": [header]}]})
+    };
+    let rules: Vec<Value> = [rule].into_iter().chain(shares.by_name.iter().map(by_name)).collect();
     let mut parent = json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": gateway.name});
     if let Some(namespace) = &gateway.namespace {
         parent["namespace"] = namespace.clone().into();
     }
-    let spec = json!({"parentRefs": [parent], "hostnames": gateway.hostnames, "rules": [rule]});
+    let spec = json!({"parentRefs": [parent], "hostnames": gateway.hostnames, "rules": rules});
     let body = json!({
         "metadata": {"labels": home.labels(), "ownerReferences": home.owner().reference()},
         "spec": spec,

@@ -157,8 +157,9 @@ impl<'a> Draft<'a> {
     /// What the status asks for of the route, or why it may not; none while nobody may serve.
     pub(super) fn wanted_route(&self) -> Option<&Result<Wanted, Trouble>> {
         let make = || {
-            let shares = build::shares(&self.rollout.spec, &self.status)?;
-            Some(Wanted::of(Home::of(self.rollout)?, &shares, self.snapshot.children.route.as_ref()))
+            let (home, children) = (Home::of(self.rollout)?, self.snapshot.children);
+            let shares = build::shares(home, &self.status, &children.services)?;
+            Some(Wanted::of(home, &shares, children.route.as_ref()))
         };
         self.route.get_or_init(make).as_ref()
     }
