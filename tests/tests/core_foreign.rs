@@ -170,7 +170,7 @@ fn a_version_that_envoy_counts_is_on_the_route_before_it_gets_requests() {
     assert!(cases::route_of(&case.plan()).is_none(), "it is as it is asked for");
     case.rollout.spec.prometheus.version_from = serde_json::from_value(json!("EnvoyCluster")).unwrap();
     let plan = case.plan();
-    let rules = cases::route_of(&plan).unwrap()["spec"]["rules"].as_array().unwrap().clone();
+    let rules = cases::route_of(&plan).unwrap()["rules"].as_array().unwrap().clone();
     assert_eq!(rules[0]["backendRefs"].as_array().unwrap().len(), 1, "all requests are stable's");
     let named = |rule: &Value| {
         (rule["matches"][0]["headers"][0]["value"].clone(), rule["backendRefs"][0]["name"].clone())
