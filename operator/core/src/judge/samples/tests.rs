@@ -2,12 +2,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::judge::{
-    Advance, ArmCount, ArmSum, Arms, Events, Inconclusive, MetricPolicy, Missing, Outcome, Policy, Rule,
-    Source,
+    Advance, ArmCount, ArmSum, Arms, Better, Events, Inconclusive, Mean, MetricPolicy, Missing, Outcome,
+    Policy, Rule, Source,
 };
 
 const TICK: i64 = 60_000;
 const SCRAPE: i64 = 15_000;
+const MEAN: Mean = Mean { better: Better::Lower, margin: 0.0, bound: 1000.0, tuned_ticks: 50 };
 
 fn metric(source: Source) -> MetricPolicy {
     MetricPolicy {
@@ -350,8 +351,8 @@ fn values_may_be_negative_and_restart_with_their_count() {
         ready_ms: None,
         counters: Counters::Mean { sum: vec![counter(sum)], count: vec![counter(count)] },
     };
-    let rule = Rule::Mean { better: crate::judge::Better::Lower, margin: 0.0, tuned_ticks: 50 };
-    let metric = MetricPolicy { rule, ..metric(Source::Counters) };
+    let rule = Rule::Mean(MEAN);
+    let metric = MetricPolicy { rule, ..metric(Source::Sums) };
     let pods = [
         mean(Arm::Candidate, &[0.0, -5.0, -3.0, -4.0, -6.0], &[0.0, 10.0, 20.0, 30.0, 40.0]),
         mean(Arm::Stable, &[9.0, 5.0, 3.0, 1.0, 2.0], &[10.0, 20.0, 5.0, 15.0, 25.0]),
@@ -360,7 +361,7 @@ fn values_may_be_negative_and_restart_with_their_count() {
         Window::new(&policy(), 0).outcome(&metric, Arms::Both, &pods),
         Outcome::Means {
             candidate: ArmSum { count: 40, sum: -6.0 },
-            stable: ArmSum { count: 35, sum: -4.0 + 2.0 },
+            stable: Some(ArmSum { count: 35, sum: -4.0 + 2.0 }),
         }
     );
     assert_eq!(
@@ -415,7 +416,7 @@ fn a_mean_that_is_worse_is_rolled_back() {
         }
         pod
     };
-    let rule = Rule::Mean { better: crate::judge::Better::Lower, margin: 0.0, tuned_ticks: 50 };
+    let rule = Rule::Mean(MEAN);
     let (_, verdict) = judged(rule, Advance::Interval, &[values(Arm::Candidate, 0.5), stable.clone()], 90);
     assert!(matches!(verdict, Verdict::Rollback(_)), "{verdict:?}");
     let (_, verdict) = judged(rule, Advance::Interval, &[values(Arm::Candidate, 0.0), stable], 90);
