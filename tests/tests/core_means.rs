@@ -11,8 +11,8 @@ use anneal_crds::{ModelRolloutStatus, Weight, model_rollout::RolloutPhase as P};
 use anneal_tests::cases::{self, RolloutCase};
 use serde_json::{Value, from_value, json};
 
-#[path = "means/sequential.rs"]
-mod sequential;
+#[path = "means/compared.rs"]
+mod compared;
 
 /// A canary of 20 % that may end, judged by one mean.
 fn case(more: Value) -> RolloutCase {

@@ -203,7 +203,7 @@ fn mean(vector: &[Series]) -> Result<f64, Reading> {
         return Err(Reading::NotFinite);
     }
     if fell > 0.0 {
-        let why = "its sum fell while its count did not: only values of zero and above can be read with judge.evidence: none";
+        let why = "its sum fell while its count did not: where it is compared with its bound alone, no value may be below zero";
         return Err(Reading::Malformed(why.to_owned()));
     }
     if count == 0.0 {
