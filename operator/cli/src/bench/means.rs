@@ -32,14 +32,23 @@ struct World {
     values: f64,
     /// How many times stable's the candidate's mean is.
     ratio: f64,
+    /// From which hour on it is.
+    from: u32,
     /// Standard deviation of the logarithm of a pod's mean, for as long as it lives.
     pods: f64,
 }
 
 impl World {
     fn name(&self) -> String {
-        let Self { values, ratio, pods } = self;
-        format!("{values} values/s, mean x{ratio}, pods sd {pods}")
+        let Self { values, ratio, from, pods } = self;
+        let mut name = format!("{values} values/s, mean x{ratio}");
+        if *from > 0 {
+            name.push_str(&format!(" from hour {from}"));
+        }
+        if *pods > 0.0 {
+            name.push_str(&format!(", pods sd {pods}"));
+        }
+        name
     }
 }
 
@@ -59,7 +68,7 @@ pub struct Figure {
     pub contender: &'static str,
     /// Share of rollouts that were rolled back.
     pub decided: f64,
-    /// Hours until then in half of all rollouts, and in nine of ten, if as many were rolled back.
+    /// Hours from when it was worse until then in half of all rollouts, and in nine of ten, if as many were rolled back.
     pub hours: [Option<f64>; 2],
 }
 
@@ -69,7 +78,7 @@ pub struct Figure {
 ///
 /// If a policy is none, which tests would show.
 pub fn run(seed: u64, rollouts: u64) -> Result<Vec<Cell>, PolicyError> {
-    let world = |values, ratio, pods| World { values, ratio, pods };
+    let world = |values, ratio, pods| World { values, ratio, from: 0, pods };
     let worlds = [
         world(1.0, 1.0, 0.0),
         world(10.0, 1.0, 0.0),
@@ -81,6 +90,7 @@ pub fn run(seed: u64, rollouts: u64) -> Result<Vec<Cell>, PolicyError> {
         world(1.0, 1.3, 0.0),
         world(10.0, 1.3, 0.0),
         world(10.0, 2.0, 0.0),
+        World { from: 36, ..world(10.0, 1.3, 0.0) },
     ];
     let mut cells = vec![];
     for world in worlds {
@@ -94,7 +104,8 @@ pub fn run(seed: u64, rollouts: u64) -> Result<Vec<Cell>, PolicyError> {
             ticks.sort_unstable();
             let hours = [0.5, 0.9].map(|share| {
                 let rank = (rollouts as f64 * share).ceil() as usize;
-                ticks.get(rank.saturating_sub(1)).map(|&ticks| f64::from(ticks) * TICK_S / 3600.0)
+                let ticks = ticks.get(rank.saturating_sub(1));
+                ticks.map(|&ticks| f64::from(ticks) * TICK_S / 3600.0 - f64::from(world.from))
             });
             let decided = ticks.len() as f64 / rollouts as f64;
             Figure { contender, decided, hours }
@@ -113,14 +124,16 @@ fn rollout(world: World, seed: u64, number: u64) -> Result<[Option<u32>; CONTEND
         let luck = |_| (world.pods * Distribution::<f64>::sample(&StandardNormal, &mut rng)).exp();
         NORMAL * (0..pods).map(luck).sum::<f64>() / f64::from(pods)
     });
-    let means = [world.ratio * means[0], means[1]];
     let mut judges = [judge(0.0)?, judge(0.1)?];
     let mut peers = [Peer::Argo(0), Peer::Argo(3), Peer::Flagger(5)].map(|peer| Strikes::new(peer, BOUND));
     let mut decided = [None; CONTENDERS.len()];
     let stages = cells::stages();
     let weights = stages.iter().flat_map(|stage| (0..stage.ticks).map(|_| stage.weight));
-    for (tick, weight) in (1..).zip(weights) {
+    for (tick, weight) in (1_u32..).zip(weights) {
         let values = [weight, 1.0 - weight].map(|share| world.values * TICK_S * share);
+        let ratio =
+            if f64::from(tick - 1) * TICK_S < f64::from(world.from) * 3600.0 { 1.0 } else { world.ratio };
+        let means = [ratio * means[0], means[1]];
         let [candidate, stable] = [0, 1].map(|arm| draw(values[arm], means[arm], &mut rng));
         let ours = judges.iter_mut().map(|judge| decides(judge, weight, candidate, stable));
         let theirs = peers.iter_mut().map(|peer| peer.measure(Some(in_millionths(candidate))));

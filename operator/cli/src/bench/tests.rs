@@ -123,7 +123,7 @@ fn an_experiment_without_a_difference_rarely_has_a_winner() {
 #[test]
 fn a_mean_rolls_back_who_is_worse_and_rarely_who_is_healthy() {
     for cell in super::means::run(7, 100).unwrap() {
-        let healthy = cell.name.contains("x1,");
+        let healthy = !cell.name.contains("x1.") && !cell.name.contains("x2");
         for super::means::Figure { contender, decided, .. } in cell.figures {
             let said = format!("{} {contender}: {decided}", cell.name);
             match (is_ours(contender), healthy) {
@@ -132,7 +132,8 @@ fn a_mean_rolls_back_who_is_worse_and_rarely_who_is_healthy() {
                     assert!(decided > 0.2, "{said}");
                 }
                 (true, true) => assert!(decided <= 0.05 + 3.0 * 0.0218, "{said}"),
-                (true, false) => assert!(decided > 0.99 || contender == "margin 0.1", "{said}"),
+                (true, false) if contender == "margin 0.1" && cell.name.contains("x1.15") => {}
+                (true, false) => assert!(decided > 0.99, "{said}"),
                 (false, true) if contender == "argo 0" && cell.name.starts_with("1 values") => {
                     assert!(decided > 0.99, "{said}");
                 }

@@ -3,7 +3,8 @@
 //! Used by [`super::tick`] for metrics with a sum and a count, whose single values are never seen. As soon as both arms have
 //! enough values these give one difference of means; a tick may have too few. The evidence is that of an asymptotic confidence
 //! sequence (Waudby-Smith et al., 2024) solved for its level, so it is valid only approximately and only after
-//! [`FEWEST_DIFFERENCES`]. How much differences vary is seen from themselves, so values that belong together within one need no
+//! [`FEWEST_DIFFERENCES`]. A sequence ends after as many as a step has, and the next one begins with its own part of the level, so
+//! that weeks in which a candidate was good do not hide that it is not any more. How much differences vary is seen from themselves, so values that belong together within one need no
 //! design effect; what lasts longer, such as a pod that is worse for as long as it lives, must be within the margin.
 
 use schemars::JsonSchema;
@@ -82,13 +83,13 @@ impl MeanState {
         let Some(mean) = enough(self.open.candidate) else { return };
         let beyond = rule.worse_than(mean, rule.bound);
         if stable.is_none() {
-            self.versus_bound.add(beyond);
+            self.versus_bound.add(beyond, rule.tuned_ticks);
         } else {
             let Some(of_stable) = enough(self.open.stable) else { return };
             let worse = rule.worse_than(mean, of_stable);
-            self.versus_stable.add(worse);
+            self.versus_stable.add(worse, rule.tuned_ticks);
             // Where stable is beyond the bound too, it is an incident, and not the candidate's fault.
-            self.versus_bound.add(beyond.min(worse));
+            self.versus_bound.add(beyond.min(worse), rule.tuned_ticks);
         }
         self.open = Sums::default();
     }
@@ -129,6 +130,9 @@ impl Mean {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Differences {
+    /// Sequences that have ended.
+    ended: u32,
+    /// How many there are in this one.
     count: u32,
     mean: f64,
     /// Sum of the squares of their distances from their mean.
@@ -136,14 +140,18 @@ pub struct Differences {
 }
 
 impl Differences {
-    /// Adds one (Welford, 1962: nothing is lost where their mean is far from zero).
-    fn add(&mut self, difference: f64) {
+    /// Adds one (Welford, 1962: nothing is lost where their mean is far from zero), to a new sequence if this one has twice as
+    /// many as it is `tuned` to.
+    fn add(&mut self, difference: f64, tuned: u32) {
+        if self.count >= length(tuned) {
+            *self = Self { ended: self.ended.saturating_add(1), ..Self::default() };
+        }
         let count = self.count.saturating_add(1);
         let mean = self.mean + (difference - self.mean) / f64::from(count);
         let squares = self.squares + (difference - self.mean) * (difference - mean);
         // JSON has no infinity: a difference that cannot be summed is left out.
         if mean.is_finite() && squares.is_finite() {
-            *self = Self { count, mean, squares };
+            *self = Self { ended: self.ended, count, mean, squares };
         }
     }
 
@@ -153,9 +161,19 @@ impl Differences {
         (self.count >= FEWEST_DIFFERENCES && variance > 0.0).then_some(variance)
     }
 
-    /// The evidence that they are above `margin`, tuned to be strongest after `tuned` of them at level `alpha`: 1 for
-    /// nothing, at least 1/alpha to roll back.
+    /// The part of the level that this sequence has. All parts, for ever, make one.
+    fn part(&self) -> f64 {
+        let ended = f64::from(self.ended);
+        1.0 / ((ended + 1.0) * (ended + 2.0))
+    }
+
+    /// The evidence that they are above `margin`, tuned to be strongest after `tuned` of them, for a test at level `alpha`: at
+    /// most 1 for nothing, at least 1/alpha to roll back.
     fn value(&self, margin: f64, tuned: u32, alpha: f64) -> f64 {
+        self.part() * self.value_of_sequence(margin, tuned, alpha * self.part())
+    }
+
+    fn value_of_sequence(&self, margin: f64, tuned: u32, alpha: f64) -> f64 {
         if self.count < FEWEST_DIFFERENCES {
             return 1.0;
         }
@@ -169,12 +187,18 @@ impl Differences {
     /// How far above the margin they must be, so that so many more like them are evidence, typically; none while their
     /// variance is not known.
     pub fn least(&self, count: f64, tuned: u32, alpha: f64) -> Option<f64> {
+        let (count, alpha) = (count.min(length(tuned).into()), alpha * self.part());
         let (variance, rho) = (self.variance()?, rho(tuned, alpha));
         let spread = count * rho + 1.0;
         let nats = libm::log1p(spread.sqrt() / (2.0 * alpha));
         let least = (2.0 * variance * spread * nats / rho).sqrt() / count;
         least.is_finite().then_some(least)
     }
+}
+
+/// Differences of a sequence: it is tuned to half of them.
+const fn length(tuned: u32) -> u32 {
+    tuned.saturating_mul(2)
 }
 
 /// The square of the mixture's standard deviation, in those of a difference, by which it is narrowest after `tuned` of them.

@@ -142,7 +142,8 @@ pub struct Mean {
     pub margin: f64,
     /// The worst mean that is no defect.
     pub bound: f64,
-    /// Differences of means after which the tests are to be strongest, at least 1: as many as half a step has ticks, say.
+    /// Differences of means after which the tests are to be strongest, at least 1: as many as half a step has ticks, say. They
+    /// begin anew after twice as many.
     pub tuned_ticks: u32,
 }
 

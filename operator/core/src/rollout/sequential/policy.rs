@@ -33,7 +33,7 @@ pub(super) struct Frozen {
     pub(super) tick_ms: i64,
     /// Ticks that the rollout is planned to last.
     pub(super) horizon_ticks: u32,
-    /// Ticks of half of its shortest step, at which means are seen best; not known where there was none to compare.
+    /// Ticks of half of its shortest step, after which means are seen best; zero in a record of a version that knew no means.
     #[serde(default)]
     pub(super) half_step_ticks: u32,
     /// Pods of each version.
