@@ -30,7 +30,7 @@ fn optional_selector(generator: &mut schemars::SchemaGenerator) -> schemars::Sch
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.minLabels) || has(self.labelDelay)").message("minLabels needs labelDelay"))]
-#[x_kube(validation = Rule::new("!has(self.labelDelay) || !(has(self.errors) || has(self.latency) || has(self.drift) || has(self.stability))").message("labelDelay is for events that are known later than their requests: a ratio, a histogram or a value"))]
+#[x_kube(validation = Rule::new("!has(self.labelDelay) || !(has(self.errors) || has(self.latency) || has(self.drift) || has(self.stability))").message("labelDelay is for events that are known later than their requests: a ratio, a mean, a histogram or a value"))]
 #[x_kube(validation = Rule::new("!has(self.labelDelay) || !has(self.value) || has(self.value.requests)").message("a value with labelDelay needs requests, the counter of its labels"))]
 pub struct Metric {
     /// Name by which triggers and messages call it, such as `error_rate`.
@@ -80,6 +80,8 @@ impl Metric {
 pub enum Source {
     /// Bad events as a share of all events, from two counters.
     Ratio(Ratio),
+    /// The mean of values, from a counter of their sum and one of their number.
+    Mean(Mean),
     /// A quantile of a classic Prometheus histogram.
     Histogram(Histogram),
     /// Any expression with one number as its value.
@@ -99,6 +101,8 @@ pub enum Source {
 pub enum Form<'a> {
     /// A share from 0 to 1.
     Ratio(Cow<'a, Ratio>),
+    /// A mean, in its values' own unit.
+    Mean(&'a Mean),
     /// A quantile, in seconds.
     Histogram(Cow<'a, Histogram>),
     /// A number of any kind.
@@ -114,6 +118,7 @@ impl Source {
     pub fn form(&self) -> Form<'_> {
         match self {
             Self::Ratio(ratio) => Form::Ratio(Cow::Borrowed(ratio)),
+            Self::Mean(mean) => Form::Mean(mean),
             Self::Histogram(histogram) => Form::Histogram(Cow::Borrowed(histogram)),
             Self::Value(value) => Form::Value(value),
             Self::Errors(errors) => Form::Ratio(Cow::Owned(errors.ratio())),
@@ -157,6 +162,39 @@ pub enum Others {
     Total(#[schemars(schema_with = "selector")] String),
     /// Series selector of the counter of good events.
     Good(#[schemars(schema_with = "selector")] String),
+}
+
+/// The mean of values that are counted one by one, such as absolute errors (mae), squared errors (mse, the square of rmse),
+/// losses or rewards.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Mean {
+    /// Series selector of the counter of the values' sum, such as `absolute_error_sum`. With `judge.evidence: none` no value
+    /// may be negative, because a sum that falls looks like a restart.
+    #[schemars(schema_with = "selector")]
+    pub sum: String,
+    /// Series selector of the counter of how many they are, such as `absolute_error_count`.
+    #[schemars(schema_with = "selector")]
+    pub count: String,
+    /// Which means pass.
+    #[serde(flatten)]
+    pub bound: MeanBound,
+    /// How much worse than stable's the mean may be, in the values' own unit, zero or more. Needed with
+    /// `judge.evidence: sequential`, and only there: any difference is found some day, so you must say which one does not
+    /// matter. What pods of one version differ by belongs in it too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0))]
+    pub margin: Option<f64>,
+}
+
+/// Which means pass, and so which are better. Exactly one of the forms.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum MeanBound {
+    /// Largest mean that passes, inclusive: lower is better, as with errors and losses.
+    Max(f64),
+    /// Smallest mean that passes, inclusive: higher is better, as with rewards.
+    Min(f64),
 }
 
 /// What a counter without a series is, while the other counter of the ratio has one.

@@ -89,7 +89,12 @@ fn nothing_begins_with_a_metric_that_cannot_be_asked() {
             "Metric accuracy: its expression is not PromQL",
         ),
         ("none", json!(["error_rate"]), broken("vector($window)"), "Metric accuracy"),
-        ("sequential", json!(["accuracy"]), accuracy(), "needs a trigger that is a ratio or a histogram"),
+        (
+            "sequential",
+            json!(["accuracy"]),
+            accuracy(),
+            "needs a trigger that is a ratio, a mean or a histogram",
+        ),
     ];
     for (evidence, triggers, value, why) in cases {
         let mut case = case(evidence, triggers, value);

@@ -23,12 +23,13 @@ fn number(name: &str) -> Option<u64> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Source {
     Ratio,
+    Mean,
     Histogram,
     Value,
     Drift,
 }
 
-const SOURCES: [Source; 4] = [Source::Ratio, Source::Histogram, Source::Value, Source::Drift];
+const SOURCES: [Source; 5] = [Source::Ratio, Source::Mean, Source::Histogram, Source::Value, Source::Drift];
 
 /// What drift is compared with.
 const BASELINE: [(&str, f64); 3] = [("0.5", 700.0), ("1", 900.0), ("inf", 1000.0)];
@@ -38,6 +39,9 @@ impl Source {
         let source = match self {
             Self::Ratio => {
                 json!({"name": "m", "window": "60s", "ratio": {"bad": "b", "total": "t", "max": 0.01}})
+            }
+            Self::Mean => {
+                json!({"name": "m", "window": "60s", "mean": {"sum": "s", "count": "c", "max": 0.01}})
             }
             Self::Histogram => {
                 json!({"name": "m", "window": "60s", "histogram": {"selector": "h", "quantile": 0.95, "max": "300ms"}})
@@ -68,6 +72,11 @@ impl Source {
             Self::Ratio => {
                 result.push(series("bad", None, count * dice.below(20) as f64 / 1000.0));
                 result.push(series("total", None, count));
+            }
+            Self::Mean => {
+                result.push(series("sum", None, count * dice.below(20) as f64 / 1000.0));
+                result.push(series("count", None, count));
+                result.push(series("fell", None, -(dice.below(3) as f64)));
             }
             Self::Histogram => {
                 let fast = count * dice.below(1001) as f64 / 1000.0;
@@ -241,6 +250,9 @@ fn is_fresh_and_finite(bytes: &[u8], source: Source) -> bool {
         Source::Ratio => one("bad")
             .zip(one("total"))
             .is_some_and(|(bad, total)| bad >= 0.0 && total > 0.0 && bad / total <= 0.01),
+        Source::Mean => one("sum").zip(one("count")).zip(one("fell")).is_some_and(|((sum, count), fell)| {
+            sum >= 0.0 && count > 0.0 && sum / count <= 0.01 && fell <= 0.0
+        }),
         Source::Histogram => {
             let buckets = all("bucket");
             buckets.iter().all(|count| count.is_finite() && *count >= 0.0)

@@ -41,6 +41,25 @@ fn value(value: Value) -> Value {
     with(without(example("modelrollout.yaml"), "/spec/metrics/0/ratio"), "/spec/metrics/0/value", value)
 }
 
+/// The example's rollout with a mean as its first metric, and this evidence.
+fn mean(evidence: &str, mean: Value) -> Value {
+    let metric =
+        with(without(example("modelrollout.yaml"), "/spec/metrics/0/ratio"), "/spec/metrics/0/mean", mean);
+    with(metric, "/spec/judge", json!({"evidence": evidence}))
+}
+
+#[test]
+fn a_mean_is_accepted_with_and_without_a_comparison() {
+    let home = Namespace::new("anneal-means");
+    let absolute = json!({"sum": "absolute_error_sum", "count": "absolute_error_count", "max": 0.3});
+    let reward = json!({"sum": "reward_sum", "count": "reward_count", "min": -0.5, "margin": 0});
+    let squared = json!({"sum": "e_sum{kind=\"late\"}", "count": "e_count", "max": 1, "margin": 0.25});
+    let late = with(mean("sequential", squared), "/spec/metrics/0/labelDelay", json!("1h"));
+    for rollout in [mean("none", absolute), mean("sequential", reward), late] {
+        Kubectl::apply(home.0, &rollout, true).unwrap();
+    }
+}
+
 #[test]
 fn every_weight_with_one_decimal_is_accepted() {
     let home = Namespace::new("anneal-weights");
@@ -172,6 +191,35 @@ fn a_wrong_object_is_refused_with_field_and_reason() {
             "labelDelay is for events that are known later",
         ),
         (value(json!({"expression": "avg(accuracy)", "min": 0.8})), "must read $window"),
+        (mean("none", json!({"sum": "s", "count": "c"})), "spec.metrics[0].mean"),
+        (mean("none", json!({"sum": "s", "max": 1.0})), "spec.metrics[0].mean.count"),
+        (mean("none", json!({"sum": "s", "count": "c", "max": 1.0, "min": 0.5})), "spec.metrics[0].mean"),
+        (mean("none", json!({"sum": "rate(s[5m])", "count": "c", "max": 1.0})), "spec.metrics[0].mean.sum"),
+        (
+            mean("none", json!({"sum": "s", "count": "c", "max": 1.0, "margin": 0.1})),
+            "a mean's margin is for judge.evidence: sequential",
+        ),
+        (mean("sequential", json!({"sum": "s", "count": "c", "max": 1.0})), "a mean needs margin"),
+        (
+            mean("sequential", json!({"sum": "s", "count": "c", "max": 1.0, "margin": -0.1})),
+            "spec.metrics[0].mean.margin",
+        ),
+        (
+            with(
+                mean("none", json!({"sum": "s", "count": "c", "max": 1.0})),
+                "/spec/metrics/0/value",
+                json!({"expression": "avg(a[$window])", "min": 0.8}),
+            ),
+            "spec.metrics[0]",
+        ),
+        (
+            with(
+                mean("sequential", json!({"sum": "s", "count": "c", "max": 1.0, "margin": 0.1})),
+                "/spec/strategy/experiment",
+                json!({"split": 50, "duration": "1d", "primary": "error_rate"}),
+            ),
+            "strategy.experiment.primary must be a ratio",
+        ),
         (value(json!({"expression": "avg(accuracy[$window])"})), "a value needs min, max or both"),
         (
             value(json!({"expression": "a[$window]", "min": 0, "requests": "rate(x[5m])"})),

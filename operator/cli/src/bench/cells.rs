@@ -31,6 +31,8 @@ pub enum Section {
     Sticky,
     /// Healthy candidates on pods that differ.
     Pods,
+    /// Candidates with a mean of errors, healthy and worse.
+    Means,
 }
 
 /// Ticks of ten minutes in a day.
@@ -39,7 +41,7 @@ const DAY: u32 = 144;
 const ROLLOUT: u32 = 6 * DAY;
 
 /// The rollout of the specification's tables.
-fn stages() -> Vec<Stage> {
+pub fn stages() -> Vec<Stage> {
     [0.10, 0.25, 0.40, 0.55, 0.70, 0.85].map(|weight| Stage { weight, ticks: DAY }).to_vec()
 }
 
@@ -101,8 +103,8 @@ pub fn cells(section: Section) -> Vec<Cell> {
         Section::Delays => delays(),
         Section::Outage => outage(),
         Section::Noninferiority => noninferiority(),
-        // Experiments have looks and no ticks.
-        Section::Winner => vec![],
+        // Experiments have looks and no ticks, and means are no counts.
+        Section::Winner | Section::Means => vec![],
         Section::Sticky => sticky(),
         Section::Pods => pods(),
     }

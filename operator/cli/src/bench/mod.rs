@@ -1,10 +1,11 @@
 //! `judge-bench`: how often healthy candidates are rolled back and how fast bad ones are, simulated.
 //!
 //! `cells` says what is simulated, `traffic` draws it, `scrape` turns it into raw counters, `trial` lets the judge and its
-//! `peers` watch it, `report` prints what they did. Nothing here is asserted; tests assert it with fewer rollouts.
+//! `peers` watch it, `experiment` and `means` draw what is no count of a tick, `report` prints what they did. Nothing here is asserted; tests assert it with fewer rollouts.
 
 mod cells;
 mod experiment;
+mod means;
 mod peers;
 mod policy_file;
 mod report;
@@ -62,6 +63,11 @@ pub fn run(options: &Options, out: &mut impl Write) -> anyhow::Result<()> {
         if section == Section::Winner {
             for figure in experiment::run(options.seed, options.rollouts) {
                 report.experiment(figure, out)?;
+            }
+        }
+        if section == Section::Means {
+            for cell in means::run(options.seed, options.rollouts)? {
+                report.means(&cell, out)?;
             }
         }
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{
     cells::Section,
     experiment::Experiment,
+    means,
     traffic::World,
     trial::{Cell, Decision},
 };
@@ -80,7 +81,7 @@ impl Figure {
             Section::Healthy | Section::Thresholds | Section::Sticky | Section::Pods | Section::Winner => {
                 format!("{:.2}%", self.decided * 100.0)
             }
-            Section::Delays => {
+            Section::Delays | Section::Means => {
                 format!(
                     "{}/{} ({:.0}%)",
                     hours(self.median_hours),
@@ -120,6 +121,9 @@ impl Report {
             Section::Winner => "experiments of 14 looks: decided for either side (mean day)",
             Section::Noninferiority => "advanced by evidence: rollouts, hours as median/90th percentile",
             Section::Sticky => "healthy candidates, users' requests fail together: rolled back",
+            Section::Means => {
+                "means of errors: hours, median/90th percentile (rolled back at all; bound: x1.2)"
+            }
             Section::Pods => "pods of one version differ: rolled back",
         };
         writeln!(out, "\n{what}")?;
@@ -159,6 +163,27 @@ impl Report {
             p90_hours: None,
             bad_before: 0,
         });
+        Ok(())
+    }
+
+    /// Prints what was decided by means, and keeps its figures.
+    pub fn means(&mut self, cell: &means::Cell, out: &mut impl Write) -> anyhow::Result<()> {
+        write!(out, "  {:<34}", cell.name)?;
+        for means::Figure { contender, decided, hours: [median_hours, p90_hours] } in &cell.figures {
+            let figure = Figure {
+                section: "means".to_owned(),
+                cell: cell.name.clone(),
+                contender,
+                decided: *decided,
+                early: 0.0,
+                median_hours: *median_hours,
+                p90_hours: *p90_hours,
+                bad_before: 0,
+            };
+            write!(out, "  {contender}: {}", figure.show(Section::Means))?;
+            self.figures.push(figure);
+        }
+        writeln!(out)?;
         Ok(())
     }
 

@@ -118,3 +118,27 @@ fn an_experiment_without_a_difference_rarely_has_a_winner() {
     assert!((decided(" 0", "1.96 daily") - 0.22).abs() < 0.01);
     assert!((decided(" 2.8", "group-sequential") - 0.784).abs() < 0.01);
 }
+
+/// A1 and A2 for means: the bound holds where values are skewed and few, and pods that differ are within the margin.
+#[test]
+fn a_mean_rolls_back_who_is_worse_and_rarely_who_is_healthy() {
+    for cell in super::means::run(7, 100).unwrap() {
+        let healthy = !cell.name.contains("x1.") && !cell.name.contains("x2");
+        for super::means::Figure { contender, decided, .. } in cell.figures {
+            let said = format!("{} {contender}: {decided}", cell.name);
+            match (is_ours(contender), healthy) {
+                // Pods that differ for good are found worse where nothing is tolerated.
+                (true, true) if contender == "margin 0" && cell.name.contains("sd 0.05") => {
+                    assert!(decided > 0.2, "{said}");
+                }
+                (true, true) => assert!(decided <= 0.05 + 3.0 * 0.0218, "{said}"),
+                (true, false) if contender == "margin 0.1" && cell.name.contains("x1.15") => {}
+                (true, false) => assert!(decided > 0.99, "{said}"),
+                (false, true) if contender == "argo 0" && cell.name.starts_with("1 values") => {
+                    assert!(decided > 0.99, "{said}");
+                }
+                (false, _) => {}
+            }
+        }
+    }
+}

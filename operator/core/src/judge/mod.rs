@@ -45,11 +45,11 @@ pub use estimate::Estimate;
 pub use evidence::Nats;
 pub use experiment::Look;
 pub use labels::Labels;
-pub use means::ArmSum;
+pub use means::{ArmSum, Differences, FEWEST_DIFFERENCES, FEWEST_VALUES, MeanState, Sums};
 pub use paired::Pairs;
 pub use policy::{
-    Advance, Better, Events, Experiment, Inconclusive, MetricPolicy, PodSpread, Policy, PolicyError, Rule,
-    Source,
+    Advance, Better, Events, Experiment, Inconclusive, Mean, MetricPolicy, PodSpread, Policy, PolicyError,
+    Rule, Source,
 };
 pub use rules::Judge;
 pub use state::{MetricState, SCHEMA, State};

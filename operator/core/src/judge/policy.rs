@@ -90,6 +90,8 @@ pub struct MetricPolicy {
 pub enum Source {
     /// A counter of bad (or good) events and one of all.
     Counters,
+    /// A sum of values, and a counter of how many they are.
+    Sums,
     /// A histogram: a request is bad if it took longer than this, in the histogram's unit.
     Histogram(f64),
 }
@@ -120,15 +122,8 @@ pub enum Rule {
         /// The share that it must be shown to be below as long as there is no bad event to compare; from 0 to 1.
         bound: f64,
     },
-    /// A mean that is worse than stable's by more than a margin (T4).
-    Mean {
-        /// Which is better.
-        better: Better,
-        /// How much worse than stable's the mean may be, in its own unit; zero or more.
-        margin: f64,
-        /// Ticks after which the test is to be strongest: half a step, say.
-        tuned_ticks: u32,
-    },
+    /// A mean that is worse than stable's by more than a margin, or beyond its bound while stable's is not (T4).
+    Mean(Mean),
     /// Pairs of answers to the same request, in shadow: rolled back if more are lost than won (T5).
     Paired,
     /// A share of bad events without evidence: one tick above `max` rolls back, as plain thresholds do.
@@ -136,6 +131,20 @@ pub enum Rule {
         /// Largest share in a tick, from 0 to 1.
         max: f64,
     },
+}
+
+/// What is asked of a mean, in its own unit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mean {
+    /// Which is better.
+    pub better: Better,
+    /// How much worse than stable's the mean may be; zero or more.
+    pub margin: f64,
+    /// The worst mean that is no defect.
+    pub bound: f64,
+    /// Differences of means after which the tests are to be strongest, at least 1: as many as half a step has ticks, say. They
+    /// begin anew after twice as many.
+    pub tuned_ticks: u32,
 }
 
 /// What a counter counts.
@@ -246,8 +255,9 @@ impl MetricPolicy {
                 require(tolerance, "tolerance", "a number of at least 1, such as 1.2")?;
                 require(absolute.is_none_or(share), "threshold", "a share from 0 to 1")
             }
-            Rule::Mean { margin, tuned_ticks, .. } => {
+            Rule::Mean(Mean { margin, bound, tuned_ticks, .. }) => {
                 require(margin >= 0.0 && margin.is_finite(), "margin", "zero or more")?;
+                require(bound.is_finite(), "bound", "a finite number")?;
                 require(tuned_ticks >= 1, "tuned ticks", "at least one tick")
             }
             Rule::Secondary { below, bound, .. } => {

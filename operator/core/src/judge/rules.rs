@@ -74,6 +74,11 @@ impl Judge {
         self.policy.metrics.iter().map(tests).sum()
     }
 
+    /// The level of each of them.
+    pub fn alpha_of_a_test(&self) -> f64 {
+        self.weight / self.threshold
+    }
+
     /// How many times stable's odds of a bad event each metric may have, with the luck of pods allowed for.
     pub fn tolerances(&self) -> impl Iterator<Item = Option<f64>> {
         self.metrics.iter().map(|metric| metric.relative.as_ref().map(Relative::tolerance))
@@ -88,6 +93,7 @@ impl Judge {
                         && state.relative.is_some() == rules.relative.is_some()
                         && state.absolute.is_some() == rules.absolute.is_some()
                         && state.advance.is_some() == rules.ln_limit.is_some()
+                        && state.mean.is_some() == matches!(rules.rule, Rule::Mean(_))
                 },
             )
     }
@@ -99,17 +105,15 @@ impl MetricRules {
             Rule::Share { absolute, .. } => absolute.map(Absolute::new),
             Rule::Primary { .. }
             | Rule::Secondary { .. }
-            | Rule::Mean { .. }
+            | Rule::Mean(_)
             | Rule::Paired
             | Rule::Plain { .. } => None,
         };
         let bound = match metric.rule {
             Rule::Secondary { bound, .. } => Some(Absolute::new(bound)),
-            Rule::Share { .. }
-            | Rule::Primary { .. }
-            | Rule::Mean { .. }
-            | Rule::Paired
-            | Rule::Plain { .. } => absolute.clone(),
+            Rule::Share { .. } | Rule::Primary { .. } | Rule::Mean(_) | Rule::Paired | Rule::Plain { .. } => {
+                absolute.clone()
+            }
         };
         Self {
             relative: tolerance.map(|tolerance| Relative::new(tolerance, RATIOS)),
@@ -129,7 +133,7 @@ pub(super) const fn limit(rule: Rule, advance: Advance) -> Option<f64> {
         (Rule::Secondary { below, .. }, _) => Some(below),
         (Rule::Share { relative: Some(_), .. } | Rule::Paired, Advance::Evidence(ratio)) => Some(ratio),
         (
-            Rule::Share { .. } | Rule::Primary { .. } | Rule::Mean { .. } | Rule::Paired | Rule::Plain { .. },
+            Rule::Share { .. } | Rule::Primary { .. } | Rule::Mean(_) | Rule::Paired | Rule::Plain { .. },
             Advance::Interval | Advance::Evidence(_),
         ) => None,
     }
@@ -140,7 +144,8 @@ fn tests(metric: &MetricPolicy) -> usize {
         Rule::Share { relative, absolute, .. } => {
             usize::from(relative.is_some()) + usize::from(absolute.is_some())
         }
-        Rule::Mean { .. } | Rule::Paired => 1,
+        Rule::Mean(_) => 2,
+        Rule::Paired => 1,
         Rule::Primary { .. } | Rule::Secondary { .. } | Rule::Plain { .. } => 0,
     }
 }
@@ -148,11 +153,9 @@ fn tests(metric: &MetricPolicy) -> usize {
 const fn tolerance(metric: &MetricPolicy) -> Option<f64> {
     match metric.rule {
         Rule::Share { relative, .. } => relative,
-        Rule::Primary { .. }
-        | Rule::Secondary { .. }
-        | Rule::Mean { .. }
-        | Rule::Paired
-        | Rule::Plain { .. } => None,
+        Rule::Primary { .. } | Rule::Secondary { .. } | Rule::Mean(_) | Rule::Paired | Rule::Plain { .. } => {
+            None
+        }
     }
 }
 

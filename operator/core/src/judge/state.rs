@@ -163,7 +163,7 @@ impl MetricState {
             Rule::Share { relative, absolute, .. } => (relative, absolute),
             Rule::Primary { .. }
             | Rule::Secondary { .. }
-            | Rule::Mean { .. }
+            | Rule::Mean(_)
             | Rule::Paired
             | Rule::Plain { .. } => (None, None),
         };
@@ -181,7 +181,7 @@ impl MetricState {
             absolute: absolute.map(|_| empty()),
             advance: rules::limit(metric.rule, advance).map(|_| AdvanceState::NONE),
             mean: match metric.rule {
-                Rule::Mean { .. } => Some(MeanState::default()),
+                Rule::Mean(_) => Some(MeanState::default()),
                 Rule::Share { .. }
                 | Rule::Primary { .. }
                 | Rule::Secondary { .. }

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     estimate::Estimate,
     evidence,
-    means::ArmSum,
+    means::{ArmSum, MeanState},
     paired::Pairs,
-    policy::{Better, Rule},
+    policy::Rule,
     relative::ln_noninferior,
     rules::{Judge, MetricRules},
     split::Split,
@@ -56,12 +56,12 @@ pub enum Outcome {
     },
     /// There is no stable arm; counts of the candidate.
     Alone(ArmCount),
-    /// Sums of both arms.
+    /// Sums of values.
     Means {
         /// Of the candidate.
         candidate: ArmSum,
-        /// Of the stable version.
-        stable: ArmSum,
+        /// Of the stable version, if there is a stable arm.
+        stable: Option<ArmSum>,
     },
     /// Discordant pairs in shadow.
     Pairs(Pairs),
@@ -85,8 +85,20 @@ impl Outcome {
     const fn requests_of_stable(&self) -> Option<u64> {
         match self {
             Self::Both { shares, .. } => Some(shares.stable.requests),
-            Self::Means { stable, .. } => Some(stable.count),
-            Self::Alone(_) | Self::Pairs(_) | Self::Missing(_) => None,
+            Self::Means { stable: Some(stable), .. } => Some(stable.count),
+            Self::Means { stable: None, .. } | Self::Alone(_) | Self::Pairs(_) | Self::Missing(_) => None,
+        }
+    }
+
+    /// How its requests were divided, if there are two arms.
+    fn division(&self) -> Option<Shares> {
+        let requests = |requests| ArmCount { requests, bad: 0 };
+        match self {
+            Self::Both { shares, .. } => Some(*shares),
+            Self::Means { candidate, stable: Some(stable) } => {
+                Some(Shares { candidate: requests(candidate.count), stable: requests(stable.count) })
+            }
+            Self::Means { stable: None, .. } | Self::Alone(_) | Self::Pairs(_) | Self::Missing(_) => None,
         }
     }
 }
@@ -168,6 +180,11 @@ impl Judge {
         if split.is_none() {
             // Requests went another way meanwhile, and say nothing about the way that they go now.
             state.split = Split::default();
+            state
+                .metrics
+                .iter_mut()
+                .filter_map(|metric| metric.mean.as_mut())
+                .for_each(MeanState::divide_anew);
         }
         for (index, (metric, rules)) in state.metrics.iter_mut().zip(&self.metrics).enumerate() {
             let outcome = tick.outcomes.get(index).copied().unwrap_or(Outcome::Missing(Missing::NoSeries));
@@ -204,7 +221,7 @@ impl Judge {
             requests = requests.max(outcome.requests());
             of_stable = of_stable.max(outcome.requests_of_stable());
             // One metric that counts all requests is enough.
-            if let (Some(weight), Outcome::Both { shares, .. }) = (split, outcome) {
+            if let (Some(weight), Some(shares)) = (split, outcome.division()) {
                 state.split.add(weight, &shares);
                 split = None;
             }
@@ -318,12 +335,13 @@ impl Judge {
             let unspent = evidence::unspent(metric.started, self.policy.horizon_ticks);
             let relative = metric.relative.as_ref().map(|weights| evidence::value(weights, unspent));
             let absolute = metric.absolute.as_ref().map(|weights| evidence::value(weights, unspent));
-            let mean = self.mean_value(metric, rules);
+            let (worse, beyond) = self.mean_values(metric, rules).unzip();
             let pairs = metric.pairs.map(|pairs| libm::exp((pairs.ln_worse() * rules.tempering).min(700.0)));
             for (value, test) in [
                 (relative, TestName::Relative),
                 (absolute, TestName::Absolute),
-                (mean, TestName::Mean),
+                (worse, TestName::Mean),
+                (beyond, TestName::Absolute),
                 (pairs, TestName::Paired),
             ] {
                 let Some(value) = value else { continue };
@@ -337,21 +355,11 @@ impl Judge {
         Some(rollback(metric, rules, test))
     }
 
-    fn mean_value(&self, metric: &MetricState, rules: &MetricRules) -> Option<f64> {
-        match (rules.rule, &metric.mean) {
-            (Rule::Mean { margin, tuned_ticks, .. }, Some(state)) => {
-                Some(state.value(margin, tuned_ticks, self.weight / self.threshold))
-            }
-            (
-                Rule::Mean { .. }
-                | Rule::Share { .. }
-                | Rule::Primary { .. }
-                | Rule::Secondary { .. }
-                | Rule::Paired
-                | Rule::Plain { .. },
-                _,
-            ) => None,
-        }
+    /// The evidence of a mean against stable, and against its bound.
+    fn mean_values(&self, metric: &MetricState, rules: &MetricRules) -> Option<(f64, f64)> {
+        let Rule::Mean(rule) = &rules.rule else { return None };
+        let (state, alpha) = (metric.mean?, self.alpha_of_a_test());
+        Some((state.worse(rule, alpha), state.beyond(rule, alpha)))
     }
 }
 
@@ -380,6 +388,9 @@ fn enter(state: &mut State, step: &Step) {
         metric.step_bad = 0;
         metric.stable_requests = 0;
         metric.stable_bad = 0;
+        if let Some(mean) = &mut metric.mean {
+            mean.enter();
+        }
         if let Some(advance) = &mut metric.advance {
             *advance = AdvanceState::NONE;
         }
@@ -400,18 +411,18 @@ fn miss(metric: &mut MetricState, why: Missing) {
     }
 }
 
-fn differ(metric: &mut MetricState, rules: &MetricRules, candidate: ArmSum, stable: ArmSum, of_step: bool) {
-    let sign = match rules.rule {
-        Rule::Mean { better: Better::Higher, .. } => -1.0,
-        Rule::Mean { better: Better::Lower, .. }
-        | Rule::Share { .. }
-        | Rule::Primary { .. }
-        | Rule::Secondary { .. }
-        | Rule::Paired
-        | Rule::Plain { .. } => 1.0,
-    };
-    if let Some(state) = &mut metric.mean {
-        state.add(candidate, stable, sign);
+fn differ(
+    metric: &mut MetricState,
+    rules: &MetricRules,
+    candidate: ArmSum,
+    stable: Option<ArmSum>,
+    of_step: bool,
+) {
+    if let (Some(state), Rule::Mean(rule)) = (&mut metric.mean, &rules.rule) {
+        state.add(rule, candidate, stable, of_step);
+    }
+    if let (Some(stable), true) = (stable, of_step) {
+        metric.stable_requests = metric.stable_requests.saturating_add(stable.count);
     }
     count(metric, ArmCount { requests: candidate.count, bad: 0 }, of_step);
 }
@@ -430,11 +441,9 @@ fn pair(metric: &mut MetricState, rules: &MetricRules, pairs: Pairs, of_step: bo
 fn breaches(rule: Rule, outcome: &Outcome) -> bool {
     let max = match rule {
         Rule::Plain { max } => max,
-        Rule::Share { .. }
-        | Rule::Primary { .. }
-        | Rule::Secondary { .. }
-        | Rule::Mean { .. }
-        | Rule::Paired => return false,
+        Rule::Share { .. } | Rule::Primary { .. } | Rule::Secondary { .. } | Rule::Mean(_) | Rule::Paired => {
+            return false;
+        }
     };
     let arm = match outcome {
         Outcome::Both { shares, .. } => shares.candidate,

@@ -44,6 +44,20 @@ pub(super) fn expression(metric: &Metric, scope: &Scope, ranges: Ranges) -> Resu
             let newest = newest(&ratio, scope);
             vec![part("bad", &bad), part("total", &total), part("step", &step), part("at", &newest)]
         }
+        Form::Mean(mean) => {
+            let (sum, count) = (scope.apply(&mean.sum), scope.apply(&mean.count));
+            let over = |name: &str, counter: &str| part(name, &increase(counter, &window_range));
+            // A sum that falls where its count does not is no restart, though `increase` takes it for one.
+            let resets = |counter: &str| format!("sum(resets({counter}[{window_range}]))");
+            let fell = format!("{} - {}", resets(&sum), resets(&count));
+            vec![
+                over("sum", &sum),
+                over("count", &count),
+                part("fell", &fell),
+                part("step", &increase(&count, &step_range)),
+                part("at", &stalest(&[sum, count])),
+            ]
+        }
         Form::Histogram(histogram) => {
             let buckets = scope.apply(&histogram.selector);
             vec![
@@ -54,13 +68,9 @@ pub(super) fn expression(metric: &Metric, scope: &Scope, ranges: Ranges) -> Resu
         }
         Form::Value(value) => {
             let value::Scoped { expression, selectors } = value::scoped(value, window, scope)?;
-            let newest = selectors.iter().enumerate();
-            let newest = newest
-                .map(|(index, selector)| part(&index.to_string(), &format!("max(timestamp({selector}))")));
-            let stalest = format!("min({})", newest.collect::<Vec<_>>().join(" or "));
             let requests = value.requests.as_ref().map(|requests| scope.apply(requests));
             let step = requests.map(|requests| part("step", &increase(&requests, &step_range)));
-            [part("value", &expression), part("at", &stalest)].into_iter().chain(step).collect()
+            [part("value", &expression), part("at", &stalest(&selectors))].into_iter().chain(step).collect()
         }
         Form::Drift(drift) => {
             let buckets = scope.apply(&drift.buckets);
@@ -80,6 +90,14 @@ fn increase(scoped: &str, range: &str) -> String {
     format!("sum(increase({scoped}[{range}]))")
 }
 
+/// When the newest sample was scraped of the one that is stalest, among the selectors that have a series at all.
+fn stalest(scoped: &[String]) -> String {
+    let newest = scoped.iter().enumerate();
+    let newest =
+        newest.map(|(index, selector)| part(&index.to_string(), &format!("max(timestamp({selector}))")));
+    format!("min({})", newest.collect::<Vec<_>>().join(" or "))
+}
+
 /// A number for each bucket of a drift, or for each rank of a stability, over a range that ends `at`.
 pub(super) fn keyed(metric: &Metric, scope: &Scope, range: &str, at: &str) -> Option<String> {
     let values = match metric.source.form() {
@@ -90,7 +108,7 @@ pub(super) fn keyed(metric: &Metric, scope: &Scope, range: &str, at: &str) -> Op
                 "label_replace(avg by ({by}) (avg_over_time({gauge}[{range}]{at})), \"{KEY}\", \"$1\", \"{by}\", \"(.*)\")"
             )
         }
-        Form::Ratio(_) | Form::Histogram(_) | Form::Value(_) => return None,
+        Form::Ratio(_) | Form::Mean(_) | Form::Histogram(_) | Form::Value(_) => return None,
     };
     Some(part(KEYED, &values))
 }

@@ -58,9 +58,9 @@ pub enum Question {
     Reading,
     /// What it was in the first days of a bake.
     Baseline,
-    /// Raw samples of the counter of bad events, or of a histogram's buckets.
+    /// Raw samples of the counter of bad events, of a sum of values, or of a histogram's buckets.
     Events,
-    /// Raw samples of the counter of all events.
+    /// Raw samples of the counter of all events, or values.
     All,
     /// What the stable version's counter of bad events, or buckets, were before the candidate came.
     PastEvents,
@@ -97,7 +97,7 @@ pub fn queries(rollout: &ModelRollout, now: Timestamp) -> Vec<Query> {
 /// Whether the judge compares this metric with the stable version's.
 pub(super) fn is_compared(metric: &Metric) -> bool {
     match metric.source.form() {
-        Form::Ratio(_) | Form::Histogram(_) => true,
+        Form::Ratio(_) | Form::Mean(_) | Form::Histogram(_) => true,
         Form::Value(_) | Form::Drift(_) | Form::Stability(_) => false,
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anneal_crds::{
     Span,
     common::shorten,
-    metric::{Form, Metric, MissingClass, Source},
+    metric::{Form, MeanBound, Metric, MissingClass, Source},
     model_rollout::RecordedReading,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -132,6 +132,7 @@ pub fn read(
     }
     let value = match metric.source.form() {
         Form::Ratio(_) => share(vector),
+        Form::Mean(_) => mean(vector),
         Form::Histogram(histogram) => {
             quantile(vector, histogram.quantile).map(|value| value / histogram.unit.per_second())
         }
@@ -149,7 +150,7 @@ pub fn read(
 
 fn counts_requests(source: &Source) -> bool {
     match source.form() {
-        Form::Ratio(_) | Form::Histogram(_) | Form::Drift(_) => true,
+        Form::Ratio(_) | Form::Mean(_) | Form::Histogram(_) | Form::Drift(_) => true,
         Form::Value(value) => value.requests.is_some(),
         Form::Stability(_) => false,
     }
@@ -189,6 +190,26 @@ fn share(vector: &[Series]) -> Result<f64, Reading> {
     }
     // `increase` extrapolates, so the parts of one whole may disagree in the last digits.
     Ok((bad / total).min(1.0))
+}
+
+/// The mean of the values in the window.
+fn mean(vector: &[Series]) -> Result<f64, Reading> {
+    let (Some(sum), Some(count), Some(fell)) =
+        (part(vector, "sum"), part(vector, "count"), part(vector, "fell"))
+    else {
+        return Err(Reading::Empty);
+    };
+    if !sum.is_finite() || !count.is_finite() || !fell.is_finite() || sum < 0.0 || count < 0.0 {
+        return Err(Reading::NotFinite);
+    }
+    if fell > 0.0 {
+        let why = "its sum fell while its count did not: where it is compared with its bound alone, no value may be below zero";
+        return Err(Reading::Malformed(why.to_owned()));
+    }
+    if count == 0.0 {
+        return Err(Reading::Empty);
+    }
+    Ok(sum / count)
 }
 
 /// The quantile of a classic histogram, linear within its bucket as `histogram_quantile` has it.
@@ -279,7 +300,9 @@ pub fn judge(metric: &Metric, reading: &Reading, server: &str, query: &str) -> (
 fn asked(metric: &Metric, query: &str) -> String {
     match metric.source.form() {
         Form::Value(value) => value.expression.clone(),
-        Form::Ratio(_) | Form::Histogram(_) | Form::Drift(_) | Form::Stability(_) => without_ranges(query),
+        Form::Ratio(_) | Form::Mean(_) | Form::Histogram(_) | Form::Drift(_) | Form::Stability(_) => {
+            without_ranges(query)
+        }
     }
 }
 
@@ -321,6 +344,10 @@ pub(super) fn undefined(trigger: &str) -> (Verdict, RecordedReading) {
 fn within(source: &Source, value: f64) -> bool {
     match source.form() {
         Form::Ratio(ratio) => is_between(value, ratio.min, ratio.max),
+        Form::Mean(mean) => match mean.bound {
+            MeanBound::Max(max) => value <= max,
+            MeanBound::Min(min) => value >= min,
+        },
         Form::Value(bounds) => is_between(value, bounds.min, bounds.max),
         Form::Histogram(histogram) => value <= histogram.max.as_secs_f64(),
         Form::Drift(drift) => value <= drift.max,
@@ -336,6 +363,10 @@ fn is_between(value: f64, min: Option<f64>, max: Option<f64>) -> bool {
 pub(super) fn bound(source: &Source) -> String {
     let (min, max) = match source.form() {
         Form::Ratio(ratio) => (ratio.min, ratio.max),
+        Form::Mean(mean) => match mean.bound {
+            MeanBound::Max(max) => (None, Some(max)),
+            MeanBound::Min(min) => (Some(min), None),
+        },
         Form::Value(value) => (value.min, value.max),
         Form::Histogram(histogram) => return format!("<= {}", histogram.max),
         Form::Drift(drift) => return format!("<= {} bits", drift.max),
@@ -352,7 +383,9 @@ pub(super) fn bound(source: &Source) -> String {
 fn show(source: &Source, value: f64) -> String {
     match source.form() {
         // Enough digits to tell a breach from its bound.
-        Form::Ratio(_) | Form::Value(_) | Form::Drift(_) | Form::Stability(_) => significant(value),
+        Form::Ratio(_) | Form::Mean(_) | Form::Value(_) | Form::Drift(_) | Form::Stability(_) => {
+            significant(value)
+        }
         Form::Histogram(_) => format!("{}ms", significant(value * 1000.0)),
     }
 }
@@ -364,7 +397,16 @@ pub(super) fn two_digits(value: f64) -> String {
 
 /// Six significant digits without trailing zeros.
 fn significant(value: f64) -> String {
-    let text = digits(value, 6);
+    trimmed(value, 6)
+}
+
+/// Four significant digits without trailing zeros, for means that lie close together.
+pub(super) fn four_digits(value: f64) -> String {
+    trimmed(value, 4)
+}
+
+fn trimmed(value: f64, significant: u8) -> String {
+    let text = digits(value, significant);
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 

@@ -5,7 +5,7 @@
 
 use anneal_crds::{
     ModelRolloutSpec,
-    metric::{Form, JudgeEvidence, Value},
+    metric::{Form, JudgeEvidence, Mean, Metric, Value},
 };
 use promql_parser::{
     parser::{self, Expr, SubqueryExpr, VectorSelector, value::ValueType},
@@ -130,6 +130,7 @@ pub(super) fn obstacle(spec: &ModelRolloutSpec) -> Option<Obstacle> {
         let why = match metric.source.form() {
             Form::Value(value) => scoped(value, metric.window.as_millis(), &anything).err(),
             Form::Drift(_) | Form::Stability(_) => baseline::too_short(spec, metric),
+            Form::Mean(mean) => unlimited(spec, mean),
             Form::Ratio(_) | Form::Histogram(_) => None,
         };
         let why = why.or_else(|| labels::uncounted(metric).map(str::to_owned))?;
@@ -138,6 +139,17 @@ pub(super) fn obstacle(spec: &ModelRolloutSpec) -> Option<Obstacle> {
     let message = wrong.or_else(|| incomparable(spec));
     let metric = message.map(|message| Obstacle { reason: "InvalidMetric", message });
     metric.or_else(|| Some(Obstacle { reason: "InvalidExperiment", message: undecidable(spec)? }))
+}
+
+/// Why a mean cannot be compared with stable's, if it cannot. The API server refuses that too.
+fn unlimited(spec: &ModelRolloutSpec, mean: &Mean) -> Option<String> {
+    let needs = match spec.judge.evidence {
+        JudgeEvidence::None => false,
+        JudgeEvidence::Sequential => mean.margin.is_none(),
+    };
+    needs.then(|| {
+        "with judge.evidence: sequential it needs margin, how much worse than stable's it may be".to_owned()
+    })
 }
 
 /// Why an experiment could not be won. The API server refuses most of it, and cannot compare lengths of time.
@@ -157,10 +169,18 @@ fn undecidable(spec: &ModelRolloutSpec) -> Option<String> {
             experiment.duration
         ));
     }
-    let uncounted = experiment.metrics().find(|name| !of(name).is_some_and(is_compared))?;
+    let uncounted = experiment.metrics().find(|name| !of(name).is_some_and(is_share))?;
     Some(format!(
         "strategy.experiment names {uncounted}, which is no ratio and no histogram: only counted events show which version is better. Name another metric."
     ))
+}
+
+/// Whether a metric is made of events that are bad or not.
+fn is_share(metric: &Metric) -> bool {
+    match metric.source.form() {
+        Form::Ratio(_) | Form::Histogram(_) => true,
+        Form::Mean(_) | Form::Value(_) | Form::Drift(_) | Form::Stability(_) => false,
+    }
 }
 
 /// Values are not compared with stable's, and labels are no requests: a step that has nothing else would be judged by no
@@ -176,7 +196,7 @@ fn incomparable(spec: &ModelRolloutSpec) -> Option<String> {
     };
     let list = steps::trigger_lists(&spec.strategy).find(|list| !list.iter().any(is_compared))?;
     Some(format!(
-        "With judge.evidence sequential a step needs a trigger that is a ratio or a histogram without labelDelay, and [{}] has none. Add one, or take evidence none.",
+        "With judge.evidence sequential a step needs a trigger that is a ratio, a mean or a histogram without labelDelay, and [{}] has none. Add one, or take evidence none.",
         list.join(", ")
     ))
 }

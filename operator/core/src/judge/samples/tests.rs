@@ -2,12 +2,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::judge::{
-    Advance, ArmCount, ArmSum, Arms, Events, Inconclusive, MetricPolicy, Missing, Outcome, Policy, Rule,
-    Source,
+    Advance, ArmCount, ArmSum, Arms, Better, Events, Inconclusive, Mean, MetricPolicy, Missing, Outcome,
+    Policy, Rule, Source,
 };
 
 const TICK: i64 = 60_000;
 const SCRAPE: i64 = 15_000;
+const MEAN: Mean = Mean { better: Better::Lower, margin: 0.0, bound: 1000.0, tuned_ticks: 50 };
 
 fn metric(source: Source) -> MetricPolicy {
     MetricPolicy {
@@ -350,8 +351,8 @@ fn values_may_be_negative_and_restart_with_their_count() {
         ready_ms: None,
         counters: Counters::Mean { sum: vec![counter(sum)], count: vec![counter(count)] },
     };
-    let rule = Rule::Mean { better: crate::judge::Better::Lower, margin: 0.0, tuned_ticks: 50 };
-    let metric = MetricPolicy { rule, ..metric(Source::Counters) };
+    let rule = Rule::Mean(MEAN);
+    let metric = MetricPolicy { rule, ..metric(Source::Sums) };
     let pods = [
         mean(Arm::Candidate, &[0.0, -5.0, -3.0, -4.0, -6.0], &[0.0, 10.0, 20.0, 30.0, 40.0]),
         mean(Arm::Stable, &[9.0, 5.0, 3.0, 1.0, 2.0], &[10.0, 20.0, 5.0, 15.0, 25.0]),
@@ -360,7 +361,7 @@ fn values_may_be_negative_and_restart_with_their_count() {
         Window::new(&policy(), 0).outcome(&metric, Arms::Both, &pods),
         Outcome::Means {
             candidate: ArmSum { count: 40, sum: -6.0 },
-            stable: ArmSum { count: 35, sum: -4.0 + 2.0 },
+            stable: Some(ArmSum { count: 35, sum: -4.0 + 2.0 }),
         }
     );
     assert_eq!(
@@ -415,7 +416,7 @@ fn a_mean_that_is_worse_is_rolled_back() {
         }
         pod
     };
-    let rule = Rule::Mean { better: crate::judge::Better::Lower, margin: 0.0, tuned_ticks: 50 };
+    let rule = Rule::Mean(MEAN);
     let (_, verdict) = judged(rule, Advance::Interval, &[values(Arm::Candidate, 0.5), stable.clone()], 90);
     assert!(matches!(verdict, Verdict::Rollback(_)), "{verdict:?}");
     let (_, verdict) = judged(rule, Advance::Interval, &[values(Arm::Candidate, 0.0), stable], 90);
@@ -505,4 +506,52 @@ fn what_a_pod_did_before_it_became_ready_again_counts() {
     let pods = [flapped, young.clone(), young];
     assert_eq!(counts(at(1, &pods)), (40, 4));
     assert_eq!(at(5, &pods), Outcome::Missing(Missing::Gap));
+}
+
+fn values_of(arm: Arm, sum: Vec<Counter>, count: Vec<Counter>) -> Pod {
+    Pod { arm, started_ms: None, ready_ms: None, counters: Counters::Mean { sum, count } }
+}
+
+#[test]
+fn a_pod_whose_values_have_no_sum_was_not_scraped() {
+    let line = |slope: f64| vec![counter(&(0..5).map(|i| f64::from(i) * slope).collect::<Vec<_>>())];
+    let metric = MetricPolicy { rule: Rule::Mean(MEAN), ..metric(Source::Sums) };
+    let at = |pods: &[Pod]| Window::new(&policy(), 0).outcome(&metric, Arms::CandidateAlone, pods);
+    let whole = values_of(Arm::Candidate, line(5.0), line(10.0));
+    let half = values_of(Arm::Candidate, vec![], line(10.0));
+    let sums = Outcome::Means { candidate: ArmSum { count: 40, sum: 20.0 }, stable: None };
+    assert_eq!(at(std::slice::from_ref(&whole)), sums);
+    assert_eq!(
+        at(&[whole.clone(), half.clone()]),
+        sums,
+        "one that counts values for nothing would lower the mean"
+    );
+    assert_eq!(at(&[whole, half.clone(), half.clone()]), Outcome::Missing(Missing::Gap));
+    assert_eq!(at(&[half]), Outcome::Missing(Missing::NoSeries));
+    let broken = values_of(Arm::Candidate, vec![counter(&[0.0, f64::NAN, 1.0])], line(10.0));
+    assert_eq!(at(&[broken]), Outcome::Missing(Missing::Invalid));
+}
+
+#[test]
+fn values_that_were_gathered_at_another_weight_make_no_difference() {
+    // Twenty in a tick: the second tick of a pair makes the difference, unless the weight changed in between.
+    let pods: Vec<Pod> = [Arm::Candidate, Arm::Stable]
+        .map(|arm| {
+            let line = |slope: f64| vec![counter(&(0..20).map(|i| f64::from(i) * slope).collect::<Vec<_>>())];
+            values_of(arm, line(1.0), line(5.0))
+        })
+        .to_vec();
+    let policy =
+        Policy { metrics: vec![MetricPolicy { rule: Rule::Mean(MEAN), ..metric(Source::Sums) }], ..policy() };
+    let differences = |changed: &[i64]| {
+        let mut input = seen(4 * TICK, pods.clone());
+        input.weights.extend(changed.iter().map(|&at_ms| WeightChange { at_ms, weight: 0.6 }));
+        let (state, _) = Judge::new(policy.clone()).unwrap().fold(State::new(&policy, 0, 0), &input);
+        let known = serde_json::to_value(state.metrics[0].mean).unwrap();
+        (known["versusStable"]["count"].clone(), known["open"]["candidate"]["count"].clone())
+    };
+    assert_eq!(differences(&[]), (2.into(), 0.into()));
+    // What came in the tick of the change is left out too.
+    assert_eq!(differences(&[TICK + TICK / 2]), (1.into(), 0.into()));
+    assert_eq!(differences(&[2 * TICK + TICK / 2]), (1.into(), 20.into()));
 }

@@ -111,13 +111,16 @@ impl Window {
             Rule::Share { events, .. } | Rule::Primary { events } | Rule::Secondary { events, .. } => {
                 counts_good(metric.source, events)
             }
-            Rule::Plain { .. } | Rule::Mean { .. } | Rule::Paired => false,
+            Rule::Plain { .. } | Rule::Mean(_) | Rule::Paired => false,
         };
         match metric.rule {
             Rule::Paired => candidate.pairs().map(Outcome::Pairs),
-            Rule::Mean { .. } => {
-                let stable = self.arm(bounds, pods, Arm::Stable)?;
-                Ok(Outcome::Means { candidate: candidate.values()?, stable: stable.values()? })
+            Rule::Mean(_) => {
+                let stable = match arms {
+                    Arms::Both => Some(self.arm(bounds, pods, Arm::Stable)?.values()?),
+                    Arms::CandidateAlone => None,
+                };
+                Ok(Outcome::Means { candidate: candidate.values()?, stable })
             }
             Rule::Share { .. } | Rule::Primary { .. } | Rule::Secondary { .. } | Rule::Plain { .. }
                 if arms == Arms::Both =>
@@ -192,7 +195,12 @@ impl Window {
             })
         };
         let Some(all) = sum(&series.all, true)? else { return Ok(None) };
-        let above = sum(&series.above, counts)?.unwrap_or(0.0);
+        let above = match sum(&series.above, counts)? {
+            Some(above) => above,
+            // Values without their sum have no mean. No bad event is zero.
+            None if series.kind == Kind::Values => return Ok(None),
+            None => 0.0,
+        };
         let below = sum(&series.below, true)?.unwrap_or(0.0);
         Ok(Some(match series.kind {
             Kind::Events | Kind::Values => Increments { all, above, below: above },
@@ -400,7 +408,7 @@ fn whole(number: f64) -> Result<u64, Missing> {
 /// The bounds that stand for a threshold; none where there is no histogram.
 fn bounds(source: Source, pods: &[Pod]) -> Result<Option<Bounds>, Missing> {
     match source {
-        Source::Counters => Ok(None),
+        Source::Counters | Source::Sums => Ok(None),
         Source::Histogram(_) if pods.is_empty() => Err(Missing::NoSeries),
         Source::Histogram(threshold) => common_bounds(pods, threshold).map(Some).ok_or(Missing::NoBucket),
     }

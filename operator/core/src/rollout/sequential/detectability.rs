@@ -1,6 +1,7 @@
 //! What a step can see at the traffic that there is: said in a condition, before anyone trusts it.
 //!
-//! Called when a comparison is recorded, about once a minute. The numbers are those of [`crate::judge::power`].
+//! Called when a comparison is recorded, about once a minute. The numbers are those of [`crate::judge::power`], and for means
+//! those of the confidence sequence that judges them.
 
 use anneal_crds::metric::Metric;
 use jiff::SignedDuration;
@@ -8,12 +9,12 @@ use jiff::SignedDuration;
 use super::{
     super::{draft::Draft, incumbent::Incumbent, reading::two_digits, steps},
     Comparison,
-    policy::{self, Judged, Role},
+    policy::{self, Limit, Role},
     queries::control,
 };
 use crate::{
     condition::Truth,
-    judge::{MetricState, power},
+    judge::{FEWEST_DIFFERENCES, FEWEST_VALUES, MetricPolicy, MetricState, Rule, power},
 };
 
 /// Whether the step can see what its metrics' bounds ask for.
@@ -49,11 +50,17 @@ impl Draft<'_> {
             .zip(comparison.judge.tolerances())
             .filter(|((_, judged), _)| judged.role == Role::Guard)
             .filter(|((state, _), _)| state.asked && state.stable_requests >= ENOUGH)
-            .map(|((state, judged), tolerance)| {
-                let plan = comparison.plan(state, tolerance.unwrap_or(1.0));
+            .filter_map(|((state, judged), tolerance)| {
                 // Labels of the step come for the rest of it.
                 let delay = judged.metric.labels().map_or(0.0, |labels| labels.delay.as_secs_f64());
-                can_see(judged, &plan, (terms.duration.as_secs_f64() - delay).max(0.0))
+                let seconds = (terms.duration.as_secs_f64() - delay).max(0.0);
+                match judged.limit {
+                    Limit::Share { most, .. } => {
+                        let plan = comparison.plan(state, tolerance.unwrap_or(1.0));
+                        Some(can_see(judged.metric, most, &plan, seconds))
+                    }
+                    Limit::Mean { .. } => comparison.can_see_mean(judged.metric, state, seconds),
+                }
             })
             .collect();
         if known.is_empty() {
@@ -69,14 +76,24 @@ impl Draft<'_> {
 }
 
 impl Comparison {
+    fn policy_of(&self, state: &MetricState) -> Option<&MetricPolicy> {
+        self.judge.policy().metrics.iter().find(|metric| metric.name == state.name)
+    }
+
+    /// For how many seconds events of the step have come.
+    fn elapsed(&self, metric: Option<&MetricPolicy>) -> f64 {
+        let tick_ms = self.judge.policy().tick_ms;
+        let delay_ms = metric.and_then(|metric| metric.labels).map_or(0, |labels| labels.delay_ms);
+        let age_ms = i64::from(self.record.state.step.ticks).saturating_mul(tick_ms);
+        age_ms.saturating_sub(delay_ms).max(tick_ms) as f64 / 1000.0
+    }
+
     /// The step as it has been so far.
     fn plan(&self, state: &MetricState, tolerance: f64) -> power::Plan {
         let policy = self.judge.policy();
         let requests = (state.step_requests + state.stable_requests) as f64;
-        let metric = policy.metrics.iter().find(|metric| metric.name == state.name);
-        let delay_ms = metric.and_then(|metric| metric.labels).map_or(0, |labels| labels.delay_ms);
-        let age_ms = i64::from(self.record.state.step.ticks).saturating_mul(policy.tick_ms);
-        let elapsed = age_ms.saturating_sub(delay_ms).max(policy.tick_ms) as f64 / 1000.0;
+        let metric = self.policy_of(state);
+        let elapsed = self.elapsed(metric);
         // Half an event where there was none: rarer than what was seen, and not nothing.
         let rate = (state.stable_bad as f64).max(0.5) / state.stable_requests as f64;
         power::Plan {
@@ -92,14 +109,59 @@ impl Comparison {
     }
 }
 
+impl Comparison {
+    /// Whether a candidate whose mean is at its bound is found within the step, at the traffic so far; else what is. Nothing
+    /// while it is not known by how much means differ.
+    fn can_see_mean(&self, metric: &Metric, state: &MetricState, seconds: f64) -> Option<Result<(), String>> {
+        let policy = self.policy_of(state)?;
+        let Rule::Mean(rule) = &policy.rule else { return None };
+        let (mean, elapsed) = (state.mean?, self.elapsed(Some(policy)));
+        let fewer = state.step_requests.min(state.stable_requests) as f64 / elapsed;
+        let tick_ms = self.judge.policy().tick_ms;
+        let differences = (seconds * fewer / FEWEST_VALUES as f64).min(seconds * 1000.0 / tick_ms as f64);
+        let of_stable = mean.step.stable.mean()?;
+        let promised = rule.worse_than(rule.bound, of_stable);
+        if promised <= 0.0 {
+            return Some(Ok(()));
+        }
+        let said = format!(
+            "{}: with {} {} a second of the version that has fewer,",
+            metric.name,
+            two_digits(fewer),
+            events(metric),
+        );
+        if differences < f64::from(FEWEST_DIFFERENCES) {
+            return Some(Err(format!(
+                "{said} nothing at all can be seen within {}: it takes {FEWEST_DIFFERENCES} times {FEWEST_VALUES} of each version.",
+                span(seconds),
+            )));
+        }
+        let alpha = self.judge.alpha_of_a_test();
+        let least = rule.margin + mean.versus_stable.least(differences, rule.tuned_ticks, alpha)?;
+        if promised >= least {
+            return Some(Ok(()));
+        }
+        let way_out = if promised > rule.margin {
+            format!("more {} or a longer step would do", events(metric))
+        } else {
+            "its margin must be smaller than that".to_owned()
+        };
+        Some(Err(format!(
+            "{said} the least that can be seen within {} is a mean that is {} worse than stable's, and the bound is {} worse; {way_out}.",
+            span(seconds),
+            two_digits(least),
+            two_digits(promised),
+        )))
+    }
+}
+
 /// Whether a candidate at the metric's bound is found within the step; else what is, and what it would take.
-fn can_see(judged: &Judged<'_>, plan: &power::Plan, seconds: f64) -> Result<(), String> {
-    let promised = judged.most / plan.rate;
+fn can_see(metric: &Metric, most: f64, plan: &power::Plan, seconds: f64) -> Result<(), String> {
+    let promised = most / plan.rate;
     let needed = plan.seconds_to_detect(promised);
     if promised <= 1.0 || needed.is_some_and(|needed| needed <= seconds) {
         return Ok(());
     }
-    let Metric { name, .. } = judged.metric;
     let least = plan.detectable_ratio(seconds).map_or_else(
         || "nothing at all can be seen".to_owned(),
         |ratio| format!("the least that can be seen is {} % bad", percent(ratio * plan.rate)),
@@ -114,13 +176,19 @@ fn can_see(judged: &Judged<'_>, plan: &power::Plan, seconds: f64) -> Result<(), 
         format!("it would take {}", way_out.join(", or "))
     };
     Err(format!(
-        "{name}: with {} {} a second and {} % of them, {least} within {}, and the bound is {} %; {way_out}.",
+        "{}: with {} {} a second and {} % of them, {least} within {}, and the bound is {} %; {way_out}.",
+        metric.name,
         two_digits(plan.rps),
-        if judged.metric.labels().is_some() { "labels" } else { "requests" },
+        events(metric),
         percent(plan.weight),
         span(seconds),
-        percent(judged.most),
+        percent(most),
     ))
+}
+
+/// What a metric counts.
+fn events(metric: &Metric) -> &'static str {
+    if metric.labels().is_some() { "labels" } else { "requests" }
 }
 
 fn percent(share: f64) -> String {

@@ -135,6 +135,7 @@ impl Draft<'_> {
             terms: policy::fingerprint(spec),
             tick_ms,
             horizon_ticks: policy::horizon_ticks(spec, tick_ms),
+            half_step_ticks: policy::half_step_ticks(spec, tick_ms),
             replicas: policy::replicas(spec),
             stale_after_ms: spec.prometheus.stale_after.as_millis(),
             learned: self.learn().map_err(Unable::Unread)?,

@@ -6,14 +6,15 @@ use anneal_crds::metric::Metric;
 
 use super::{
     super::{draft::Draft, query::Question, reading::Answer, samples::RawSeries},
-    policy::{self, Judged, Learned, Spread},
+    policy::{self, Judged, Learned, Limit, Spread},
     queries::{PAST_POINTS, Past, learns},
     record::Stored,
 };
-use crate::judge::{dispersion, samples};
+use crate::judge::{Source, dispersion, samples};
 
 impl Draft<'_> {
-    /// For each metric of the policy; none where there was nothing to learn from.
+    /// For each metric of the policy; none where there was nothing to learn from, and of means: how much those vary is seen
+    /// from themselves.
     ///
     /// # Errors
     ///
@@ -27,14 +28,15 @@ impl Draft<'_> {
     }
 
     fn learn_one(&self, judged: &Judged<'_>, past: &Past) -> Result<Option<Learned>, String> {
+        let Limit::Share { events: counted, .. } = judged.limit else { return Ok(None) };
         let events = self.past(judged.metric, Question::PastEvents)?;
         let all = match judged.source {
-            crate::judge::Source::Counters => self.past(judged.metric, Question::PastAll)?,
-            crate::judge::Source::Histogram(_) => Cow::default(),
+            Source::Counters | Source::Sums => self.past(judged.metric, Question::PastAll)?,
+            Source::Histogram(_) => Cow::default(),
         };
         let pods = self.labels(&past.stable).pods(judged.source, &events, &all);
         let span = (past.until_ms.saturating_sub(past.point_ms * PAST_POINTS), past.until_ms);
-        let history = samples::history(judged.source, judged.events, &pods, span, past.point_ms);
+        let history = samples::history(judged.source, counted, &pods, span, past.point_ms);
         Ok(dispersion::estimate(&history).map(|found| Learned {
             design_effect: found.design_effect,
             // Two pods differ by chance as much as for good.

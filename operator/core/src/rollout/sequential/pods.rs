@@ -49,8 +49,8 @@ const TARGET: [&str; 3] = ["endpoint", "instance", "job"];
 type Name<'s> = Vec<(&'s str, &'s str)>;
 
 impl<'a> Labels<'a> {
-    /// One pod each, with its counters of `events` and `all`, which is empty where the events are buckets. A ready pod
-    /// that is in no series may be one without any.
+    /// One pod each, with its counters of `events` and `all`, which is empty where the events are buckets; of a mean, the
+    /// sums and the counts. A ready pod that is in no series may be one without any.
     pub(super) fn pods(self, source: judge::Source, events: &[RawSeries], all: &[RawSeries]) -> Vec<Pod> {
         let mut found: BTreeMap<(&str, &str), Counters> = BTreeMap::new();
         for (series, is_all) in [(events, false), (all, true)] {
@@ -194,6 +194,7 @@ fn ready(pod: &core::Pod) -> Option<Timestamp> {
 fn none(source: judge::Source) -> Counters {
     match source {
         judge::Source::Counters => Counters::Share { events: vec![], all: vec![] },
+        judge::Source::Sums => Counters::Mean { sum: vec![], count: vec![] },
         judge::Source::Histogram(_) => Counters::Histogram(vec![]),
     }
 }
@@ -202,6 +203,8 @@ fn add(counters: &mut Counters, source: judge::Source, series: &RawSeries, is_al
     match (counters, source) {
         (Counters::Share { all, .. }, _) if is_all => all.push(counter(series)),
         (Counters::Share { events, .. }, _) => events.push(counter(series)),
+        (Counters::Mean { count, .. }, _) if is_all => count.push(counter(series)),
+        (Counters::Mean { sum, .. }, _) => sum.push(counter(series)),
         (Counters::Histogram(buckets), judge::Source::Histogram(threshold)) => {
             if let Some(le) = series.labels.get("le").and_then(|le| le.parse().ok()) {
                 buckets.push(Bucket { le, counter: counter(series) });
@@ -211,8 +214,8 @@ fn add(counters: &mut Counters, source: judge::Source, series: &RawSeries, is_al
             }
         }
         // Made by `none` for the very same source.
-        (Counters::Histogram(_), judge::Source::Counters)
-        | (Counters::Mean { .. } | Counters::Paired { .. }, _) => {}
+        (Counters::Histogram(_), judge::Source::Counters | judge::Source::Sums)
+        | (Counters::Paired { .. }, _) => {}
     }
 }
 

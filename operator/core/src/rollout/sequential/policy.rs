@@ -5,7 +5,7 @@
 
 use anneal_crds::{
     ModelRolloutSpec, Span,
-    metric::{Form, Metric},
+    metric::{Form, Mean, MeanBound, Metric},
     model_rollout::Experiment,
     sequential::{Advance, OnInconclusive, Sequential},
 };
@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::super::{labels, steps};
-use crate::judge::{self, Events, Inconclusive, MetricPolicy, PodSpread, Policy, Rule, winner::Design};
+use crate::judge::{
+    self, Better, Events, Inconclusive, MetricPolicy, PodSpread, Policy, Rule, winner::Design,
+};
 
 /// Index of the experiment for the judge.
 pub(super) const EXPERIMENT: u32 = 1002;
@@ -31,6 +33,9 @@ pub(super) struct Frozen {
     pub(super) tick_ms: i64,
     /// Ticks that the rollout is planned to last.
     pub(super) horizon_ticks: u32,
+    /// Ticks of half of its shortest step, after which means are seen best; zero in a record of a version that knew no means.
+    #[serde(default)]
+    pub(super) half_step_ticks: u32,
     /// Pods of each version.
     pub(super) replicas: u32,
     /// How old a sample may be, in milliseconds.
@@ -65,10 +70,29 @@ pub(super) struct Spread {
 pub(super) struct Judged<'a> {
     pub(super) metric: &'a Metric,
     pub(super) source: judge::Source,
-    pub(super) events: Events,
-    /// Largest share of bad events, from 0 to 1.
-    pub(super) most: f64,
+    pub(super) limit: Limit,
     pub(super) role: Role,
+}
+
+/// What a metric is held to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Limit {
+    /// A share of events.
+    Share {
+        /// What its first counter counts.
+        events: Events,
+        /// Largest share of bad events, from 0 to 1.
+        most: f64,
+    },
+    /// A mean, which nothing but a guard is.
+    Mean {
+        /// Which is better.
+        better: Better,
+        /// How much worse than stable's it may be.
+        margin: f64,
+        /// The worst that is no defect.
+        bound: f64,
+    },
 }
 
 /// What a metric is counted for.
@@ -104,7 +128,7 @@ pub(super) fn judged(spec: &ModelRolloutSpec) -> Vec<Judged<'_>> {
 }
 
 fn bounds(metric: &Metric, role: Role) -> Vec<Judged<'_>> {
-    let one = |source, events, most| Judged { metric, source, events, most, role };
+    let one = |source, events, most| Judged { metric, source, limit: Limit::Share { events, most }, role };
     match metric.source.form() {
         Form::Ratio(ratio) => {
             let upper = ratio.max.map(|max| one(judge::Source::Counters, Events::Bad, max));
@@ -116,8 +140,23 @@ fn bounds(metric: &Metric, role: Role) -> Vec<Judged<'_>> {
             let threshold = histogram.max.as_secs_f64() * histogram.unit.per_second();
             vec![one(judge::Source::Histogram(threshold), Events::Bad, 1.0 - histogram.quantile)]
         }
+        Form::Mean(mean) => match role {
+            Role::Guard => {
+                vec![Judged { metric, source: judge::Source::Sums, limit: limit(mean), role }]
+            }
+            // `obstacle` says so before anything begins.
+            Role::Primary | Role::Secondary => vec![],
+        },
         Form::Value(_) | Form::Drift(_) | Form::Stability(_) => vec![],
     }
+}
+
+fn limit(mean: &Mean) -> Limit {
+    let (better, bound) = match mean.bound {
+        MeanBound::Max(max) => (Better::Lower, max),
+        MeanBound::Min(min) => (Better::Higher, min),
+    };
+    Limit::Mean { better, margin: mean.margin.unwrap_or(0.0), bound }
 }
 
 /// The terms of `evidence: sequential`, with every default.
@@ -147,8 +186,8 @@ pub(super) fn replicas(spec: &ModelRolloutSpec) -> u32 {
     u32::try_from(spec.serving.replicas).unwrap_or(1).max(1)
 }
 
-/// Ticks that all steps are planned to take.
-pub(super) fn horizon_ticks(spec: &ModelRolloutSpec, tick_ms: i64) -> u32 {
+/// How long each step is planned to take, in milliseconds.
+fn planned_ms(spec: &ModelRolloutSpec) -> Vec<i64> {
     let strategy = &spec.strategy;
     let all = &strategy.rollback_triggers;
     // No step ends before its labels.
@@ -165,8 +204,19 @@ pub(super) fn horizon_ticks(spec: &ModelRolloutSpec, tick_ms: i64) -> u32 {
             .map(|own| own.duration.as_millis().saturating_add(known_after_ms(spec, own))),
         strategy.bake.as_ref().map(|bake| lasts(bake.duration, &bake.rollback_triggers)),
     ];
-    let planned = canary.chain(others.into_iter().flatten()).fold(0_i64, i64::saturating_add);
+    canary.chain(others.into_iter().flatten()).collect()
+}
+
+/// Ticks that all steps are planned to take.
+pub(super) fn horizon_ticks(spec: &ModelRolloutSpec, tick_ms: i64) -> u32 {
+    let planned = planned_ms(spec).into_iter().fold(0_i64, i64::saturating_add);
     u32::try_from(planned / tick_ms).unwrap_or(u32::MAX).max(1)
+}
+
+/// Ticks of half of the shortest step.
+pub(super) fn half_step_ticks(spec: &ModelRolloutSpec, tick_ms: i64) -> u32 {
+    let shortest = planned_ms(spec).into_iter().min().unwrap_or(0);
+    u32::try_from(shortest / 2 / tick_ms).unwrap_or(u32::MAX)
 }
 
 /// The policy of a rollout that began as `frozen` says.
@@ -183,7 +233,7 @@ pub(super) fn policy(spec: &ModelRolloutSpec, frozen: &Frozen) -> Policy {
         MetricPolicy {
             name: judged.metric.name.clone(),
             source: judged.source,
-            rule: rule(&judged, &terms),
+            rule: rule(&judged, &terms, frozen.half_step_ticks),
             design_effect: learned.map_or(1.0, |learned| learned.design_effect),
             pods: spread,
             labels: judged.metric.labels().map(|labels| judge::Labels {
@@ -215,9 +265,16 @@ pub(super) fn policy(spec: &ModelRolloutSpec, frozen: &Frozen) -> Policy {
     }
 }
 
-fn rule(judged: &Judged<'_>, terms: &Sequential) -> Rule {
-    let Judged { events, most, role, .. } = *judged;
-    match role {
+fn rule(judged: &Judged<'_>, terms: &Sequential, half_step_ticks: u32) -> Rule {
+    let (events, most) = match judged.limit {
+        Limit::Share { events, most } => (events, most),
+        Limit::Mean { better, margin, bound } => {
+            // Before as many differences there is no evidence that could be strongest.
+            let tuned_ticks = half_step_ticks.max(judge::FEWEST_DIFFERENCES);
+            return Rule::Mean(judge::Mean { better, margin, bound, tuned_ticks });
+        }
+    };
+    match judged.role {
         Role::Guard => Rule::Share { events, relative: Some(terms.tolerance), absolute: Some(most) },
         Role::Primary => Rule::Primary { events },
         Role::Secondary => Rule::Secondary { events, below: terms.non_inferiority, bound: most },

@@ -9,7 +9,7 @@ use anneal_crds::{
 use jiff::Timestamp;
 
 use super::{
-    policy,
+    policy::{self, Limit},
     record::{Range, Stored, seconds},
 };
 use crate::rollout::{
@@ -108,13 +108,14 @@ pub(super) fn of_now(
         .collect()
 }
 
-/// What every metric of any phase was for stable.
+/// What every metric of any phase was for stable, as far as its past teaches anything.
 fn of_past(rollout: &ModelRollout, past: &Past) -> Vec<Query> {
     let scope = Scope::of(rollout, &[&past.stable]);
     let point = past.point_ms;
     let range = format!("[{}ms:{point}ms] @ {}", point * PAST_POINTS, seconds(past.until_ms));
-    let mut metrics: Vec<&Metric> =
-        policy::judged(&rollout.spec).iter().map(|judged| judged.metric).collect();
+    let judged = policy::judged(&rollout.spec);
+    let learned = judged.iter().filter(|judged| matches!(judged.limit, Limit::Share { .. }));
+    let mut metrics: Vec<&Metric> = learned.map(|judged| judged.metric).collect();
     metrics.dedup_by_key(|metric| &metric.name);
     metrics
         .into_iter()
@@ -141,6 +142,7 @@ pub(super) fn selectors(
             let (Others::Total(others) | Others::Good(others)) = &ratio.others;
             (Some((events, ratio.bad.clone())), Some((all, others.clone())))
         }
+        Form::Mean(mean) => (Some((events, mean.sum.clone())), Some((all, mean.count.clone()))),
         Form::Histogram(histogram) => (Some((events, histogram.selector.clone())), None),
         Form::Value(_) | Form::Drift(_) | Form::Stability(_) => (None, None),
     };

@@ -3,7 +3,7 @@
 use anneal_crds::{
     VersionRef,
     common::shorten,
-    metric::{Metric, MissingClass},
+    metric::{Form, Mean, MeanBound, Metric, MissingClass},
     model_rollout::{RecordedReading, RolloutPhase},
 };
 
@@ -11,7 +11,7 @@ use super::{
     super::{
         draft::Draft,
         query::{is_compared, without_ranges},
-        reading::{self, Answer, MAX_QUERY, Verdict, two_digits},
+        reading::{self, Answer, MAX_QUERY, Verdict, four_digits, two_digits},
         samples::RawSeries,
         step::StepSays,
         steps::{self, Terms},
@@ -83,9 +83,20 @@ impl Draft<'_> {
             return bound;
         }
         let own = reading::bound(&metric.source);
-        match control(&self.status) {
-            Some(_) => format!("{own}, {} x stable", policy::terms(&self.rollout.spec).tolerance),
-            None => own,
+        if control(&self.status).is_none() {
+            return own;
+        }
+        match metric.source.form() {
+            Form::Mean(Mean { bound: MeanBound::Max(_), margin: Some(margin), .. }) => {
+                format!("{own}, stable + {margin}")
+            }
+            Form::Mean(Mean { bound: MeanBound::Min(_), margin: Some(margin), .. }) => {
+                format!("{own}, stable - {margin}")
+            }
+            Form::Mean(Mean { margin: None, .. }) => own,
+            Form::Ratio(_) | Form::Histogram(_) | Form::Value(_) | Form::Drift(_) | Form::Stability(_) => {
+                format!("{own}, {} x stable", policy::terms(&self.rollout.spec).tolerance)
+            }
         }
     }
 
@@ -313,10 +324,18 @@ impl Comparison {
         all.filter(move |((metric, _), asked)| **asked && metric.name == trigger).map(|(of, _)| of)
     }
 
-    /// What people read: the share in this step, and how many times stable's it is.
+    /// What people read: the share in this step and how many times stable's it is, or the mean and stable's.
     fn value_of(&self, metric: &Metric) -> String {
         let events = if metric.labels().is_some() { "labels" } else { "requests" };
         let Some((metric, estimate)) = self.of(&metric.name).next() else { return "not compared".to_owned() };
+        if let Some(mean) = &metric.mean {
+            let Some(own) = mean.step.candidate.mean() else { return format!("no {events}") };
+            let said = format!("mean {} of {}", four_digits(own), metric.step_requests);
+            return match mean.step.stable.mean() {
+                Some(stable) => format!("{said}, stable {}", four_digits(stable)),
+                None => said,
+            };
+        }
         let share = match metric.step_requests {
             0 => format!("no {events}"),
             all => format!("{} bad of {all}", metric.step_bad),
