@@ -98,6 +98,16 @@ pub(crate) fn preserve(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
+/// From one to sixteen free-form objects that say of what type they are.
+pub(crate) fn typed_objects(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": "array", "minItems": 1, "maxItems": 16, "items": {
+        "type": "object",
+        "required": ["type"],
+        "properties": {"type": {"type": "string", "minLength": 1, "maxLength": 63}},
+        "x-kubernetes-preserve-unknown-fields": true,
+    }})
+}
+
 /// Any JSON value, kept as it is.
 pub(crate) fn anything(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"x-kubernetes-preserve-unknown-fields": true})

@@ -37,6 +37,8 @@ use crate::{
 pub(crate) const MANAGER: &str = names::FIELD_MANAGER;
 /// Longest time of one call.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// What the API server says, with the code 500, of an object that is not of its kind's type.
+const UNTYPED: &str = "failed to create typed patch object";
 /// Who events are from.
 const REPORTER: &str = "anneal.dev/operator";
 /// Most bytes of an event's note.
@@ -97,11 +99,13 @@ fn explain(verb: &'static str, key: &Key, error: kube::Error) -> ClusterError {
     let kube::Error::Api(status) = error else {
         return ClusterError::Transient { verb, what, message: error.to_string() };
     };
-    let message = status.message;
-    match status.code {
+    let (code, message) = (status.code, status.message);
+    match code {
         409 => ClusterError::Conflict,
         401 | 403 => ClusterError::Forbidden { verb, what, message },
         400 | 405 | 413 | 415 | 422 => ClusterError::Refused { verb, what, message },
+        // A server-side apply with a field that the kind does not have.
+        500 if message.contains(UNTYPED) => ClusterError::Refused { verb, what, message },
         _ => ClusterError::Transient { verb, what, message },
     }
 }
@@ -148,12 +152,15 @@ impl Reader for KubeCluster {
         let key = Key::new(kind, namespace, "*");
         let found = call("list", &key, async {
             match api.list(&params).await {
-                Ok(list) => Ok(list.items),
-                Err(error) if is_missing(&error) => Ok(vec![]),
+                Ok(list) => Ok(Some(list.items)),
+                // A namespace that does not exist has a list, too.
+                Err(error) if is_missing(&error) => Ok(None),
                 Err(error) => Err(error),
             }
         });
-        Ok(found.await?.into_iter().map(|object| to_value(with_type(object, kind))).collect())
+        let missing = || ClusterError::NoSuchKind { verb: "list", what: describe(&key) };
+        let found = found.await?.ok_or_else(missing)?;
+        Ok(found.into_iter().map(|object| to_value(with_type(object, kind))).collect())
     }
 }
 
@@ -305,6 +312,17 @@ mod tests {
         let item: DynamicObject = serde_json::from_value(json!({"metadata": {"name": "d"}})).unwrap();
         let item = to_value(with_type(item, Kind::Deployment));
         assert_eq!((&item["apiVersion"], &item["kind"]), (&json!("apps/v1"), &json!("Deployment")));
+    }
+
+    #[test]
+    fn a_field_that_a_kind_does_not_have_is_refused_for_good() {
+        let key = Key::new(Kind::ScaledObject, "n", "s");
+        let said = |message: &str| {
+            let status = kube::core::Status { code: 500, message: message.to_owned(), ..Default::default() };
+            explain("apply", &key, kube::Error::Api(Box::new(status))).category()
+        };
+        let untyped = "failed to create typed patch object (n/s; keda.sh/v1alpha1, Kind=ScaledObject): .spec.triggers[0].x: field not declared in schema";
+        assert_eq!((said(untyped), said("etcdserver: request timed out")), ("refused", "transient"));
     }
 
     #[test]

@@ -30,5 +30,6 @@ pub mod reconcile;
 mod refusal;
 pub mod resolve;
 pub mod run;
+mod scalers;
 pub mod server;
 mod watched;

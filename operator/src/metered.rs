@@ -49,6 +49,8 @@ impl Metered {
             | Kind::Service
             | Kind::Job
             | Kind::Deployment
+            | Kind::HorizontalPodAutoscaler
+            | Kind::ScaledObject
             | Kind::Gateway
             | Kind::GatewayClass
             | Kind::HttpRoute

@@ -3,6 +3,8 @@
 //! Called by [`crate::reconcile`] alone. Reads come straight from the API server, so no decision rests on a stale cache. What
 //! a look at a rollout saw is data, so that [`crate::looks`] can keep it for the next tick.
 
+use std::collections::BTreeMap;
+
 use anneal_core::{
     object::{Key, Kind},
     plan::Plan,
@@ -160,6 +162,7 @@ pub async fn rollout(ports: &Ports, key: &Key, object: &Value) -> Result<Look, C
             Some(name) => cluster.get(&Key::new(Kind::Job, namespace, &name)).await?.map(lean),
             None => None,
         },
+        autoscalers: autoscalers(cluster, &rollout).await,
         pods,
         pods_listed,
     };
@@ -217,7 +220,8 @@ impl Look {
             child["metadata"]["name"].as_str().is_some_and(|name| memo.is_right(kind, name))
         };
         for deployment in children.deployments.iter_mut().filter(|child| right(Kind::Deployment, child)) {
-            deployment["spec"].take();
+            // How many pods it is to have is its autoscaler's to say.
+            deployment["spec"] = serde_json::json!({"replicas": deployment["spec"]["replicas"]});
         }
         for service in children.services.iter_mut().filter(|child| right(Kind::Service, child)) {
             // Where it leads to.
@@ -231,7 +235,13 @@ impl Look {
 
     /// Whether everything could be read: what could not is asked for again by the next tick.
     pub(crate) fn is_whole(&self) -> bool {
-        self.children.pods_listed == rollout::Listed::All
+        let failed = |seen: &rollout::Autoscalers| match seen {
+            rollout::Autoscalers::Failed(_) => true,
+            rollout::Autoscalers::Known(_)
+            | rollout::Autoscalers::NoSuchKind
+            | rollout::Autoscalers::Denied(_) => false,
+        };
+        self.children.pods_listed == rollout::Listed::All && !self.children.autoscalers.values().any(failed)
     }
 
     /// The status as it was seen.
@@ -279,6 +289,25 @@ async fn workloads(
         }
     }
     Ok(found.into_iter().map(lean).collect())
+}
+
+/// The autoscalers of the rollout. A rollback need not wait for them, so that a list that fails is no error.
+async fn autoscalers(cluster: &dyn Reader, rollout: &ModelRollout) -> BTreeMap<Kind, rollout::Autoscalers> {
+    let mut all = BTreeMap::new();
+    for kind in rollout::autoscaler_kinds(rollout) {
+        let seen = match workloads(cluster, kind, rollout).await {
+            Ok(found) => rollout::Autoscalers::Known(found),
+            Err(ClusterError::NoSuchKind { .. }) => rollout::Autoscalers::NoSuchKind,
+            Err(error @ (ClusterError::Forbidden { .. } | ClusterError::Refused { .. })) => {
+                rollout::Autoscalers::Denied(error.to_string())
+            }
+            Err(error @ (ClusterError::Conflict | ClusterError::Transient { .. })) => {
+                rollout::Autoscalers::Failed(error.to_string())
+            }
+        };
+        all.insert(kind, seen);
+    }
+    all
 }
 
 /// The pods of the rollout. One that goes back need not wait for them, so that a list that fails is no error.

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    fmt::Debug,
     sync::Arc,
 };
 
@@ -20,7 +21,7 @@ use kube::{
     },
 };
 
-use crate::watched::{Plane, Rollout, Watched};
+use crate::watched::{Facts, Plane, Rollout, Watched};
 
 /// Namespace, empty for a class, and name.
 type Name = (String, String);
@@ -109,7 +110,8 @@ pub(crate) fn changes(
     classes: Api<Watched<Plane>>,
     rollouts: Store<Watched<Rollout>>,
 ) -> impl Stream<Item = ObjectRef<Watched>> + Send + 'static {
-    let both = stream::select(events(Kind::Gateway, gateways), events(Kind::GatewayClass, classes));
+    let gateways = events(Kind::Gateway, gateways, watcher::Config::default());
+    let both = stream::select(gateways, events(Kind::GatewayClass, classes, watcher::Config::default()));
     let mut planes = Planes::default();
     both.flat_map(move |(kind, event)| {
         let gateways = planes.hear(kind, event);
@@ -118,13 +120,14 @@ pub(crate) fn changes(
     })
 }
 
-/// What happens to objects of a kind. Only the first of several failures in a row is told.
-fn events(
+/// What happens to objects of a kind that may not be there. Only the first of several failures in a row is told.
+pub(crate) fn events<F: Facts + Clone + Debug + Send + 'static>(
     kind: Kind,
-    api: Api<Watched<Plane>>,
-) -> impl Stream<Item = (Kind, Event<Watched<Plane>>)> + Send + 'static {
+    api: Api<Watched<F>>,
+    config: watcher::Config,
+) -> impl Stream<Item = (Kind, Event<Watched<F>>)> + Send + 'static {
     let mut told = false;
-    let heard = watcher(api, watcher::Config::default()).default_backoff();
+    let heard = watcher(api, config).default_backoff();
     heard.filter_map(move |event| {
         let kind_name = kind.resource().2;
         match &event {

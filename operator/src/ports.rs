@@ -41,6 +41,14 @@ pub enum ClusterError {
         /// The API server's words.
         message: String,
     },
+    /// The API server does not know the kind.
+    #[error("{verb} {what} failed: the API server does not know the kind; install what brings it")]
+    NoSuchKind {
+        /// What was tried.
+        verb: &'static str,
+        /// Which objects.
+        what: String,
+    },
     /// It may go through the next time.
     #[error("{verb} {what} failed: {message}")]
     Transient {
@@ -60,6 +68,7 @@ impl ClusterError {
             Self::Conflict => "conflict",
             Self::Refused { .. } => "refused",
             Self::Forbidden { .. } => "forbidden",
+            Self::NoSuchKind { .. } => "no_such_kind",
             Self::Transient { .. } => "transient",
         }
     }
@@ -70,7 +79,7 @@ impl ClusterError {
 pub trait Reader: Send + Sync {
     /// The object, straight from the API server; none if it or its kind does not exist, or nothing can have such a name.
     async fn get(&self, key: &Key) -> Result<Option<Value>, ClusterError>;
-    /// All objects of a kind with a label; none if the kind does not exist.
+    /// All objects of a kind with a label; [`ClusterError::NoSuchKind`] if the kind does not exist.
     async fn list(
         &self,
         kind: Kind,

@@ -44,7 +44,9 @@ fn of(error: &ClusterError) -> Option<Refusal> {
     let reason = match error {
         ClusterError::Refused { .. } => RefusalReason::Refused,
         ClusterError::Forbidden { .. } => RefusalReason::Forbidden,
-        ClusterError::Conflict | ClusterError::Transient { .. } => return None,
+        ClusterError::Conflict | ClusterError::NoSuchKind { .. } | ClusterError::Transient { .. } => {
+            return None;
+        }
     };
     Some(Refusal { reason, message: shorten(&error.to_string(), MESSAGE_LIMIT).into_owned() })
 }

@@ -172,6 +172,7 @@ impl Keys<'_> {
             Err(
                 error @ (ClusterError::Conflict
                 | ClusterError::Refused { .. }
+                | ClusterError::NoSuchKind { .. }
                 | ClusterError::Transient { .. }),
             ) => {
                 // The error's own words may be those of a parser that quotes what it has read.

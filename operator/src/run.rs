@@ -44,6 +44,7 @@ use crate::{
     probes::HttpProbes,
     prometheus_api::HttpPrometheus,
     reconcile::{Machine, Ports, reconcile},
+    scalers,
     watched::{Standings, Watched},
 };
 
@@ -262,6 +263,10 @@ async fn controllers(
     let planes = planes::changes(scope.api(Kind::Gateway), scope.classes(), store.clone());
     let looks = ports.looks.clone();
     let rollouts = rollouts.reconcile_on(planes.inspect(move |rollout| looks.moved(&key(rollout))));
+    let scalers =
+        scalers::changes(scope.api(Kind::HorizontalPodAutoscaler), scope.api(Kind::ScaledObject), &managed());
+    let looks = ports.looks.clone();
+    let rollouts = rollouts.reconcile_on(scalers.inspect(move |rollout| looks.moved(&key(rollout))));
     // Any version may be the next candidate of any rollout of its model beside it.
     let looks = ports.looks.clone();
     let everything = watcher::Config::default();
@@ -438,6 +443,8 @@ const fn backoff(error: &ClusterError) -> Duration {
     match error {
         ClusterError::Conflict => Duration::from_millis(200),
         ClusterError::Transient { .. } => Duration::from_secs(2),
-        ClusterError::Refused { .. } | ClusterError::Forbidden { .. } => MAX_BACKOFF,
+        ClusterError::Refused { .. } | ClusterError::Forbidden { .. } | ClusterError::NoSuchKind { .. } => {
+            MAX_BACKOFF
+        }
     }
 }

@@ -238,9 +238,11 @@ impl Watched {
     pub(crate) fn reference(&self, kind: Kind) -> ObjectRef<Self> {
         ObjectRef::from_obj_with(self, api_resource(kind))
     }
+}
 
+impl<F> Watched<F> {
     /// The object of `kind` that this one is for: its controller, or else the one that `label` names.
-    pub(crate) fn parent(&self, kind: Kind, label: &str) -> Option<ObjectRef<Self>> {
+    pub(crate) fn parent(&self, kind: Kind, label: &str) -> Option<ObjectRef<Watched>> {
         let owners = self.metadata.owner_references.iter().flatten();
         let owner = owners
             .filter(|owner| owner.controller == Some(true) && owner.api_version == kind.api_version())

@@ -1,5 +1,6 @@
 //! Hand-made snapshots for the tables of `tests/core_*.rs`: objects as small as the API server would take them.
 
+mod autoscaling;
 mod retrain;
 
 use std::collections::BTreeMap;
@@ -269,8 +270,13 @@ impl RolloutCase {
                     }
                 }
                 Action::Delete { key, .. } => {
+                    let stays = |object: &Value| object["metadata"]["name"] != key.name.as_str();
+                    if let Some(list) = self.autoscalers(key.kind) {
+                        list.retain(stays);
+                        continue;
+                    }
                     for list in [&mut self.children.deployments, &mut self.children.services] {
-                        list.retain(|object| object["metadata"]["name"] != key.name.as_str());
+                        list.retain(stays);
                     }
                 }
             }
@@ -284,7 +290,9 @@ impl RolloutCase {
         body["metadata"]["resourceVersion"] = "8".into();
         match object.key.kind {
             Kind::Deployment => {
-                body["status"] = json!({"observedGeneration": 1, "updatedReplicas": 2, "readyReplicas": 2});
+                let pods = body["spec"]["replicas"].clone();
+                body["status"] =
+                    json!({"observedGeneration": 1, "updatedReplicas": pods, "readyReplicas": pods});
                 replace(&mut self.children.deployments, body);
             }
             Kind::Service => {
@@ -307,6 +315,12 @@ impl RolloutCase {
             }
             Kind::ModelVersion => self.annotate(&object.key.name, &body["metadata"]["annotations"]),
             Kind::Job => self.children.test = Some(body),
+            Kind::HorizontalPodAutoscaler | Kind::ScaledObject => {
+                if let Some(list) = self.autoscalers(object.key.kind) {
+                    replace(list, body);
+                }
+                self.scale();
+            }
             Kind::ConfigMap
             | Kind::Secret
             | Kind::Pod

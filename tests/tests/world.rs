@@ -145,6 +145,8 @@ fn every_law_holds_in_every_world_and_every_world_comes_to_rest() {
         "promotion despite a freeze",
         "route of a user's that is written",
         "canary beside what served before",
+        "candidate that waits for pods",
+        "autoscaler that nobody knows",
     ] {
         assert!(reached.contains_key(end), "no world came to {end}");
     }

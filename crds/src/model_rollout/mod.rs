@@ -15,6 +15,7 @@ use crate::{
     span::Span,
 };
 
+mod autoscaling;
 mod consent;
 mod experiment;
 mod group;
@@ -24,6 +25,7 @@ mod status;
 mod strategy;
 mod traffic;
 
+pub use autoscaling::{AutoscalerKind, Autoscaling, Capacity, Hpa, Keda, Scaler};
 pub use consent::{Approval, ApprovalPoint, Evidence, Freeze, JudgedMetric, PendingApproval};
 pub use experiment::Experiment;
 pub use group::{FailedWave, Group, GroupStatus};
@@ -148,6 +150,7 @@ pub enum Follow {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.port != self.shadowPort").message("port and shadowPort must differ"))]
+#[x_kube(validation = Rule::new("!has(self.autoscaling) || self.replicas <= self.autoscaling.maxReplicas").message("autoscaling.maxReplicas must not be below replicas, the fewest pods of a version"))]
 pub struct Serving {
     /// Image with `anneal-trainer serve`.
     #[schemars(length(min = 1, max = 512))]
@@ -155,10 +158,13 @@ pub struct Serving {
     /// When to pull the image. Default IfNotPresent.
     #[serde(default)]
     pub image_pull_policy: PullPolicy,
-    /// Pods of each version that takes traffic. Default 2.
+    /// Pods of each version that takes traffic; with `autoscaling`, the fewest. Default 2.
     #[serde(default = "default_replicas")]
     #[schemars(range(min = 1, max = 1000))]
     pub replicas: i32,
+    /// More pods where load asks for them. Default: always `replicas`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<Autoscaling>,
     /// Port of the container. Default 8080.
     #[serde(default = "default_port")]
     #[schemars(range(min = 1, max = 65_535))]

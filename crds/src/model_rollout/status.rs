@@ -13,6 +13,7 @@ use crate::{
 };
 
 use super::{
+    autoscaling::Capacity,
     consent::PendingApproval,
     group::GroupStatus,
     traffic::{Adopted, TrafficStatus},
@@ -63,6 +64,9 @@ pub struct ModelRolloutStatus {
     /// What became of the route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<TrafficStatus>,
+    /// With `serving.autoscaling`, how many pods versions keep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Capacity>,
     /// Since when readings are missing or requests too few; a step that holds for too long is rolled back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holding_since: Option<Time>,

@@ -21,6 +21,10 @@ pub enum Kind {
     Job,
     /// `apps/v1`.
     Deployment,
+    /// `autoscaling/v2`.
+    HorizontalPodAutoscaler,
+    /// `keda.sh/v1alpha1`. Not every cluster has it.
+    ScaledObject,
     /// `gateway.networking.k8s.io/v1`.
     Gateway,
     /// `gateway.networking.k8s.io/v1`. The one kind without a namespace; only ever read.
@@ -45,6 +49,10 @@ impl Kind {
             Self::Service => ("", "v1", "Service", "services"),
             Self::Job => ("batch", "v1", "Job", "jobs"),
             Self::Deployment => ("apps", "v1", "Deployment", "deployments"),
+            Self::HorizontalPodAutoscaler => {
+                ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+            }
+            Self::ScaledObject => ("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects"),
             Self::Gateway => ("gateway.networking.k8s.io", "v1", "Gateway", "gateways"),
             Self::GatewayClass => ("gateway.networking.k8s.io", "v1", "GatewayClass", "gatewayclasses"),
             Self::HttpRoute => ("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
@@ -169,7 +177,9 @@ pub fn covers(seen: &Value, wanted: &Value) -> bool {
     match (seen, wanted) {
         (Value::Object(seen), Value::Object(wanted)) => wanted.iter().all(|(key, value)| {
             let seen = seen.get(key).unwrap_or(&Value::Null);
-            covers(seen, value) || (AMOUNTS.contains(&key.as_str()) && same_amounts(seen, value))
+            covers(seen, value)
+                || (AMOUNTS.contains(&key.as_str()) && same_amounts(seen, value))
+                || (key == TARGET && same_target(seen, value))
         }),
         (Value::Array(seen), Value::Array(wanted)) => {
             seen.len() == wanted.len() && seen.iter().zip(wanted).all(|(seen, wanted)| covers(seen, wanted))
@@ -186,6 +196,20 @@ const AMOUNTS: [&str; 2] = ["limits", "requests"];
 fn same_amounts(seen: &Value, wanted: &Value) -> bool {
     let (Some(seen), Some(wanted)) = (seen.as_object(), wanted.as_object()) else { return false };
     wanted.iter().all(|(name, amount)| seen.get(name).is_some_and(|seen| quantity::same(seen, amount)))
+}
+
+/// Field of an autoscaler's metric that says how much of it there is to be.
+const TARGET: &str = "target";
+/// Fields of a target that hold quantities.
+const TARGET_AMOUNTS: [&str; 2] = ["averageValue", "value"];
+
+fn same_target(seen: &Value, wanted: &Value) -> bool {
+    let (Some(seen), Some(wanted)) = (seen.as_object(), wanted.as_object()) else { return false };
+    wanted.iter().all(|(name, wanted)| {
+        seen.get(name).is_some_and(|seen| {
+            covers(seen, wanted) || (TARGET_AMOUNTS.contains(&name.as_str()) && quantity::same(seen, wanted))
+        })
+    })
 }
 
 #[cfg(test)]
@@ -229,6 +253,15 @@ mod tests {
         assert!(covers(&seen, &container("0.5")));
         assert!(!covers(&seen, &container("0.6")));
         assert!(!covers(&container("500m"), &container("0.5")), "an argument is no amount");
+    }
+
+    #[test]
+    fn nor_does_its_way_to_write_the_target_of_a_metric() {
+        let metric = |type_: &str, value: &str| json!({"metrics": [{"type": "Pods", "pods": {"target": {"type": type_, "averageValue": value}}}]});
+        let wanted = metric("AverageValue", "0.5");
+        assert!(covers(&metric("AverageValue", "500m"), &wanted));
+        assert!(!covers(&metric("AverageValue", "600m"), &wanted));
+        assert!(!covers(&metric("Value", "500m"), &wanted));
     }
 
     #[test]

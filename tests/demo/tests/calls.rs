@@ -18,12 +18,18 @@ type Right = (String, String, String);
 
 /// Rights that the log does not show: only some clusters check who may block an owner's deletion, and an apply that creates
 /// needs the right to create but is logged as a patch.
-const UNSEEN: [(&str, &str, &str); 5] = [
+const UNSEEN: [(&str, &str, &str); 10] = [
     ("update", "anneal.dev", "retrainjobs/finalizers"),
     ("update", "anneal.dev", "modelrollouts/finalizers"),
     ("create", "", "services"),
     ("create", "apps", "deployments"),
     ("create", "gateway.networking.k8s.io", "httproutes"),
+    ("create", "autoscaling", "horizontalpodautoscalers"),
+    // The cluster has no KEDA, so there is nothing to get or to write.
+    ("get", "keda.sh", "scaledobjects"),
+    ("create", "keda.sh", "scaledobjects"),
+    ("patch", "keda.sh", "scaledobjects"),
+    ("delete", "keda.sh", "scaledobjects"),
 ];
 
 const OPERATOR: &str = "system:serviceaccount:anneal-system:anneal";
@@ -59,7 +65,12 @@ fn asked() -> (BTreeSet<Right>, BTreeSet<Right>) {
 
 fn granted() -> BTreeSet<Right> {
     let mut rights = BTreeSet::new();
-    for role in [&["clusterrole/anneal"][..], &["role/anneal-lease", "-n", "anneal-system"]] {
+    let roles = [
+        &["clusterrole/anneal"][..],
+        &["clusterrole/anneal-autoscaling"],
+        &["role/anneal-lease", "-n", "anneal-system"],
+    ];
+    for role in roles {
         let args: Vec<&str> = ["get"].into_iter().chain(role.iter().copied()).chain(["-o", "json"]).collect();
         let role: Value = serde_json::from_str(&Kubectl::run(&args, None).unwrap()).unwrap();
         let list =

@@ -31,6 +31,11 @@ fn models_may_lie_at_the_root_of_the_volume() {
     Kubectl::apply(home.0, &job, true).unwrap();
 }
 
+/// The example's rollout with autoscalers.
+fn autoscaling(autoscaling: Value) -> Value {
+    with(example("modelrollout.yaml"), "/spec/serving/autoscaling", autoscaling)
+}
+
 /// The example's rollout with a list of steps.
 fn steps(steps: Value) -> Value {
     with(without(example("modelrollout.yaml"), "/spec/strategy/canary"), "/spec/strategy/steps", steps)
@@ -238,6 +243,25 @@ fn a_wrong_object_is_refused_with_field_and_reason() {
             "needs an https:// url",
         ),
         (with(rollout(), "/spec/candidate", json!({"version": "latest"})), "spec.candidate.version"),
+        (autoscaling(json!({"hpa": {"metrics": [{"type": "Resource"}]}})), "maxReplicas"),
+        (autoscaling(json!({"maxReplicas": 9})), "spec.serving.autoscaling"),
+        (autoscaling(json!({"maxReplicas": 9, "hpa": {"metrics": []}})), "hpa.metrics"),
+        (autoscaling(json!({"maxReplicas": 9, "hpa": {"metrics": [{"resource": {}}]}})), "metrics[0].type"),
+        (autoscaling(json!({"maxReplicas": 9, "keda": {"triggers": []}})), "keda.triggers"),
+        (
+            autoscaling(
+                json!({"maxReplicas": 9, "hpa": {"metrics": [{"type": "Resource"}]}, "keda": {"triggers": [{"type": "cpu"}]}}),
+            ),
+            "spec.serving.autoscaling",
+        ),
+        (
+            with(
+                autoscaling(json!({"maxReplicas": 2, "hpa": {"metrics": [{"type": "Resource"}]}})),
+                "/spec/serving/replicas",
+                json!(3),
+            ),
+            "autoscaling.maxReplicas must not be below replicas",
+        ),
         (steps(json!([])), "spec.strategy.steps"),
         (steps(json!([{"weight": 0, "duration": "1h"}])), "the weight of a step must be above 0"),
         (steps(json!([{"weight": 0.25, "duration": "1h"}])), "a weight has at most one decimal"),

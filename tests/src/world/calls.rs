@@ -76,6 +76,8 @@ pub struct Faults {
     pub stale_per_mille: usize,
     /// No stale read is older than this.
     pub stale_floor: u64,
+    /// Whether KEDA's kind is not there for now.
+    pub no_keda: bool,
     /// Rights that the operator lacks for now.
     pub forbidden: BTreeSet<(&'static str, Kind)>,
 }
@@ -153,7 +155,12 @@ impl Sim {
         namespace: &str,
         label: (&str, &str),
     ) -> Result<Vec<Value>, ClusterError> {
-        self.read_allowed(caller, &Key::new(kind, namespace, "*"))?;
+        let all = Key::new(kind, namespace, "*");
+        self.read_allowed(caller, &all)?;
+        if self.faults.no_keda && kind == Kind::ScaledObject {
+            self.callers[caller].walk.disturbed = true;
+            return Err(ClusterError::NoSuchKind { verb: "list", what: name(&all) });
+        }
         let view = self.view(caller);
         let newest = self.store.version();
         let walk = &mut self.callers[caller].walk;
@@ -186,6 +193,10 @@ impl Sim {
             self.callers[caller].walk.disturbed = true;
             self.say(|_| format!("operator {caller} may not {verb} {}", name(&key)));
             return Err(forbidden(verb, &key));
+        }
+        if self.faults.no_keda && key.kind == Kind::ScaledObject {
+            self.callers[caller].walk.disturbed = true;
+            return Err(transient(verb, &key));
         }
         let fault = self.fault(caller, true);
         if let Some(fault) = fault {
@@ -306,6 +317,8 @@ impl Sim {
             | Kind::Service
             | Kind::Job
             | Kind::Deployment
+            | Kind::HorizontalPodAutoscaler
+            | Kind::ScaledObject
             | Kind::Gateway
             | Kind::GatewayClass => String::new(),
         }

@@ -2,6 +2,7 @@
 //!
 //! They rest on what is true in the world, never on what the operator recorded about it.
 
+mod capacity;
 mod consent;
 mod fight;
 mod retrain;
@@ -65,6 +66,12 @@ impl Sim {
                 self.check_part(key, before, after);
             }
             (Kind::Deployment, Some(before), None) => self.check_deployment_deleted(caller, key, before),
+            (Kind::Deployment, Some(before), Some(after)) => {
+                self.check_number_stays(caller, key, before, after);
+            }
+            (Kind::HorizontalPodAutoscaler | Kind::ScaledObject, Some(before), Some(after)) => {
+                self.check_way_back_stays_warm(caller, key, before, after);
+            }
             (Kind::Job, None, Some(after)) => self.check_job_created(caller, key, after),
             (Kind::ModelVersion, Some(before), Some(after)) => self.note_marks(before, after),
             (Kind::Secret, ..) => self.broken("credentials are only read", super::calls::name(key)),
@@ -78,6 +85,8 @@ impl Sim {
                 | Kind::ConfigMap
                 | Kind::Pod
                 | Kind::Service
+                | Kind::HorizontalPodAutoscaler
+                | Kind::ScaledObject
                 | Kind::Gateway
                 | Kind::GatewayClass,
                 _,
@@ -126,6 +135,8 @@ impl Sim {
             | Kind::Service
             | Kind::Job
             | Kind::Deployment
+            | Kind::HorizontalPodAutoscaler
+            | Kind::ScaledObject
             | Kind::Gateway
             | Kind::GatewayClass
             | Kind::HttpRoute

@@ -31,6 +31,9 @@ pub fn rollout(name: &str, dice: &mut Dice) -> Object {
         "judge": judge(dice),
     });
     may_experiment(&mut spec, dice);
+    if dice.chance(400) {
+        spec["serving"]["autoscaling"] = autoscaling(dice);
+    }
     if dice.chance(250) {
         spec["traffic"] = attached::traffic(name, dice.chance(700));
     }
@@ -38,6 +41,17 @@ pub fn rollout(name: &str, dice: &mut Dice) -> Object {
         spec["serving"]["warmup"] = json!({"requests": [{"path": "/warm", "body": {"inputs": []}}]});
     }
     Object::new(Key::new(Kind::ModelRollout, NAMESPACE, name), json!({"metadata": {}, "spec": spec}))
+}
+
+/// An autoscaler of either kind.
+pub fn autoscaling(dice: &mut Dice) -> Value {
+    let most = 3 + dice.below(4);
+    if dice.chance(600) {
+        let target = json!({"type": "Utilization", "averageUtilization": 60});
+        json!({"maxReplicas": most, "hpa": {"metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]}})
+    } else {
+        json!({"maxReplicas": most, "keda": {"triggers": [{"type": "cpu", "metadata": {"value": "60"}}]}})
+    }
 }
 
 /// What becomes of a version that cannot be judged.

@@ -37,6 +37,7 @@ impl Sim {
             return;
         }
         self.check_serving(name, &status);
+        self.check_autoscaling(name, rollout);
         if !self.is_taken(name, u64::MAX) {
             self.check_nothing_missed(name, rollout);
         }
@@ -61,6 +62,15 @@ impl Sim {
                     format!("{name}: {kind:?} {found:?}, stable {stable}"),
                 );
             }
+        }
+    }
+
+    fn check_autoscaling(&mut self, name: &str, rollout: &Value) {
+        let stable = &rollout["status"]["stable"];
+        let record = Key::new(Kind::ModelVersion, NAMESPACE, text(&stable["name"]));
+        // Nothing is made for a version whose record is gone.
+        if self.store.get(&record).is_some() {
+            self.check_autoscalers(name, rollout, &workload(name, stable));
         }
     }
 

@@ -279,9 +279,17 @@ impl World {
 impl Sim {
     /// Prometheus, the gateway or the operator's rights get better or worse.
     fn weather_step(&mut self) {
-        let kinds = [Kind::Deployment, Kind::HttpRoute, Kind::ModelVersion, Kind::Job, Kind::ModelRollout];
+        let kinds = [
+            Kind::Deployment,
+            Kind::HttpRoute,
+            Kind::ModelVersion,
+            Kind::Job,
+            Kind::ModelRollout,
+            Kind::HorizontalPodAutoscaler,
+        ];
         let verbs = ["apply", "create", "delete", "patch", "record"];
-        match self.dice.below(9) {
+        match self.dice.below(10) {
+            9 => self.keda_comes_or_goes(),
             0 | 1 => {
                 let all = [
                     Weather::Unreachable,
@@ -309,6 +317,20 @@ impl Sim {
                 }
             }
         }
-        self.say(|sim| format!("weather {:?}, forbidden {:?}", sim.counters.weather, sim.faults.forbidden));
+        self.say(|sim| {
+            let faults = &sim.faults;
+            format!(
+                "weather {:?}, forbidden {:?}, KEDA {}",
+                sim.counters.weather, faults.forbidden, !faults.no_keda
+            )
+        });
+    }
+
+    /// Whoever removes KEDA removes all ScaledObjects, and leaves the pods.
+    fn keda_comes_or_goes(&mut self) {
+        self.faults.no_keda = !self.faults.no_keda;
+        for key in self.store.keys(Kind::ScaledObject) {
+            drop(self.store.delete(&key, None));
+        }
     }
 }

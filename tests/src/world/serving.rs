@@ -1,17 +1,37 @@
 //! Deployments, their pods, and the garbage collector.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use anneal_core::object::{Key, Kind, Object};
 use anneal_crds::names;
 use serde_json::{Value, json};
 
 use super::{
     calls::name,
+    laws::text,
     sim::{NAMESPACE, Sim},
 };
 
+/// What tells one template of pods from another.
+fn template_of(deployment: &Value) -> Value {
+    let mut digest = DefaultHasher::new();
+    deployment["spec"]["template"].to_string().hash(&mut digest);
+    digest.finish().into()
+}
+
+/// Fewest and most pods of an autoscaler of either kind.
+pub fn bounds(spec: &Value) -> (i64, i64) {
+    let bound = |own: &str, keda: &str| spec[own].as_i64().or_else(|| spec[keda].as_i64()).unwrap_or(1);
+    let least = bound("minReplicas", "minReplicaCount");
+    (least, bound("maxReplicas", "maxReplicaCount").max(least))
+}
+
 impl Sim {
-    /// The Deployment controller and the kubelet take one Deployment a step further.
+    /// The Deployment controller and the kubelet take one Deployment a step further, or an autoscaler another number.
     pub fn deployment_step(&mut self) {
+        if self.dice.chance(200) {
+            return self.autoscaler_step();
+        }
         let keys = self.store.keys(Kind::Deployment);
         let Some(key) = self.dice.pick(&keys).cloned() else { return };
         if self.dice.chance(60) {
@@ -23,7 +43,12 @@ impl Sim {
     /// One more pod of a Deployment becomes ready, or says why it does not.
     pub fn deployment_progresses(&mut self, key: &Key) {
         let Some(deployment) = self.store.keep(key) else { return };
-        if deployment["spec"]["replicas"].as_i64().is_some_and(|wanted| Self::is_ready(&deployment, wanted)) {
+        let status = |field: &str| deployment["status"][field].as_i64().unwrap_or(-1);
+        let is_done = |wanted: i64| {
+            Self::is_ready(&deployment, wanted)
+                && status("updatedReplicas").max(status("readyReplicas")) <= wanted
+        };
+        if deployment["spec"]["replicas"].as_i64().is_some_and(is_done) {
             return;
         }
         let generation = deployment["metadata"]["generation"].as_i64().unwrap_or(0);
@@ -33,7 +58,8 @@ impl Sim {
             self.digest_of(&deployment).is_none_or(|digest| self.truth.get(&digest).is_none_or(|t| t.boots));
         let runs = |field: &str| deployment["status"][field].as_i64().unwrap_or(0);
         // A rolling update keeps what is ready until its replacement is.
-        let updated = if seen == generation { runs("updatedReplicas") } else { 0 };
+        let same = seen == generation || deployment["status"]["template"] == template_of(&deployment);
+        let updated = if same { runs("updatedReplicas") } else { 0 };
         let next = if boots { (updated + 1).min(wanted) } else { updated };
         let ready = if boots { runs("readyReplicas").max(next).min(wanted) } else { 0 };
         self.pod(&deployment, boots);
@@ -55,7 +81,41 @@ impl Sim {
             "observedGeneration": generation, "replicas": updated.max(ready),
             "updatedReplicas": updated, "readyReplicas": ready,
         });
-        self.store.edit(key, |deployment| deployment["status"] = status);
+        self.store.edit(key, |deployment| {
+            deployment["status"] = status;
+            deployment["status"]["template"] = template_of(deployment);
+        });
+    }
+
+    /// An autoscaler says how many pods load asks for, within its bounds.
+    fn autoscaler_step(&mut self) {
+        let keys = self.autoscalers();
+        let Some(key) = self.dice.pick(&keys).cloned() else { return };
+        let load = i64::try_from(self.dice.below(8)).unwrap_or(0);
+        self.autoscaler_scales(&key, Some(load));
+    }
+
+    /// All autoscalers.
+    pub fn autoscalers(&self) -> Vec<Key> {
+        let mut keys = self.store.keys(Kind::HorizontalPodAutoscaler);
+        keys.extend(self.store.keys(Kind::ScaledObject));
+        keys
+    }
+
+    /// An autoscaler brings its Deployment within its bounds, and to what load asks for, if that is known.
+    pub fn autoscaler_scales(&mut self, key: &Key, load: Option<i64>) {
+        let Some(scaler) = self.store.keep(key) else { return };
+        let (least, most) = bounds(&scaler["spec"]);
+        let target = Key::new(Kind::Deployment, NAMESPACE, text(&scaler["spec"]["scaleTargetRef"]["name"]));
+        let Some(pods) = self.store.get(&target).and_then(|target| target["spec"]["replicas"].as_i64())
+        else {
+            return;
+        };
+        let wanted = load.unwrap_or(pods).clamp(least, most);
+        if pods > 0 && wanted != pods {
+            self.say(|_| format!("{} scales {} from {pods} to {wanted}", name(key), target.name));
+            self.store.edit(&target, |deployment| deployment["spec"]["replicas"] = wanted.into());
+        }
     }
 
     /// A pod of a Deployment, running or unable to.

@@ -305,6 +305,9 @@ impl Sim {
     fn controllers_catch_up(&mut self) {
         for _ in 0..200 {
             let before = self.store.version();
+            for key in self.autoscalers() {
+                self.autoscaler_scales(&key, None);
+            }
             for key in self.store.keys(Kind::Deployment) {
                 self.deployment_progresses(&key);
             }

@@ -137,6 +137,7 @@ impl Store {
             self.plane.admit(&mut body);
             author(&mut body);
         }
+        one_pod_at_least(&object.key, &mut body);
         if object.key.kind == Kind::Service {
             body["spec"]["clusterIP"] = format!("10.{}.{}.7", self.uids / 256, self.uids % 256).into();
         }
@@ -157,7 +158,7 @@ impl Store {
             }
             self.create(object, now)?;
             if let Some(entry) = self.objects.get_mut(&object.key) {
-                entry.applied = Some(wanted.clone());
+                entry.applied = Some(owned(wanted));
             }
             return Ok(Written::Changed);
         };
@@ -172,6 +173,7 @@ impl Store {
             withdraw(&mut body, applied, wanted);
         }
         merge(&mut body, wanted);
+        one_pod_at_least(&object.key, &mut body);
         if object.key.kind == Kind::HttpRoute {
             self.plane.admit(&mut body);
             if body["spec"] != entry.body["spec"] {
@@ -179,7 +181,7 @@ impl Store {
             }
         }
         admit(&object.key, Some(&entry.body), &body)?;
-        self.replace(&object.key, body, Some(wanted.clone()))
+        self.replace(&object.key, body, Some(owned(wanted)))
     }
 
     /// Changes a part of an object, if it is what the patch rests on.
@@ -275,6 +277,22 @@ impl Store {
     }
 }
 
+/// What the writer of an object owns: a precondition is nobody's.
+fn owned(wanted: &Value) -> Value {
+    let mut owned = wanted.clone();
+    if let Some(metadata) = owned["metadata"].as_object_mut() {
+        metadata.remove("resourceVersion");
+    }
+    owned
+}
+
+/// The API server's default: a number that nobody says, or that nobody says any more, is 1.
+fn one_pod_at_least(key: &Key, body: &mut Value) {
+    if key.kind == Kind::Deployment && body["spec"]["replicas"].is_null() {
+        body["spec"]["replicas"] = 1.into();
+    }
+}
+
 /// Notes that the operator set the rules of a route.
 fn author(route: &mut Value) {
     let fields = json!({"f:spec": {"f:rules": {}}});
@@ -308,6 +326,8 @@ fn admit(key: &Key, old: Option<&Value>, new: &Value) -> Result<(), Refusal> {
         | Kind::Service
         | Kind::Job
         | Kind::Deployment
+        | Kind::HorizontalPodAutoscaler
+        | Kind::ScaledObject
         | Kind::Gateway
         | Kind::GatewayClass
         | Kind::HttpRoute

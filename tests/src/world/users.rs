@@ -87,10 +87,20 @@ impl Sim {
         let limits = if self.dice.chance(300) { json!({}) } else { json!({"limits": {"cpu": cpu}}) };
         let replicas = 1 + self.dice.below(3);
         let names = if self.dice.chance(500) { json!(["ads.example.com"]) } else { json!([]) };
-        self.say(|_| format!("a user changes {}: {replicas} replicas, {limits}, {names}", name(&key)));
+        let scaling = match self.dice.weighted(&[70, 15, 15]) {
+            0 => None,
+            1 => Some(serde_json::Value::Null),
+            _ => Some(manifests::autoscaling(&mut self.dice)),
+        };
+        self.say(|_| {
+            format!("a user changes {}: {replicas} replicas, {limits}, {names}, {scaling:?}", name(&key))
+        });
         self.store.edit(&key, |rollout| {
             rollout["spec"]["serving"]["replicas"] = replicas.into();
             rollout["spec"]["serving"]["resources"] = limits;
+            if let Some(scaling) = scaling {
+                rollout["spec"]["serving"]["autoscaling"] = scaling;
+            }
             if let Some(gateway) = rollout["spec"]["traffic"].get_mut("gateway") {
                 gateway["hostnames"] = names;
             }
@@ -98,7 +108,16 @@ impl Sim {
     }
 
     fn user_deletes_child(&mut self) {
-        let kinds = [Kind::Deployment, Kind::Service, Kind::HttpRoute, Kind::Job, Kind::ConfigMap, Kind::Pod];
+        let kinds = [
+            Kind::Deployment,
+            Kind::Service,
+            Kind::HttpRoute,
+            Kind::Job,
+            Kind::ConfigMap,
+            Kind::Pod,
+            Kind::HorizontalPodAutoscaler,
+            Kind::ScaledObject,
+        ];
         let Some(kind) = self.dice.pick(&kinds).copied() else { return };
         let Some(key) = self.any(kind) else { return };
         if kind == Kind::Job {

@@ -47,7 +47,14 @@ impl Sim {
             route.is_some_and(|route| *route == other.name.as_str())
         };
         match (key.kind, other.kind) {
-            (Kind::ModelRollout, Kind::Deployment | Kind::Service | Kind::Job) => owned,
+            (
+                Kind::ModelRollout,
+                Kind::Deployment
+                | Kind::Service
+                | Kind::Job
+                | Kind::HorizontalPodAutoscaler
+                | Kind::ScaledObject,
+            ) => owned,
             (Kind::ModelRollout, Kind::HttpRoute) => owned || attached(),
             (Kind::ModelRollout, Kind::ModelVersion) => true,
             (Kind::ModelRollout, Kind::Pod) => labels[names::LABEL_ROLLOUT] == key.name.as_str(),

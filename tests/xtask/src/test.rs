@@ -160,7 +160,7 @@ fn chart(context: &Context) -> Result<()> {
     Cmd::new(&helm).args(["lint", "--strict"]).arg(&chart).run(&log)?;
     for switches in [
         "replicas=1",
-        "approvals.enforce=Always,watchNamespace=team-a,serviceMonitor.enabled=true,podMonitor.enabled=true,prometheusRule.enabled=true,grafana.dashboards.enabled=true,alertReceiver.enabled=true,alertReceiver.tokenSecret.name=t,notifications.enabled=true,notifications.urlSecret.name=n,rbac.aggregate=false,crds.enabled=false,prometheusCredentials.enabled=true",
+        "approvals.enforce=Always,watchNamespace=team-a,serviceMonitor.enabled=true,podMonitor.enabled=true,prometheusRule.enabled=true,grafana.dashboards.enabled=true,alertReceiver.enabled=true,alertReceiver.tokenSecret.name=t,notifications.enabled=true,notifications.urlSecret.name=n,rbac.aggregate=false,rbac.autoscaling=false,crds.enabled=false,prometheusCredentials.enabled=true",
     ] {
         Cmd::new(&helm).args(["template", "anneal"]).arg(&chart).args(["--set", switches]).run(&log)?;
     }

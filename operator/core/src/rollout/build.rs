@@ -95,7 +95,7 @@ impl<'a> Home<'a> {
     }
 
     /// Metadata of what serves a version. A route of the user's stays when the rollout goes, so what it leads to stays too.
-    fn metadata(self, version: &str) -> Value {
+    pub(super) fn metadata(self, version: &str) -> Value {
         let labels = self.version_labels(version);
         match self.rollout.spec.traffic {
             Traffic::Gateway(_) => json!({"labels": labels, "ownerReferences": self.owner().reference()}),
@@ -110,7 +110,7 @@ impl<'a> Home<'a> {
     }
 }
 
-/// The Deployment of a version.
+/// The Deployment of a version. With an autoscaler it does not say how many pods there are: [`with_pods`] does.
 pub(super) fn deployment(home: Home<'_>, version: &ModelVersion) -> Object {
     let serving = &home.rollout.spec.serving;
     let number = &version.spec.version;
@@ -148,10 +148,9 @@ pub(super) fn deployment(home: Home<'_>, version: &ModelVersion) -> Object {
     if !storage.env.is_empty() {
         container["env"] = storage.env.into();
     }
-    let body = json!({
+    let mut body = json!({
         "metadata": home.metadata(number),
         "spec": {
-            "replicas": serving.replicas,
             "progressDeadlineSeconds": serving.progress_deadline.get().as_secs().clamp(1, i64::from(i32::MAX)),
             "selector": {"matchLabels": home.version_labels(number)},
             "template": {
@@ -173,7 +172,22 @@ pub(super) fn deployment(home: Home<'_>, version: &ModelVersion) -> Object {
             },
         },
     });
+    if serving.autoscaling.is_none() {
+        body["spec"]["replicas"] = serving.replicas.into();
+    }
     Object::new(Key::new(Kind::Deployment, home.namespace, &workload_name(home.name, number)), body).stamped()
+}
+
+/// A Deployment that has an autoscaler, as it is written over what was `seen`: with as many pods as it had, if nothing has changed
+/// since. A number that is left out would become 1, and one that the autoscaler wrote meanwhile must stay. An autoscaler leaves
+/// nothing alone but what has no pods; that, and what is not there, gets `floor` of them.
+pub(super) fn with_pods(mut deployment: Object, seen: Option<&Value>, floor: i32) -> Object {
+    let pods = seen.and_then(|seen| seen["spec"]["replicas"].as_i64()).filter(|pods| *pods > 0);
+    deployment.body["spec"]["replicas"] = pods.unwrap_or_else(|| floor.into()).into();
+    if let Some(version) = seen.map(|seen| &seen["metadata"]["resourceVersion"]) {
+        deployment.body["metadata"]["resourceVersion"] = version.clone();
+    }
+    deployment
 }
 
 /// The Service of a version.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use anneal_crds::{
-    VersionRef,
+    ModelVersion, VersionRef,
     model_rollout::{RolloutPhase, Traffic},
     names,
 };
@@ -42,9 +42,7 @@ impl Draft<'_> {
             if let Some(version) = self.version(name) {
                 let children = self.snapshot.children;
                 let child = build::workload_name(home.name, &version.spec.version);
-                self.apply(home, Kind::Deployment, &children.deployments, &child, || {
-                    build::deployment(home, version)
-                });
+                self.apply_deployment(home, name, version);
                 self.apply(home, Kind::Service, &children.services, &child, || {
                     build::service(home, &version.spec.version)
                 });
@@ -57,9 +55,11 @@ impl Draft<'_> {
         self.note_accepted_traffic();
         self.mark(home);
         self.retire(home, &wanted);
+        self.autoscale(home, &wanted);
     }
 
-    fn wanted_versions(&self) -> Vec<VersionRef> {
+    /// Versions that are to have pods.
+    pub(super) fn wanted_versions(&self) -> Vec<VersionRef> {
         let status = &self.status;
         let candidate = status.candidate.clone().filter(|_| status.phase.is_moving());
         // In a bake the way back is kept warm, and while people go back from it to another version too.
@@ -78,6 +78,22 @@ impl Draft<'_> {
         status.stable.clone().into_iter().chain(candidate).chain(previous).collect()
     }
 
+    fn apply_deployment(&mut self, home: Home<'_>, name: &VersionRef, version: &ModelVersion) {
+        let children = self.snapshot.children;
+        let child = build::workload_name(home.name, &version.spec.version);
+        let make = || build::deployment(home, version);
+        let missing = self.missing(home, Kind::Deployment, &children.deployments, &child, make);
+        if self.autoscaling().is_none() {
+            self.actions.extend(missing.map(Action::Apply));
+            return;
+        }
+        let seen = self.deployment(name);
+        let is_empty = seen.is_some_and(|seen| seen["spec"]["replicas"] == 0);
+        let written = missing.or_else(|| is_empty.then(make));
+        let floor = self.floor(name);
+        self.actions.extend(written.map(|object| Action::Apply(build::with_pods(object, seen, floor))));
+    }
+
     fn apply(
         &mut self,
         home: Home<'_>,
@@ -86,15 +102,29 @@ impl Draft<'_> {
         name: &str,
         make: impl FnOnce() -> Object,
     ) {
+        let missing = self.missing(home, kind, seen, name, make);
+        self.actions.extend(missing.map(Action::Apply));
+    }
+
+    /// The child as it is to be, if it is not so.
+    fn missing(
+        &mut self,
+        home: Home<'_>,
+        kind: Kind,
+        seen: &[Value],
+        name: &str,
+        make: impl FnOnce() -> Object,
+    ) -> Option<Object> {
         if self.snapshot.memo.is_right(kind, name) {
-            return;
+            return None;
         }
         let wanted = make();
         match seen.iter().find(|object| object["metadata"]["name"] == name) {
             Some(seen) if !home.owns(seen) => self.blocked(&name_conflict(&wanted.key)),
             Some(seen) if covers(seen, &wanted.body) => self.snapshot.memo.note_right(kind, name),
-            Some(_) | None => self.actions.push(Action::Apply(wanted)),
+            Some(_) | None => return Some(wanted),
         }
+        None
     }
 
     /// What is asked for may not be done, and nothing that is watched tells when it may.
@@ -146,6 +176,7 @@ impl Draft<'_> {
             .into_iter()
             .flat_map(|(kind, objects)| objects.iter().map(move |object| (kind, object)))
             .filter(|(_, object)| home.owns(object))
+            .chain(self.own_autoscalers(home))
             .filter_map(|(kind, object)| {
                 let name = object["metadata"]["name"].as_str()?;
                 let uid = object["metadata"]["uid"].as_str()?.to_owned();
@@ -188,6 +219,8 @@ pub(super) fn name_conflict(key: &Key) -> Trouble {
         | Kind::Service
         | Kind::Job
         | Kind::Deployment
+        | Kind::HorizontalPodAutoscaler
+        | Kind::ScaledObject
         | Kind::Gateway
         | Kind::GatewayClass
         | Kind::RetrainJob

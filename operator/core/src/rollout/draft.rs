@@ -191,6 +191,9 @@ impl<'a> Draft<'a> {
         status.approval = None;
         status.missing.clear();
         status.waiting_rollback = None;
+        if let Some(capacity) = &mut status.capacity {
+            capacity.awaited = None;
+        }
         status.baselines.clear();
         status.observed = None;
         status.verdict = worst(&readings);
@@ -235,7 +238,7 @@ impl<'a> Draft<'a> {
         self.snapshot.versions.iter().find(|version| select::reference(version) == *reference)
     }
 
-    fn deployment(&self, version: &VersionRef) -> Option<&'a Value> {
+    pub(super) fn deployment(&self, version: &VersionRef) -> Option<&'a Value> {
         self.child(&self.snapshot.children.deployments, version)
     }
 
@@ -258,10 +261,14 @@ impl<'a> Draft<'a> {
 
     /// Whether all pods that a version is to have are ready and can be reached, and none of an older template is left.
     pub(super) fn ready(&self, version: &VersionRef) -> bool {
+        self.is_ready_with(version, self.pods_to_be_ready(version))
+    }
+
+    /// The same for so many pods.
+    pub(super) fn is_ready_with(&self, version: &VersionRef, wanted: i32) -> bool {
         let Some(status) = self.deployment_status(version) else { return false };
         let generation =
             self.deployment(version).and_then(|deployment| deployment["metadata"]["generation"].as_i64());
-        let wanted = self.rollout.spec.serving.replicas;
         let updated = status.updated_replicas.unwrap_or(0);
         self.service(version).is_some()
             && status.observed_generation >= generation

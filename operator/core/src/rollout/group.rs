@@ -237,7 +237,29 @@ impl Draft<'_> {
     }
 
     fn next_place(&self) -> (RolloutPhase, Weight) {
-        next(&self.rollout.spec.strategy, self.compared_experiment(), self.status.phase, self.status.weight)
+        self.place_after(self.status.phase)
+    }
+
+    fn place_after(&self, phase: RolloutPhase) -> (RolloutPhase, Weight) {
+        next(&self.rollout.spec.strategy, self.compared_experiment(), phase, self.status.weight)
+    }
+
+    /// The share of live requests that the candidate gets next.
+    pub(super) fn next_share(&self) -> Weight {
+        let after = match self.status.phase {
+            // What comes before live requests has been.
+            RolloutPhase::Preparing | RolloutPhase::Staging => RolloutPhase::Shadow,
+            phase @ (RolloutPhase::Pending
+            | RolloutPhase::Shadow
+            | RolloutPhase::Experiment
+            | RolloutPhase::Canary
+            | RolloutPhase::RollingBack
+            | RolloutPhase::RolledBack
+            | RolloutPhase::Baking
+            | RolloutPhase::Healthy) => phase,
+        };
+        let (phase, share) = self.place_after(after);
+        if phase.divides_traffic() { share } else { Weight::FULL }
     }
 
     /// Whether the version had passed where it is when it was looked at last, and waits for the others.

@@ -13,14 +13,16 @@
 //! asked about a version, and `reading`, `plain`, `baseline`, `labels`, `sequential` and `warning` what the answers say. `steps`
 //! says which share it gets and for how long, `staging`,
 //! `probe` and `smoke` what it must answer before it takes requests and after, and `approval` what someone has to approve.
-//! `transition` is what is written down, and `build` which objects follow; `attach` is a route of the user's, and `incumbent` who
-//! answers beside the version on trial.
+//! `transition` is what is written down, and `build` which objects follow; `attach` is a route of the user's, `capacity` and
+//! `autoscaler` how many pods there are, and `incumbent` who answers beside the version on trial.
 
 mod approval;
 mod attach;
+mod autoscaler;
 mod baseline;
 mod build;
 mod by_hand;
+mod capacity;
 mod command;
 mod converge;
 mod draft;
@@ -53,6 +55,7 @@ mod transition;
 mod value;
 mod warning;
 
+pub use autoscaler::autoscaler_kinds;
 pub use build::{workload_name, workload_names};
 pub use group::members;
 pub use memo::Memo;
@@ -64,6 +67,6 @@ pub use reading::{Answer, Reading, Series, Verdict, judge, read};
 pub use rival::rivals;
 pub use route::{gateway_key, route_key};
 pub use samples::{Boundary, NativeBucket, NativeHistogram, RawSeries};
-pub use snapshot::{Answers, Children, GatewayState, Listed, Snapshot};
+pub use snapshot::{Answers, Autoscalers, Children, GatewayState, Listed, Snapshot};
 pub use staging::staging_job;
 pub use steps::on_trial;

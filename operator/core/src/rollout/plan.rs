@@ -35,6 +35,7 @@ pub fn plan(snapshot: &Snapshot<'_>) -> Plan<ModelRolloutStatus> {
     let mut draft = Draft::new(snapshot);
     if draft.rollout.metadata.deletion_timestamp.is_none() {
         draft.decide();
+        draft.keep_floors();
         draft.converge();
     }
     draft.finish()
@@ -248,7 +249,8 @@ impl Draft<'_> {
     fn preparing(&mut self, candidate: &VersionRef) {
         let ready = self.ready(candidate);
         let cold = if ready { self.cold(candidate) } else { None };
-        let no_way = self.attach_trouble().or_else(|| self.mirror_trouble()).filter(|_| ready);
+        let no_way = self.attach_trouble().or_else(|| self.mirror_trouble());
+        let no_way = no_way.or_else(|| self.autoscaler_trouble()).filter(|_| ready);
         match (self.pause.clone().filter(|_| ready), no_way) {
             (Some(pause), _) => {
                 return self.kstatus(KState::Reconciling, pause.cause.reason(), &pause.why);
@@ -280,6 +282,8 @@ impl Draft<'_> {
             };
         }
         let trouble = trouble.or_else(|| self.gateway_trouble()).or_else(|| self.mirror_trouble());
+        let trouble =
+            trouble.or_else(|| self.autoscaler_trouble()).or_else(|| self.scaling_trouble(candidate));
         match trouble.or_else(|| self.record_trouble()) {
             Some(trouble) => self.stalled(&trouble),
             None => self.kstatus(
@@ -305,7 +309,8 @@ impl Draft<'_> {
             Incumbent::Adopted(_) if starting => self.status.phase = RolloutPhase::Pending,
             Incumbent::Adopted(_) | Incumbent::Version(_) => {}
         }
-        if !self.traffic_accepted() || self.gateway_trouble().is_some() {
+        let unheard = self.gateway_trouble().or_else(|| self.lasting_autoscaler_trouble());
+        if !self.traffic_accepted() || unheard.is_some() {
             self.wake_at_latest(RECHECK);
         }
         self.tell_how_incumbent_serves(obstacle);
@@ -325,7 +330,7 @@ impl Draft<'_> {
         let incumbent = self.incumbent();
         let trouble =
             self.record_trouble().or_else(|| self.gateway_trouble()).or_else(|| self.route_trouble());
-        let trouble = trouble.or_else(|| self.smoke_trouble());
+        let trouble = trouble.or_else(|| self.smoke_trouble()).or_else(|| self.lasting_autoscaler_trouble());
         if let Some(trouble) = trouble {
             return self.stalled(&trouble);
         }

@@ -171,8 +171,8 @@ impl Draft<'_> {
             let sent = Sent { path: &request.path, body: request.body.as_ref(), timeout: warmup.timeout };
             self.probe(candidate, Door::Shadow, &sent)
         };
-        let count =
-            usize::try_from(warmup.count).unwrap_or(1) * usize::try_from(serving.replicas).unwrap_or(1);
+        let pods = self.pods_to_be_ready(candidate);
+        let count = usize::try_from(warmup.count).unwrap_or(1) * usize::try_from(pods).unwrap_or(1);
         let all = warmup.requests.iter().cycle().take(warmup.requests.len().saturating_mul(count));
         all.take(MAX_WARMUP).filter_map(probe).collect()
     }

@@ -9,6 +9,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
+use crate::object::Kind;
+
 use super::{memo::Memo, plane::Features, probe::ProbeAnswer, query::Question, reading::Answer};
 
 /// What was answered, by metric and question.
@@ -52,10 +54,25 @@ pub struct Children {
     pub route: Option<Value>,
     /// The Job that [`super::staging_job`] names, whoever made it.
     pub test: Option<Value>,
+    /// Autoscalers of the kinds that [`super::autoscaler_kinds`] names.
+    pub autoscalers: BTreeMap<Kind, Autoscalers>,
     /// Pods of all versions and of tests.
     pub pods: Vec<Pod>,
     /// Whether those are all.
     pub pods_listed: Listed,
+}
+
+/// What could be read of a kind of autoscaler, which not every cluster has or lets the operator read.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Autoscalers {
+    /// Those with the rollout's label or with the name of one of its versions'.
+    Known(Vec<Value>),
+    /// The API server does not know the kind.
+    NoSuchKind,
+    /// The operator may not read them, in words.
+    Denied(String),
+    /// They could not be read this time, and why.
+    Failed(String),
 }
 
 /// Whether a list could be read. Where it could not, what is missing from it may be there.

@@ -185,8 +185,10 @@ impl Draft<'_> {
         // What comes later than the requests is not late.
         let delay = labels::longest_delay(&self.rollout.spec, &terms.triggers);
         let allowed = terms.duration.get().saturating_add(delay).saturating_add(max_hold);
-        // A step that waits for an approval or for its group has passed once.
-        let overdue = self.status.approval.is_none() && !self.has_passed_for_group() && over(began) > allowed;
+        // A step that waits for an approval, for its group or for pods has passed once.
+        let has_passed =
+            self.status.approval.is_some() || self.has_passed_for_group() || self.has_passed_for_capacity();
+        let overdue = !has_passed && over(began) > allowed;
         match step {
             StepSays::ByClock => blind_for > max_hold || (overdue && self.pause.is_none()),
             // A comparison's clock stands still without requests: a quiet night is nobody's fault.
@@ -304,7 +306,7 @@ impl Draft<'_> {
             format!("{} was promoted out of {}, {}.", version.version, phase.name(), command.because());
         match (phase, place) {
             (RolloutPhase::Baking, _) => self.end_bake(PROMOTED_BY_HAND, &message, readings),
-            (_, Place::Full) if self.waits_for_group_to_take_all() => {}
+            (_, Place::Full) if !self.may_take_all(version) => {}
             (_, Place::Full) => self.promote(version, PROMOTED_BY_HAND, &message, readings),
             _ if then == Then::Approval => self.step_needs_approval(version, Some(message), readings),
             (_, Place::Staging | Place::Shadow | Place::Experiment | Place::Step(_) | Place::Baking) => {

@@ -90,12 +90,17 @@ impl Draft<'_> {
     /// Someone takes the responsibility for what the test does not say.
     pub(super) fn leave_staging_by_hand(&mut self, candidate: &VersionRef, place: Place, why: String) {
         match place {
-            Place::Full if self.waits_for_group_to_take_all() => {}
+            Place::Full if !self.may_take_all(candidate) => {}
             Place::Full => self.promote(candidate, PROMOTED_BY_HAND, &why, vec![]),
             Place::Staging | Place::Shadow | Place::Experiment | Place::Step(_) | Place::Baking => {
                 self.take_traffic(candidate, Cause::ByHand(why));
             }
         }
+    }
+
+    /// Whether nothing keeps a version that someone takes past all steps from all requests; else that is told.
+    pub(super) fn may_take_all(&mut self, candidate: &VersionRef) -> bool {
+        self.has_pods_for(candidate, Weight::FULL) && !self.waits_for_group_to_take_all()
     }
 
     /// It gets requests, or copies of them.
@@ -128,7 +133,7 @@ impl Draft<'_> {
 
     /// The experiment, if it is still to come; else the first step above the last one, or the end of all steps.
     pub(super) fn next_step(&mut self, candidate: &VersionRef, cause: Cause, readings: Vec<RecordedReading>) {
-        if self.waits_for_group() {
+        if !self.has_pods_for_next(candidate) || self.waits_for_group() {
             return;
         }
         if let Some(experiment) = self.experiment_ahead() {

@@ -171,6 +171,8 @@ fn settled(actions: &[Action]) -> Children {
             | Kind::Secret
             | Kind::Pod
             | Kind::Job
+            | Kind::HorizontalPodAutoscaler
+            | Kind::ScaledObject
             | Kind::Gateway
             | Kind::GatewayClass
             | Kind::RetrainJob

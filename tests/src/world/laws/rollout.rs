@@ -76,6 +76,7 @@ impl Sim {
         }
         self.note_consent(old, new);
         self.note_adopted(old, new);
+        self.note_capacity(old, new);
         if old["waitingRollback"].is_null() && !new["waitingRollback"].is_null() {
             *self.laws.reached.entry("rollback that waits".to_owned()).or_default() += 1;
         }
@@ -150,8 +151,8 @@ impl Sim {
         let (old, candidate) = (&before["status"], &before["status"]["candidate"]);
         let deployment = Key::new(Kind::Deployment, NAMESPACE, &workload(name, candidate));
         let floor = self.callers[caller].walk.floor;
-        let wanted =
-            self.callers[caller].walk.read["spec"]["serving"]["replicas"].as_i64().unwrap_or(i64::MAX);
+        let share = if divides(&after["status"]) { per_mille(&after["status"]["weight"]) } else { 1000 };
+        let wanted = self.pods_needed(caller, name, &old["stable"], share);
         if !self.store.forms_since(&deployment, floor).any(|form| Self::is_ready(form, wanted)) {
             self.broken(
                 "capacity comes before traffic",
@@ -229,9 +230,9 @@ impl Sim {
         let is_canary = |object: &Value| object["status"]["phase"] == "Canary";
         let weight =
             |object: &Value| if is_canary(object) { per_mille(&object["status"]["weight"]) } else { 0 };
-        // What serves without a version is nothing that an experiment compares with.
-        let compared = before["status"]["adopted"].is_null();
-        if before["status"]["phase"] == "Shadow" && compared && !strategy["experiment"].is_null() {
+        // Of what served before the first version nothing is counted that it could be compared with.
+        let compared = !strategy["experiment"].is_null() && !before["status"]["stable"].is_null();
+        if before["status"]["phase"] == "Shadow" && compared {
             if after["status"]["phase"] != "Experiment" {
                 self.broken(
                     "steps come in their order",
