@@ -25,7 +25,7 @@ fn everything_that_is_said_of_anneal_is_shown_by_a_test() {
             by.trim_matches('`').split_once("::").unwrap_or_else(|| unreachable!("{what}: {by}"));
         let places = [format!("tests/{file}.rs"), format!("tests/sequential/{file}.rs")];
         let source = places.iter().find_map(|place| fs::read_to_string(root.join(place)).ok());
-        let named = source.is_some_and(|source| source.contains(&format!("fn {test}()")));
+        let named = source.is_some_and(|source| source.contains(&format!("fn {test}(")));
         assert!(named, "{what}: there is no test {by}");
         shown += 1;
     }
