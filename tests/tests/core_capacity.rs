@@ -83,17 +83,20 @@ fn known(case: &RolloutCase, kind: Kind) -> Vec<Value> {
     }
 }
 
-/// The fewest pods of versions by their numbers, as their autoscalers have them.
-fn floors(case: &RolloutCase) -> BTreeMap<String, i64> {
+/// A field of the autoscalers, by the numbers of their versions.
+fn field(case: &RolloutCase, field: &str) -> BTreeMap<String, i64> {
     let number = |name: &Value| name.as_str().unwrap().rsplit('-').next().unwrap().to_owned();
-    let floor = |scaler: &Value| {
-        (number(&scaler["metadata"]["name"]), scaler["spec"]["minReplicas"].as_i64().unwrap())
-    };
-    known(case, HPA).iter().map(floor).collect()
+    let of = |scaler: &Value| (number(&scaler["metadata"]["name"]), scaler["spec"][field].as_i64().unwrap());
+    known(case, HPA).iter().map(of).collect()
 }
 
-fn floor(numbers: &[(&str, i64)]) -> BTreeMap<String, i64> {
-    numbers.iter().map(|(number, floor)| ((*number).to_owned(), *floor)).collect()
+/// The fewest pods of versions.
+fn floors(case: &RolloutCase) -> BTreeMap<String, i64> {
+    field(case, "minReplicas")
+}
+
+fn numbers(all: &[(&str, i64)]) -> BTreeMap<String, i64> {
+    all.iter().map(|(version, number)| ((*version).to_owned(), *number)).collect()
 }
 
 fn told(status: &ModelRolloutStatus, type_: &str) -> (String, String) {
@@ -209,7 +212,7 @@ fn a_bigger_share_comes_after_the_pods_for_it() {
     let (reason, message) = told(&plan.status, "Reconciling");
     assert_eq!(reason, "AwaitingCapacity");
     assert!(message.contains("gets 8 pods before it takes 100 %"), "{message}");
-    assert_eq!(floors(&case), floor(&[("1", 8), ("2", 8)]));
+    assert_eq!(floors(&case), numbers(&[("1", 8), ("2", 8)]));
     // The pods start. What has passed is not held for too long.
     case.children.deployments[1]["status"]["readyReplicas"] = 7.into();
     let status = case.rollout.status.as_mut().unwrap();
@@ -221,7 +224,7 @@ fn a_bigger_share_comes_after_the_pods_for_it() {
     let plan = walk(&mut case);
     assert_eq!(
         (place(&plan.status), floors(&case)),
-        ((P::Canary, percent(20)), floor(&[("1", 8), ("2", 8)]))
+        ((P::Canary, percent(20)), numbers(&[("1", 8), ("2", 8)]))
     );
     case.read = Read::Errors(0.0, 1000.0);
     // A rollback waits for nothing.
@@ -262,7 +265,7 @@ fn the_way_back_stays_as_warm_as_it_may_have_to_be() {
     case.load(2, 6);
     walk(&mut case);
     let baking = case.rollout.status.as_ref().unwrap();
-    assert_eq!((baking.phase, floors(&case)), (P::Baking, floor(&[("1", 6), ("2", 2)])));
+    assert_eq!((baking.phase, floors(&case)), (P::Baking, numbers(&[("1", 6), ("2", 2)])));
     case.read = Read::Errors(0.0, 0.0);
     // Nobody asks the version before anything, and it keeps its pods; and where the other one needs more, so would it.
     case.load(1, 1);
@@ -389,4 +392,126 @@ fn an_autoscaler_that_does_not_scale_is_quoted() {
     let (reason, message) = told(&status, "Stalled");
     assert_eq!(reason, "AutoscalerFails");
     assert!(message.ends_with("does not scale: the target could not be found."), "{message}");
+}
+
+/// With so many GPUs for each pod, and so many that may be used beside those of stable.
+fn with_gpus(mut case: RolloutCase, per_pod: i32, allowed: i32) -> RolloutCase {
+    let resources = json!({"limits": {"cpu": "4", "nvidia.com/gpu": per_pod.to_string()}});
+    case.rollout.spec.serving.resources = serde_json::from_value(resources).unwrap();
+    case.rollout.spec.strategy.max_extra_gpus = Some(allowed);
+    case.settle_children();
+    case
+}
+
+#[test]
+fn a_version_that_would_need_too_many_gpus_does_not_begin() {
+    let test = |gpus: &str| json!({"test": {"job": {"image": "tests:1", "resources": {"limits": {"nvidia.com/gpu": gpus}}}}});
+    for (per_pod, staging, allowed, says) in [
+        (1, None, 2, None),
+        (2, None, 4, None),
+        (
+            2,
+            None,
+            3,
+            Some(
+                "v20261121.2 needs 4 GPUs beyond those of stable, for 2 pods, and spec.strategy.maxExtraGPUs allows 3.",
+            ),
+        ),
+        (2, Some("1"), 4, Some("needs 5 GPUs")),
+        (2, Some("1"), 5, None),
+        (0, None, 1, None),
+    ] {
+        let mut case = RolloutCase::new(healthy()).unwrap();
+        case.versions.truncate(1);
+        case.children = anneal_core::rollout::Children::default();
+        let mut case = with_gpus(case, per_pod, allowed);
+        case.rollout.spec.strategy.staging = staging.map(|gpus| serde_json::from_value(test(gpus)).unwrap());
+        // A first version has nothing beside it.
+        let mut first = case.clone();
+        first.rollout.status = None;
+        first.versions[0].metadata.annotations.get_or_insert_default().remove("stable-in.anneal.dev/ads");
+        assert_eq!(first.plan().status.phase, P::Preparing);
+        case.versions.push(cases::version(2, Some(1)).unwrap());
+        let plan = case.plan();
+        assert_eq!(plan.status.phase == P::Preparing, says.is_none(), "{per_pod} {allowed}");
+        if let Some(says) = says {
+            let (reason, message) = told(&plan.status, "Ready");
+            assert_eq!(reason, "TooManyGPUs");
+            assert!(message.contains(says), "{message}");
+        }
+    }
+}
+
+#[test]
+fn no_autoscaler_takes_more_gpus_than_a_rollout_may() {
+    let begins = |stable: i64, allowed: i32| {
+        let mut case = with_gpus(alone(hpa()), 2, allowed);
+        case.rollout.spec.strategy.shadow = None;
+        case.load(1, stable);
+        case.versions.push(cases::version(2, Some(1)).unwrap());
+        walk(&mut case);
+        case
+    };
+    assert_eq!(begins(6, 11).rollout.status.unwrap().phase, P::Healthy);
+    let mut case = begins(6, 13);
+    assert_eq!(case.rollout.status.as_ref().unwrap().phase, P::Preparing);
+    let most = |case: &RolloutCase| field(case, "maxReplicas");
+    assert_eq!(most(&case), numbers(&[("1", 10), ("2", 6)]));
+    // Stable has grown since: the candidate has no way to all requests, and does not take more for nothing.
+    let canary = serde_json::from_value(cases::moving("Canary", 20)).unwrap();
+    case.rollout.status = Some(canary);
+    case.settle_children();
+    case.load(1, 7);
+    case.load(2, 2);
+    let plan = walk(&mut case);
+    let (reason, message) = told(&plan.status, "Stalled");
+    assert_eq!((reason.as_str(), case.pods(2)), ("TooManyGPUs", Some(2)), "{message}");
+    assert!(message.contains("needs 14 GPUs"), "{message}");
+    // In a bake it is the version before that is beside the stable one; what it has, it keeps.
+    let mut case = with_bake(begins(6, 12));
+    let canary = serde_json::from_value(cases::moving("Canary", 100)).unwrap();
+    case.rollout.status = Some(canary);
+    case.settle_children();
+    case.load(2, 6);
+    let plan = walk(&mut case);
+    assert_eq!((plan.status.phase, most(&case)), (P::Baking, numbers(&[("1", 6), ("2", 10)])));
+    case.load(2, 9);
+    case.read = Read::Errors(0.0, 0.0);
+    walk(&mut case);
+    assert_eq!(case.pods(1), Some(6));
+}
+
+#[test]
+fn the_pods_of_a_former_candidate_go_before_those_of_the_next_one_come() {
+    for (allowed, waits) in [(2, true), (4, false)] {
+        let mut case = with_gpus(RolloutCase::new(cases::moving("Preparing", 0)).unwrap(), 1, allowed);
+        case.versions.push(cases::version(3, Some(1)).unwrap());
+        let plan = walk(&mut case);
+        assert_eq!(plan.status.candidate.as_ref().unwrap().version, "v20261121.3");
+        let (reason, _) = told(&plan.status, "Reconciling");
+        assert_eq!((case.pods(3).is_none(), reason == "AwaitingGPUs"), (waits, waits), "{allowed}");
+        if !waits {
+            continue;
+        }
+        walk(&mut case);
+        case.now += SignedDuration::from_secs(60);
+        walk(&mut case);
+        assert_eq!((case.pods(2), case.pods(3)), (None, None));
+        walk(&mut case);
+        assert_eq!(case.pods(3), Some(2));
+    }
+}
+
+#[test]
+fn no_rollback_asks_for_gpus() {
+    let mut case = with_gpus(alone(hpa()), 2, 1);
+    case.versions.push(cases::version(2, Some(1)).unwrap());
+    case.rollout.status.as_mut().unwrap().history =
+        vec![serde_json::from_value(cases::reference(2)).unwrap()];
+    case.load(1, 5);
+    let rollback = json!({"targetVersion": "v20261121.2", "reason": "complaints"});
+    case.rollout.spec.rollback = Some(serde_json::from_value(rollback).unwrap());
+    walk(&mut case);
+    assert_eq!((case.rollout.status.as_ref().unwrap().phase, case.pods(2)), (P::RollingBack, Some(5)));
+    assert_eq!(case.plan().status.phase, P::RolledBack);
 }

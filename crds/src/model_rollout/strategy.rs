@@ -54,6 +54,11 @@ pub struct Strategy {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub freezes: Vec<Freeze>,
+    /// Most GPUs (extended resources such as `nvidia.com/gpu`) that the pods of versions beside the stable one, and a staging Job,
+    /// may have in all. A version that would need more to take all requests does not begin; no rollback asks. Default: no limit.
+    #[serde(default, rename = "maxExtraGPUs", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_extra_gpus: Option<i32>,
     /// How many versions that were stable before can be gone back to at once. Default 3.
     #[serde(default = "default_rollback_window")]
     #[schemars(range(min = 0, max = 10))]

@@ -31,6 +31,12 @@ pub(crate) fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
+/// A quantity of what is counted whole, such as devices; 0 for what is none.
+pub(crate) fn whole(text: &str) -> i64 {
+    #[expect(clippy::cast_possible_truncation, reason = "a number that is too big becomes the biggest")]
+    parse(text.trim()).map_or(0, |amount| amount.max(0.0).ceil() as i64)
+}
+
 fn amount(value: &Value) -> Option<f64> {
     match value {
         Value::Number(number) => number.as_f64(),
@@ -70,6 +76,13 @@ mod tests {
             (json!("1500M"), json!("1.5G")),
         ] {
             assert!(same(&a, &b), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn what_is_counted_is_whole() {
+        for (text, number) in [("2", 2), (" 1k ", 1000), ("500m", 1), ("-1", 0), ("inf", 0), ("lots", 0)] {
+            assert_eq!(whole(text), number, "{text}");
         }
     }
 

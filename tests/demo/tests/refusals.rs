@@ -243,6 +243,7 @@ fn a_wrong_object_is_refused_with_field_and_reason() {
             "needs an https:// url",
         ),
         (with(rollout(), "/spec/candidate", json!({"version": "latest"})), "spec.candidate.version"),
+        (with(rollout(), "/spec/strategy/maxExtraGPUs", json!(0)), "spec.strategy.maxExtraGPUs"),
         (autoscaling(json!({"hpa": {"metrics": [{"type": "Resource"}]}})), "maxReplicas"),
         (autoscaling(json!({"maxReplicas": 9})), "spec.serving.autoscaling"),
         (autoscaling(json!({"maxReplicas": 9, "hpa": {"metrics": []}})), "hpa.metrics"),

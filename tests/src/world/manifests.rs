@@ -34,6 +34,11 @@ pub fn rollout(name: &str, dice: &mut Dice) -> Object {
     if dice.chance(400) {
         spec["serving"]["autoscaling"] = autoscaling(dice);
     }
+    if dice.chance(150) {
+        // As many as one version may ever need.
+        spec["serving"]["resources"] = json!({"limits": {"cpu": "1", "nvidia.com/gpu": "1"}});
+        spec["strategy"]["maxExtraGPUs"] = 6.into();
+    }
     if dice.chance(250) {
         spec["traffic"] = attached::traffic(name, dice.chance(700));
     }

@@ -47,8 +47,13 @@ pub fn autoscaler_kinds(rollout: &ModelRollout) -> Vec<Kind> {
     AutoscalerKind::ALL.into_iter().filter(is_concerned).map(kind_of).collect()
 }
 
-/// The autoscaler of a version that keeps at least `floor` pods.
-fn autoscaler(home: Home<'_>, version: &ModelVersion, scaling: &Autoscaling, floor: i32) -> Object {
+/// The autoscaler of a version that keeps from `least` to `most` pods.
+fn autoscaler(
+    home: Home<'_>,
+    version: &ModelVersion,
+    scaling: &Autoscaling,
+    (least, most): (i32, i32),
+) -> Object {
     let number = &version.spec.version;
     let name = build::workload_name(home.name, number);
     let target = json!({"apiVersion": Kind::Deployment.api_version(), "kind": "Deployment", "name": name});
@@ -57,7 +62,7 @@ fn autoscaler(home: Home<'_>, version: &ModelVersion, scaling: &Autoscaling, flo
     };
     let spec = match &scaling.scaler {
         Scaler::Hpa(hpa) => {
-            let mut spec = json!({"scaleTargetRef": target, "minReplicas": floor, "maxReplicas": scaling.max_replicas,
+            let mut spec = json!({"scaleTargetRef": target, "minReplicas": least, "maxReplicas": most,
                 "metrics": own(&hpa.metrics)});
             if let Some(behavior) = &hpa.behavior {
                 spec["behavior"] = Value::Object(behavior.clone());
@@ -65,8 +70,8 @@ fn autoscaler(home: Home<'_>, version: &ModelVersion, scaling: &Autoscaling, flo
             spec
         }
         Scaler::Keda(keda) => {
-            let mut spec = json!({"scaleTargetRef": target, "minReplicaCount": floor,
-                "maxReplicaCount": scaling.max_replicas, "triggers": own(&keda.triggers)});
+            let mut spec = json!({"scaleTargetRef": target, "minReplicaCount": least,
+                "maxReplicaCount": most, "triggers": own(&keda.triggers)});
             add_options(&mut spec, keda);
             spec
         }
@@ -153,7 +158,7 @@ impl Draft<'_> {
         let (mut writes, mut conflicts) = (vec![], vec![]);
         for version in wanted {
             let Some(record) = self.version(version) else { continue };
-            let object = autoscaler(home, record, scaling, self.floor(version));
+            let object = autoscaler(home, record, scaling, (self.floor(version), self.ceiling(version)));
             match seen.iter().find(|seen| seen["metadata"]["name"] == object.key.name.as_str()) {
                 Some(seen) if !home.owns(seen) => conflicts.push(name_conflict(&object.key)),
                 Some(seen) if covers(seen, &object.body) => {}

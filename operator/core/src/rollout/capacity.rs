@@ -5,6 +5,8 @@
 //! [`Draft::has_pods_for`] before a share grows, and `plan` lets [`Draft::keep_floors`] follow each transition. No rollback waits for
 //! pods of a version that has some.
 
+use std::collections::BTreeMap;
+
 use anneal_crds::{
     VersionRef, Weight,
     model_rollout::{Autoscaling, Capacity, RolloutPhase},
@@ -50,6 +52,11 @@ impl Draft<'_> {
         pods.and_then(|pods| i32::try_from(pods).ok()).unwrap_or(0)
     }
 
+    /// How many pods a version needs to take all requests.
+    pub(super) fn pods_for_all(&self) -> i32 {
+        if self.autoscaling().is_some() { self.pods_for(1.0) } else { self.least() }
+    }
+
     /// How many pods a version needs for a part of what the stable version has its pods for.
     fn pods_for(&self, part: f64) -> i32 {
         let stable = self.pods_at_present(self.status.stable.as_ref());
@@ -92,7 +99,7 @@ impl Draft<'_> {
             | RolloutPhase::RolledBack => false,
         };
         if starts && self.autoscaling().is_some() {
-            self.pods_for(self.part_of_candidate())
+            self.pods_for(self.part_of_candidate()).min(self.most_beside_stable(version))
         } else {
             self.rollout.spec.serving.replicas
         }
@@ -101,6 +108,16 @@ impl Draft<'_> {
     /// Fewest pods of a version, as recorded.
     pub(super) fn floor(&self, version: &VersionRef) -> i32 {
         self.bounded(self.recorded_floor(version))
+    }
+
+    /// Most pods of a version.
+    pub(super) fn ceiling(&self, version: &VersionRef) -> i32 {
+        self.bounded(self.most_beside_stable(version)).max(self.floor(version))
+    }
+
+    /// Most pods that the limit of GPUs leaves a version, which is never less than the fewest.
+    fn most_beside_stable(&self, version: &VersionRef) -> i32 {
+        self.most_extra_pods(version).unwrap_or(i32::MAX).max(self.least())
     }
 
     fn recorded_floor(&self, version: &VersionRef) -> i32 {
@@ -125,7 +142,9 @@ impl Draft<'_> {
         if trouble.is_none() && self.is_ready_with(candidate, wanted) {
             return true;
         }
-        let floor = wanted.max(self.recorded_floor(candidate));
+        let too_many = self.gpu_trouble(candidate, wanted);
+        let floor = self.recorded_floor(candidate);
+        let floor = if too_many.is_some() { floor } else { floor.max(wanted) };
         let capacity = self.status.capacity.get_or_insert_default();
         capacity.floors.insert(candidate.version.clone(), floor);
         capacity.awaited = Some(share);
@@ -136,8 +155,8 @@ impl Draft<'_> {
         );
         self.waiting(AWAITING_CAPACITY, &message);
         self.wake_at_latest(RECHECK);
-        let trouble =
-            trouble.or_else(|| self.pod_trouble(candidate)).or_else(|| self.scaling_trouble(candidate));
+        let trouble = trouble.or(too_many).or_else(|| self.pod_trouble(candidate));
+        let trouble = trouble.or_else(|| self.scaling_trouble(candidate));
         if let Some(trouble) = trouble {
             self.stalled(&trouble);
         }
@@ -158,7 +177,7 @@ impl Draft<'_> {
     pub(super) fn keep_floors(&mut self) {
         let made = self.autoscalers_made();
         let wanted = if self.autoscaling().is_some() { self.wanted_versions() } else { vec![] };
-        let (mut floors, mut holds) = (std::collections::BTreeMap::new(), false);
+        let (mut floors, mut holds) = (BTreeMap::new(), false);
         for version in wanted {
             let (floor, settles) = self.next_floor(&version);
             if floor > self.least() {
@@ -187,10 +206,12 @@ impl Draft<'_> {
                 (false, false) => (before, true),
             }
         } else if status.candidate.as_ref() == Some(version) && status.phase.is_moving() {
-            (before.max(self.pods_for(self.part_of_candidate())), false)
+            let needed = self.pods_for(self.part_of_candidate());
+            (before.max(needed.min(self.most_beside_stable(version))), false)
         } else {
             // The way back: it has what it had, and what the version needs that it may have to take over from.
-            (before.max(own).max(self.pods_at_present(status.stable.as_ref())), false)
+            let needed = self.pods_at_present(status.stable.as_ref());
+            (before.max(own).max(needed.min(self.most_beside_stable(version))), false)
         };
         (self.bounded(floor), settles)
     }

@@ -83,6 +83,10 @@ impl Draft<'_> {
         let child = build::workload_name(home.name, &version.spec.version);
         let make = || build::deployment(home, version);
         let missing = self.missing(home, Kind::Deployment, &children.deployments, &child, make);
+        let pods = if self.autoscaling().is_some() { self.floor(name) } else { self.pods_for_all() };
+        if missing.is_some() && self.waits_for_gpus(home, name, pods) {
+            return;
+        }
         if self.autoscaling().is_none() {
             self.actions.extend(missing.map(Action::Apply));
             return;
@@ -90,8 +94,7 @@ impl Draft<'_> {
         let seen = self.deployment(name);
         let is_empty = seen.is_some_and(|seen| seen["spec"]["replicas"] == 0);
         let written = missing.or_else(|| is_empty.then(make));
-        let floor = self.floor(name);
-        self.actions.extend(written.map(|object| Action::Apply(build::with_pods(object, seen, floor))));
+        self.actions.extend(written.map(|object| Action::Apply(build::with_pods(object, seen, pods))));
     }
 
     fn apply(

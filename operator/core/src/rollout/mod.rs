@@ -13,8 +13,8 @@
 //! asked about a version, and `reading`, `plain`, `baseline`, `labels`, `sequential` and `warning` what the answers say. `steps`
 //! says which share it gets and for how long, `staging`,
 //! `probe` and `smoke` what it must answer before it takes requests and after, and `approval` what someone has to approve.
-//! `transition` is what is written down, and `build` which objects follow; `attach` is a route of the user's, `capacity` and
-//! `autoscaler` how many pods there are, and `incumbent` who answers beside the version on trial.
+//! `transition` is what is written down, and `build` which objects follow; `attach` is a route of the user's, `capacity`,
+//! `autoscaler` and `gpus` how many pods there are, and `incumbent` who answers beside the version on trial.
 
 mod approval;
 mod attach;
@@ -29,6 +29,7 @@ mod draft;
 mod expression;
 mod fight;
 mod freeze;
+mod gpus;
 mod group;
 mod incumbent;
 mod labels;

@@ -152,7 +152,10 @@ impl Draft<'_> {
         match choice {
             // What is under way is judged as well as it can be.
             Choice::Candidate(wanted) if !is_under_way(&wanted) => {
-                match value::obstacle(&self.rollout.spec) {
+                // What takes the place of another one needs no more than that.
+                let begins = !self.status.phase.is_moving();
+                let obstacle = value::obstacle(&self.rollout.spec);
+                match obstacle.or_else(|| self.gpu_obstacle(&wanted).filter(|_| begins)) {
                     Some(obstacle) => Choice::Stay(Some(obstacle)),
                     None => Choice::Candidate(wanted),
                 }

@@ -213,6 +213,7 @@ mod tests {
             abort_on_alerts: vec![],
             approval: None,
             freezes: vec![],
+            max_extra_gpus: None,
             rollback_window: 3,
         }
     }
