@@ -151,7 +151,10 @@ fn a_rollout_stays_on_its_route() {
         (gateway("web"), gateway("other"), true),
         (gateway("web"), attach(json!({"route": "shop"})), false),
         (attach(json!({"route": "shop"})), gateway("web"), false),
-        (attach(json!({"route": "shop"})), attach(json!({"route": "shop", "rule": "ads"})), true),
+        (attach(json!({"route": "shop", "rule": "a"})), attach(json!({"route": "shop", "rule": "a"})), true),
+        (attach(json!({"route": "shop", "rule": "a"})), attach(json!({"route": "shop", "rule": "b"})), false),
+        (attach(json!({"route": "shop", "rule": "a"})), attach(json!({"route": "shop"})), false),
+        (attach(json!({"route": "shop"})), attach(json!({"route": "shop", "rule": "a"})), false),
         (attach(json!({"route": "shop"})), attach(json!({"route": "other"})), false),
         (attach(json!({"route": "shop"})), attach(json!({"route": "shop", "service": "ads"})), false),
         (

@@ -250,13 +250,9 @@ async fn controllers(
             parent.inspect(|rollout| looks.moved(&key(rollout)))
         })
     });
-    // A route of the user's has no mark of the rollout that is attached to it.
     let (looks, attached) = (ports.looks.clone(), store.clone());
     let rollouts = scope.watches(rollouts, Kind::HttpRoute, watcher::Config::default(), move |route| {
-        let concerned = match route.parent(Kind::ModelRollout, names::LABEL_ROLLOUT) {
-            Some(rollout) => vec![rollout],
-            None => attached_to(&attached.state(), &route),
-        };
+        let concerned = led_by(&attached.state(), &route);
         concerned.iter().for_each(|rollout| looks.moved(&key(rollout)));
         concerned
     });
@@ -304,14 +300,16 @@ async fn controllers(
     }
 }
 
-/// The rollouts that write a rule of this route.
-fn attached_to(rollouts: &[Arc<Watched>], route: &Watched) -> Vec<ObjectRef<Watched>> {
+/// The rollouts whose requests come by this route: the one whose own it is, and those that write a rule of it, of which a route
+/// of the user's has no mark.
+fn led_by(rollouts: &[Arc<Watched>], route: &Watched) -> Vec<ObjectRef<Watched>> {
     let (namespace, name) = (&route.meta().namespace, &route.meta().name);
     let concerns = |rollout: &&Arc<Watched>| {
         let attached_to = &rollout.facts.attached_to;
         rollout.meta().namespace == *namespace && attached_to.is_some() && attached_to == name
     };
-    rollouts.iter().filter(concerns).map(|rollout| rollout.reference(Kind::ModelRollout)).collect()
+    let attached = rollouts.iter().filter(concerns).map(|rollout| rollout.reference(Kind::ModelRollout));
+    attached.chain(route.parent(Kind::ModelRollout, names::LABEL_ROLLOUT)).collect()
 }
 
 /// Which namespaces are watched.
@@ -446,5 +444,30 @@ const fn backoff(error: &ClusterError) -> Duration {
         ClusterError::Refused { .. } | ClusterError::Forbidden { .. } | ClusterError::NoSuchKind { .. } => {
             MAX_BACKOFF
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_route_wakes_whom_it_is_labelled_for_and_whoever_is_attached_to_it() {
+        let rollout = |name: &str, namespace: &str, route: &str| {
+            let object = json!({"metadata": {"name": name, "namespace": namespace},
+                "spec": {"traffic": {"attach": {"route": route}}}});
+            Arc::new(serde_json::from_value::<Watched>(object).unwrap())
+        };
+        let rollouts =
+            [rollout("ads", "n", "shop"), rollout("bids", "n", "web"), rollout("clicks", "m", "shop")];
+        let woken = |labels: serde_json::Value| {
+            let route = json!({"metadata": {"name": "shop", "namespace": "n", "labels": labels}});
+            let route = serde_json::from_value::<Watched>(route).unwrap();
+            led_by(&rollouts, &route).into_iter().map(|rollout| rollout.name).collect::<Vec<_>>()
+        };
+        assert_eq!(woken(json!({})), ["ads"]);
+        assert_eq!(woken(json!({"anneal.dev/rollout": "bids"})), ["ads", "bids"]);
     }
 }

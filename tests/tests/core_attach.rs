@@ -542,3 +542,342 @@ fn an_experiment_that_is_left_out_takes_no_approval_with_it() {
     assert_eq!(status.phase, P::Shadow, "{:?}", status.decision);
     assert!(status.approval.is_some());
 }
+
+/// The rule of the model, as something other than this rollout writes it.
+fn write_rule(case: &mut RolloutCase, backends: Value) {
+    let route = case.children.route.as_mut().unwrap();
+    route["spec"]["rules"][1]["backendRefs"] = backends;
+    edited(route, "kubectl-edit");
+}
+
+/// Someone changed the route, and its gateway has taken that.
+fn edited(route: &mut Value, manager: &str) {
+    let generation = route["metadata"]["generation"].as_i64().unwrap() + 1;
+    route["metadata"]["generation"] = generation.into();
+    route["metadata"]["managedFields"] =
+        json!([{"manager": manager, "fieldsV1": {"f:spec": {"f:rules": {}}}}]);
+    for said in route["status"]["parents"][0]["conditions"].as_array_mut().unwrap() {
+        said["observedGeneration"] = generation.into();
+    }
+}
+
+/// A rollout whose first version takes all requests and is watched, beside the Service that served before.
+fn baking() -> RolloutCase {
+    let mut case = adopting();
+    with_bake(&mut case);
+    until(&mut case, P::Shadow);
+    for _ in 0..3 {
+        step_passes(&mut case);
+    }
+    walk(&mut case);
+    assert_eq!((status(&case).phase, backends(&case)), (P::Baking, live((V1, 1000), &[("old", 0)])));
+    case
+}
+
+/// What is read is a breach, and what is planned for that is done.
+fn breach(case: &mut RolloutCase) -> Plan<ModelRolloutStatus> {
+    case.read = Read::Errors(0.5, 1000.0);
+    let plan = case.plan_with(&fresh(case));
+    case.read = Read::Errors(0.0, 3.0);
+    case.perform(&plan.actions);
+    case.rollout.status = Some(plan.status.clone());
+    assert_eq!(plan.status.phase, P::RolledBack);
+    plan
+}
+
+#[test]
+fn a_first_version_that_was_handed_back_stays_away_when_a_call_fails_after_the_record() {
+    let mut case = baking();
+    case.read = Read::Errors(0.5, 1000.0);
+    let lost = case.plan_with(&fresh(&case));
+    assert_eq!(lost.status.phase, P::RolledBack);
+    case.rollout.status = Some(lost.status);
+    assert!(case.versions[0].metadata.annotations.as_ref().unwrap().contains_key(STABLE));
+    for _ in 0..3 {
+        walk(&mut case);
+        assert_eq!((status(&case).phase, status(&case).stable.as_ref()), (P::RolledBack, None));
+        assert_eq!(backends(&case), live(("old", 1000), &[]));
+    }
+}
+
+#[test]
+fn a_mark_does_not_make_a_rejected_version_stable() {
+    let mut case = RolloutCase::new(Value::Null).unwrap();
+    case.versions[0]
+        .metadata
+        .annotations
+        .get_or_insert_default()
+        .insert(STABLE.to_owned(), "true".to_owned());
+    for (rejected, stable) in [(vec![cases::reference(1)], false), (vec![], true)] {
+        let lost = json!({"phase": "RolledBack", "candidate": cases::reference(1), "rejected": rejected});
+        case.rollout.status = serde_json::from_value(lost).unwrap();
+        assert_eq!(case.plan().status.stable.is_some(), stable);
+    }
+}
+
+#[test]
+fn a_rollout_that_is_made_again_has_the_stable_version_that_its_rule_leads_to() {
+    let rule = |all: &[(&str, i64)]| -> Value {
+        all.iter().map(|(name, weight)| json!({"name": name, "port": 8080, "weight": weight})).collect()
+    };
+    for (seen, stable, phase) in [
+        (rule(&[("old", 1)]), false, P::Preparing),
+        (rule(&[("old", 1), (V1, 0)]), false, P::Preparing),
+        (rule(&[("old", 900), (V1, 100)]), false, P::Preparing),
+        (rule(&[(V1, 1000)]), true, P::Healthy),
+        (rule(&[(V1, 800), (V2, 200)]), true, P::Healthy),
+        // The bake begins anew, and nobody answers in it.
+        (rule(&[(V1, 1000), ("old", 0)]), false, P::RolledBack),
+    ] {
+        let mut case = adopting();
+        with_bake(&mut case);
+        case.versions[0]
+            .metadata
+            .annotations
+            .get_or_insert_default()
+            .insert(STABLE.to_owned(), "true".to_owned());
+        write_rule(&mut case, seen.clone());
+        let old = case.children.route.clone();
+        let plan = walk(&mut case);
+        let found = (plan.status.stable.is_some(), plan.status.phase);
+        assert_eq!(found, (stable, phase), "{seen}");
+        assert_eq!(plan.status.adopted.is_some(), !stable, "{seen}");
+        if !stable && seen.as_array().unwrap().len() == 1 {
+            assert_eq!(case.children.route, old, "what serves stays as it is");
+            assert!(!case.versions[0].metadata.annotations.as_ref().unwrap().contains_key(STABLE));
+        }
+    }
+}
+
+#[test]
+fn a_bake_of_the_first_version_that_was_lost_begins_again_and_leads_back() {
+    let mut case = baking();
+    case.rollout.metadata.uid = Some("uid-again".to_owned());
+    case.rollout.status = None;
+    walk(&mut case);
+    assert_eq!((status(&case).phase, backends(&case)), (P::Baking, live((V1, 1000), &[("old", 0)])));
+    let told = status(&case).decision.clone().unwrap();
+    assert!(told.reason == "Recovered" && told.message.contains("its bake begins anew"), "{}", told.message);
+    walk(&mut case);
+    breach(&mut case);
+    assert_eq!(backends(&case), live(("old", 1000), &[]));
+}
+
+#[test]
+fn nothing_is_adopted_or_recovered_before_the_rule_is_there() {
+    let mut case = adopting();
+    until(&mut case, P::Shadow);
+    for _ in 0..3 {
+        step_passes(&mut case);
+    }
+    walk(&mut case);
+    let route = case.children.route.take();
+    case.rollout.status = None;
+    let plan = walk(&mut case);
+    assert_eq!((plan.status.stable, plan.status.adopted), (None, None));
+    case.children.route = route;
+    let plan = walk(&mut case);
+    assert_eq!(plan.status.stable.unwrap().version, "v20261121.1");
+    assert_eq!(backends(&case), live((V1, 1000), &[]));
+    // Without a version there is nothing else to tell.
+    let mut case = adopting();
+    case.versions.clear();
+    case.children.route = None;
+    assert_eq!(said(&walk(&mut case).status, "Stalled").1, "RouteMissing");
+}
+
+#[test]
+fn a_rule_that_leads_to_someone_is_not_pointed_at_a_version_without_pods() {
+    let mut case = adopting();
+    until(&mut case, P::Shadow);
+    for _ in 0..3 {
+        step_passes(&mut case);
+    }
+    walk(&mut case);
+    case.children.deployments.clear();
+    write_rule(&mut case, json!([{"name": V2, "port": 80, "weight": 1}]));
+    let plan = walk(&mut case);
+    assert_eq!((plan.status.phase, patches(&plan)), (P::Healthy, 0));
+    let (reconciling, reason, message) = said(&plan.status, "Reconciling");
+    assert_eq!((reconciling.as_str(), reason.as_str()), ("True", "VersionUnavailable"));
+    assert!(message.contains("v20261121.1 has no ready pod") && message.contains(V2), "{message}");
+    // The simulated cluster has made them.
+    assert_eq!(patches(&walk(&mut case)), 1);
+    assert_eq!(backends(&case), live((V1, 1000), &[]));
+    // Where nobody answers, nothing is lost.
+    case.children.deployments.clear();
+    write_rule(&mut case, json!([]));
+    assert_eq!(patches(&walk(&mut case)), 1);
+}
+
+#[test]
+fn whoever_else_is_in_the_rule_keeps_his_share_and_no_version_in_it_that_was_rolled_back() {
+    let shadow = || {
+        let mut case = adopting();
+        until(&mut case, P::Shadow);
+        walk(&mut case);
+        case
+    };
+    let port = json!({"name": "old", "port": 8081, "weight": 3});
+    let urgent = json!({"name": "urgent", "port": 80, "weight": 50});
+    for (case, stranger, reason, right) in [
+        (canary(), &urgent, "BackendUnknown", live((V1, 1000), &[("urgent", 50)])),
+        (baking(), &urgent, "BackendUnknown", live(("old", 1000), &[("urgent", 50)])),
+        (baking(), &port, "BackendAmbiguous", live(("old", 1000), &[("old", 3)])),
+        (shadow(), &urgent, "BackendUnknown", live(("old", 1000), &[("urgent", 50)])),
+    ] {
+        let mut case = case;
+        let route = case.children.route.as_mut().unwrap();
+        route["spec"]["rules"][1]["backendRefs"].as_array_mut().unwrap().push(stranger.clone());
+        edited(route, "kubectl-edit");
+        let before = of_the_user(route);
+        assert_eq!(patches(&walk(&mut case)), 0, "nobody gets more of such a rule");
+        let plan = breach(&mut case);
+        assert_eq!((patches(&plan), backends(&case), mirrors(&case).len()), (1, right.clone(), 0));
+        assert_eq!(said(&plan.status, "Stalled").1, reason);
+        let after = &case.children.route.as_ref().unwrap()["spec"]["rules"][1]["backendRefs"];
+        assert!(after.as_array().unwrap().contains(stranger), "{after}");
+        assert_eq!(of_the_user(case.children.route.as_ref().unwrap()), before);
+        let plan = walk(&mut case);
+        assert_eq!((patches(&plan), said(&plan.status, "Stalled").1.as_str()), (0, reason));
+        assert!(!plan.status.conditions.iter().any(|told| told.message.contains("still gets")));
+    }
+}
+
+#[test]
+fn a_rollback_finds_the_rule_that_leads_to_its_version() {
+    let rename = |case: &mut RolloutCase| {
+        let route = case.children.route.as_mut().unwrap();
+        route["spec"]["rules"][1]["name"] = "other".into();
+        edited(route, "kubectl-edit");
+    };
+    let mut case = canary();
+    rename(&mut case);
+    let plan = breach(&mut case);
+    assert_eq!(
+        (backends(&case), said(&plan.status, "Stalled").1),
+        (live((V1, 1000), &[]), "RuleNotFound".to_owned())
+    );
+    assert_eq!(patches(&walk(&mut case)), 0);
+    // A rule that was alone, and is not any more.
+    let mut case = canary();
+    case.rollout.spec.traffic =
+        serde_json::from_value(json!({"attach": {"route": "shop", "service": "old"}})).unwrap();
+    let plan = breach(&mut case);
+    assert_eq!(
+        (backends(&case), said(&plan.status, "Stalled").1),
+        (live((V1, 1000), &[]), "RuleAmbiguous".to_owned())
+    );
+    // Two rules that could be meant.
+    let mut case = canary();
+    rename(&mut case);
+    case.children.route.as_mut().unwrap()["spec"]["rules"][0]["backendRefs"] =
+        json!([{"name": V2, "port": 80}]);
+    let before = case.children.route.clone();
+    let plan = breach(&mut case);
+    assert_eq!((patches(&plan), &case.children.route), (0, &before));
+    let (_, reason, message) = said(&plan.status, "Stalled");
+    assert_eq!(reason, "RuleNotFound");
+    assert!(message.ends_with("Until then v20261121.2 still gets requests."), "{message}");
+}
+
+#[test]
+fn what_another_rollout_writes_to_the_same_route_says_nothing_of_ours() {
+    let mut case = adopting();
+    until(&mut case, P::Shadow);
+    // The write of the mirror was lost, and the other one wrote its rule twice.
+    case.children.route = Some(route());
+    for _ in 0..2 {
+        edited(case.children.route.as_mut().unwrap(), names::FIELD_MANAGER);
+    }
+    let plan = walk(&mut case);
+    let traffic = plan.status.traffic.clone().unwrap();
+    assert_eq!((plan.status.phase, patches(&plan), mirrors(&case).len()), (P::Shadow, 1, 1));
+    assert_eq!((traffic.fights, traffic.mirror_dropped), (0, None));
+    // Ours came through, and the mirror did not.
+    let route = case.children.route.as_mut().unwrap();
+    route["spec"]["rules"][1]["filters"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|filter| filter["type"] != "RequestMirror");
+    let plan = walk(&mut case);
+    assert_eq!(plan.status.decision.unwrap().reason, "MirrorUnsupported");
+}
+
+#[test]
+fn what_a_gateway_refuses_of_a_users_route_is_not_held_against_a_version() {
+    let refuse = |case: &mut RolloutCase, status: &str| {
+        let route = case.children.route.as_mut().unwrap();
+        edited(route, "kubectl-edit");
+        let said = &mut route["status"]["parents"][0]["conditions"][1];
+        (said["status"], said["reason"], said["message"]) =
+            (status.into(), "BackendNotFound".into(), "no Service sitee".into());
+    };
+    let mut case = canary();
+    refuse(&mut case, "False");
+    let plan = walk(&mut case);
+    let (_, reason, message) = said(&plan.status, "Stalled");
+    assert_eq!(reason, "RouteNotAccepted");
+    assert!(message.ends_with("Correct HTTPRoute shop, maybe in another rule, or its Gateway."), "{message}");
+    for read in [Read::Errors(0.0, 3.0), Read::Nothing] {
+        case.read = read;
+        case.now += SignedDuration::from_hours(2);
+        assert_eq!(case.plan_with(&fresh(&case)).status.phase, P::Canary, "{read:?}");
+        let status = case.plan_with(&fresh(&case)).status;
+        case.rollout.status = Some(status);
+    }
+    // It is corrected, which its controller has not seen yet; then it has. Deadlines begin from there.
+    refuse(&mut case, "True");
+    let taken = case.children.route.clone();
+    case.children.route.as_mut().unwrap()["metadata"]["generation"] = 99.into();
+    case.read = Read::Errors(0.0, 3.0);
+    for (route, after, phase) in [
+        (case.children.route.clone(), 7200, P::Canary),
+        (taken.clone(), 1, P::Canary),
+        (taken.clone(), 60, P::Canary),
+        (taken, 600, P::RolledBack),
+    ] {
+        case.children.route = route;
+        case.now += SignedDuration::from_secs(after);
+        let plan = case.plan_with(&fresh(&case));
+        assert_eq!(plan.status.phase, phase, "{after}: {:?}", plan.status.conditions);
+        case.rollout.status = Some(plan.status);
+    }
+    assert_eq!(status(&case).decision.as_ref().unwrap().reason, "HeldTooLong");
+}
+
+#[test]
+fn troubles_with_the_rule_say_whose_it_is_and_why_it_has_no_name() {
+    let told = |change: &dyn Fn(&mut Value)| {
+        let mut case = adopting();
+        change(&mut case.children.route.as_mut().unwrap()["spec"]["rules"]);
+        until(&mut case, P::Preparing);
+        let plan = walk(&mut case);
+        said(&plan.status, "Stalled").2
+    };
+    let other = told(&|rules| rules[1]["backendRefs"] = json!([{"name": "bids-v20261121-3", "port": 80}]));
+    assert!(
+        other.contains("a version of ModelRollout bids. Give each of the two a rule of its own."),
+        "{other}"
+    );
+    let pruned = told(&|rules| {
+        for rule in rules.as_array_mut().unwrap() {
+            rule.as_object_mut().unwrap().remove("name");
+        }
+    });
+    assert!(pruned.contains("Gateway API before 1.4"), "{pruned}");
+    let lookalike = told(&|rules| rules[1]["backendRefs"] = json!([{"name": "ads-v1-2", "port": 80}]));
+    assert!(lookalike.contains("ads-v1-2, which is neither a version"), "{lookalike}");
+}
+
+#[test]
+fn what_was_written_to_one_rule_was_not_written_to_another() {
+    let digest = |rule: &str| {
+        let mut case = attached(json!({"route": "shop", "rule": rule, "service": "old"}));
+        let rules = &mut case.children.route.as_mut().unwrap()["spec"]["rules"];
+        rules[0]["backendRefs"] = rules[1]["backendRefs"].clone();
+        until(&mut case, P::Shadow);
+        status(&case).traffic.clone().unwrap().written.unwrap().digest
+    };
+    assert_ne!(digest("model"), digest("site"));
+}

@@ -70,7 +70,8 @@ pub struct ModelRolloutStatus {
     /// Since when readings are missing or requests too few; a step that holds for too long is rolled back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holding_since: Option<Time>,
-    /// When the last freeze of this step ended; `judge.maxHold` and other deadlines count from here at the earliest.
+    /// When the last freeze of this step ended, or the gateway took a route of yours that it had refused; `judge.maxHold` and
+    /// other deadlines count from here at the earliest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thawed_at: Option<Time>,
     /// What this step has shown and someone has to approve.

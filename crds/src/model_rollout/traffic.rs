@@ -18,7 +18,7 @@ pub enum Traffic {
 /// A rule of an HTTPRoute that stays its user's: only the backends of the rule, and the mirror of a shadow, are written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.route == oldSelf.route && has(self.service) == has(oldSelf.service) && (!has(self.service) || self.service == oldSelf.service)").message("route and service are immutable: create another ModelRollout"))]
+#[x_kube(validation = Rule::new("self.route == oldSelf.route && has(self.rule) == has(oldSelf.rule) && (!has(self.rule) || self.rule == oldSelf.rule) && has(self.service) == has(oldSelf.service) && (!has(self.service) || self.service == oldSelf.service)").message("route, rule and service are immutable: create another ModelRollout"))]
 pub struct Attach {
     /// Name of the HTTPRoute, in the rollout's namespace.
     #[schemars(length(min = 1, max = 253))]

@@ -2,14 +2,21 @@
 //!
 //! Called by `route`, which treats it like the route that a rollout owns. Of one rule the backends and the mirror of a shadow
 //! are ours; every other rule, match, filter and field stays as it is. A rule that leads to someone whom the rollout does not
-//! know is left alone and told: dropping a backend could drop requests.
+//! know gets no more of ours, and that is told: dropping a backend could drop requests. What is ours still leaves it, so that
+//! nobody who edits a rule keeps a rollback from coming true.
 
-use anneal_crds::model_rollout::{Adopted, Attach};
+use std::collections::BTreeSet;
+
+use anneal_crds::{
+    VersionRef, Weight,
+    model_rollout::{Adopted, Attach},
+};
 use serde_json::{Value, json};
 
 use super::{
     build::{self, Home, Shares, Target},
     route::same,
+    rule::{self, backends, list},
 };
 use crate::{
     object::{Key, Kind, short_digest},
@@ -27,6 +34,10 @@ pub(super) struct Part {
     filters: Vec<Value>,
     /// What tells one decision about shares from another, whatever the route is like.
     pub(super) digest: String,
+    /// Versions that get requests and that the rule does not name yet.
+    pub(super) newcomers: Vec<VersionRef>,
+    /// Why this is not all that shares ask for: it only takes versions out.
+    pub(super) besides: Option<Trouble>,
 }
 
 /// The key of the route.
@@ -34,45 +45,87 @@ pub(super) fn key(namespace: &str, to: &Attach) -> Key {
     Key::new(Kind::HttpRoute, namespace, &to.route)
 }
 
-/// The port at which the rule of a route refers to a Service.
-pub(super) fn port_of(to: &Attach, service: &str, route: &Value) -> Option<i32> {
-    let (_, rule) = rule(to, route).ok()?;
-    let found = list(rule, "backendRefs").iter().find(|backend| backend["name"] == service)?;
-    i32::try_from(found["port"].as_i64()?).ok()
-}
-
 impl Part {
-    /// The part of `route` that shares asks for, or why there can be none.
+    /// The part of `route` that shares asks for, or as much of it as takes versions out; or why there can be none.
     pub(super) fn of(
         home: Home<'_>,
         to: &Attach,
         shares: &Shares<'_>,
         route: Option<&Value>,
     ) -> Result<Self, Trouble> {
-        let (index, rule) = known_rule(home, to, route)?;
-        let seen = list(rule, "backendRefs");
-        let live = shares.live();
-        let alone = live.len() == 1;
-        let backends = live.iter().map(|(target, weight)| match target {
-            Target::Version(version) => {
-                let mut backend = build::backend(home, version, build::LIVE);
-                backend["weight"] = weight.per_mille().into();
-                Ok(backend)
-            }
-            Target::Adopted(adopted) => {
-                let mut backend = own(home, to, adopted, seen)?;
-                // Until something changes, not even the way in which the user wrote it does.
-                if !(alone && backend["weight"] != 0) {
-                    backend["weight"] = weight.per_mille().into();
-                }
-                Ok(backend)
-            }
+        let known = rule::known(home, to, route);
+        let all = known.and_then(|(index, rule)| {
+            let backends = live(home, to, shares, rule)?;
+            Ok(Self::new(home, to, shares, (index, rule), backends))
         });
-        let backends = backends.collect::<Result<Vec<_>, Trouble>>()?;
-        let users = list(rule, "filters").iter().filter(|filter| !is_mirror(home, filter)).cloned();
+        all.or_else(|trouble| {
+            let route = route.ok_or_else(|| trouble.clone())?;
+            Self::leaving(home, to, shares, route, &trouble)
+                .ok_or_else(|| still(home, shares, route, trouble))
+        })
+    }
+
+    fn new(
+        home: Home<'_>,
+        to: &Attach,
+        shares: &Shares<'_>,
+        (index, rule): (usize, &Value),
+        backends: Vec<Value>,
+    ) -> Self {
+        let users = list(rule, "filters").iter().filter(|filter| !rule::is_mirror(home, filter)).cloned();
         let filters = users.chain(build::mirror(home, shares)).collect();
-        let digest = short_digest(&shares.words());
-        Ok(Self { key: key(home.namespace, to), rule: index, backends, filters, digest })
+        let digest = short_digest(&json!([to.rule, shares.words()]).to_string());
+        let is_new = |version: &&VersionRef| {
+            rule::backend(home, rule, &build::workload_name(home.name, &version.version)).is_none()
+        };
+        let newcomers = shares.versions().filter(is_new).cloned().collect();
+        Self {
+            key: key(home.namespace, to),
+            rule: index,
+            backends,
+            filters,
+            digest,
+            newcomers,
+            besides: None,
+        }
+    }
+
+    /// The part that takes versions out of a rule that cannot be written as shares ask for. Whoever else is there keeps his
+    /// weight. None if no version leaves, or if nobody is known who could answer instead.
+    fn leaving(
+        home: Home<'_>,
+        to: &Attach,
+        shares: &Shares<'_>,
+        route: &Value,
+        trouble: &Trouble,
+    ) -> Option<Self> {
+        let incumbent = shares.only()?;
+        let (index, rule) = rule::meant(to, Some(route)).ok().or_else(|| rule::with_versions(home, route))?;
+        rule::versions(home, rule).find(|service| *service != incumbent.service(home))?;
+        let mut others: Vec<Value> =
+            backends(rule).iter().filter(|backend| !rule::is_version(home, backend)).cloned().collect();
+        let backend = match incumbent {
+            Target::Version(version) => Some(build::backend(home, version, build::LIVE)),
+            Target::Adopted(adopted) => {
+                let is = |backend: &Value| rule::is_service(home, backend, Some(&adopted.service));
+                let seen = others.iter().position(is).map(|place| others.remove(place));
+                seen.or_else(|| adopted.port.map(|port| service(adopted, port)))
+            }
+        };
+        let backend = backend.map(|mut backend| {
+            backend["weight"] = Weight::FULL.per_mille().into();
+            backend
+        });
+        let all: Vec<Value> = backend.into_iter().chain(others).collect();
+        all.iter().any(|backend| rule::weight(backend) > 0).then(|| Self {
+            besides: Some(trouble.clone()),
+            ..Self::new(home, to, shares, (index, rule), all)
+        })
+    }
+
+    /// Names of those who get requests of the rule as it is.
+    pub(super) fn present<'r>(&self, route: &'r Value) -> impl Iterator<Item = &'r str> {
+        backends(self.rule_of(route)).iter().filter(|backend| rule::weight(backend) > 0).map(rule::name)
     }
 
     /// Whether the route has it.
@@ -117,79 +170,49 @@ impl Part {
     }
 }
 
-/// The rule that is meant, with its index, if it leads to nobody whom the rollout does not know.
-pub(super) fn known_rule<'r>(
-    home: Home<'_>,
-    to: &Attach,
-    route: Option<&'r Value>,
-) -> Result<(usize, &'r Value), Trouble> {
-    let (index, rule) = rule(to, route.ok_or_else(|| missing(to))?)?;
-    let is_known =
-        |backend: &&Value| is_version(home, backend) || is_service(home, backend, to.service.as_deref());
-    let strangers = list(rule, "backendRefs").iter().filter(|backend| !is_known(backend));
-    let strangers: Vec<&str> =
-        strangers.map(|backend| backend["name"].as_str().unwrap_or_default()).collect();
-    if strangers.is_empty() { Ok((index, rule)) } else { Err(unknown(to, &strangers)) }
-}
-
-/// Whether any rule of a route leads to a Service, or copies requests to it.
-pub(super) fn refers_to(route: &Value, service: &str) -> bool {
-    list(&route["spec"], "rules").iter().any(|rule| {
-        let mirrored = list(rule, "filters").iter().map(|filter| &filter["requestMirror"]["backendRef"]);
-        list(rule, "backendRefs").iter().chain(mirrored).any(|backend| backend["name"] == service)
-    })
-}
-
-fn list<'v>(of: &'v Value, field: &str) -> &'v [Value] {
-    of[field].as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-/// The rule that is meant, with its index.
-fn rule<'r>(to: &Attach, route: &'r Value) -> Result<(usize, &'r Value), Trouble> {
-    let is_meant = |rule: &Value| to.rule.as_ref().is_none_or(|name| rule["name"] == name.as_str());
-    let mut meant = list(&route["spec"], "rules").iter().enumerate().filter(|(_, rule)| is_meant(rule));
-    match (meant.next(), meant.next(), &to.rule) {
-        (Some(only), None, _) => Ok(only),
-        (Some(_), Some(_), _) => Err(Trouble {
-            reason: "RuleAmbiguous".to_owned(),
-            message: format!(
-                "HTTPRoute {} has several rules that could be meant. Give the one for this model a name of its own, and name it in spec.traffic.attach.rule.",
-                to.route
-            ),
-        }),
-        (None, _, name) => {
-            let named = name.as_ref().map_or_else(String::new, |name| format!(" named {name}"));
-            let message = format!(
-                "HTTPRoute {} has no rule{named}. Add it, or correct spec.traffic.attach.rule.",
-                to.route
-            );
-            Err(Trouble { reason: "RuleNotFound".to_owned(), message })
+/// What the rule is to lead to, if that can be said.
+fn live(home: Home<'_>, to: &Attach, shares: &Shares<'_>, rule: &Value) -> Result<Vec<Value>, Trouble> {
+    let live = shares.live();
+    let alone = live.len() == 1;
+    let backend = |(target, weight): (Target<'_>, Weight)| match target {
+        Target::Version(version) => {
+            let mut backend = build::backend(home, version, build::LIVE);
+            backend["weight"] = weight.per_mille().into();
+            Ok(backend)
         }
-    }
+        Target::Adopted(adopted) => {
+            let mut backend = own(home, to, adopted, rule)?;
+            // Until something changes, not even the way in which the user wrote it does.
+            if !(alone && backend["weight"] != 0) {
+                backend["weight"] = weight.per_mille().into();
+            }
+            Ok(backend)
+        }
+    };
+    live.into_iter().map(backend).collect()
 }
 
 /// The backend of the adopted Service, as the user wrote it or would.
-fn own(home: Home<'_>, to: &Attach, adopted: &Adopted, seen: &[Value]) -> Result<Value, Trouble> {
-    let mut found = seen.iter().filter(|backend| is_service(home, backend, Some(&adopted.service)));
+fn own(home: Home<'_>, to: &Attach, adopted: &Adopted, rule: &Value) -> Result<Value, Trouble> {
+    let mut found =
+        backends(rule).iter().filter(|backend| rule::is_service(home, backend, Some(&adopted.service)));
     match (found.next(), found.next(), adopted.port) {
         (Some(only), None, _) => Ok(only.clone()),
         (Some(_), Some(_), _) => Err(Trouble {
             reason: "BackendAmbiguous".to_owned(),
             message: format!(
                 "{} of HTTPRoute {} names Service {} more than once. Leave it there once.",
-                which(to),
+                rule::called(to),
                 to.route,
                 adopted.service
             ),
         }),
-        (None, _, Some(port)) => {
-            Ok(json!({"group": "", "kind": "Service", "name": adopted.service, "port": port}))
-        }
+        (None, _, Some(port)) => Ok(service(adopted, port)),
         (None, _, None) => Err(Trouble {
             reason: "BackendMissing".to_owned(),
             message: format!(
                 "{} of HTTPRoute {} sends nothing to Service {}, which spec.traffic.attach.service says is what serves. Add it to the rule, or create the ModelRollout without it.",
-                which(to),
+                rule::called(to),
                 to.route,
                 adopted.service
             ),
@@ -197,44 +220,20 @@ fn own(home: Home<'_>, to: &Attach, adopted: &Adopted, seen: &[Value]) -> Result
     }
 }
 
-fn missing(to: &Attach) -> Trouble {
-    let message = format!(
-        "HTTPRoute {} does not exist in this namespace. Create it: a route that is yours is never made or deleted here.",
-        to.route
-    );
-    Trouble { reason: "RouteMissing".to_owned(), message }
+fn service(adopted: &Adopted, port: i32) -> Value {
+    json!({"group": "", "kind": "Service", "name": adopted.service, "port": port})
 }
 
-fn unknown(to: &Attach, strangers: &[&str]) -> Trouble {
-    let message = format!(
-        "{} of HTTPRoute {} sends requests to {}, which is neither a version of this rollout nor spec.traffic.attach.service. Take it out of the rule; if it is what serves, create the ModelRollout with it as spec.traffic.attach.service.",
-        which(to),
-        to.route,
-        strangers.join(", ")
-    );
-    Trouble { reason: "BackendUnknown".to_owned(), message }
-}
-
-fn which(to: &Attach) -> String {
-    to.rule.as_ref().map_or_else(|| "The rule".to_owned(), |name| format!("Rule {name}"))
-}
-
-/// Whether a reference leads to a Service of the rollout's namespace.
-fn is_local(home: Home<'_>, backend: &Value) -> bool {
-    let is_or_absent = |field: &str, value: &str| backend[field].is_null() || backend[field] == value;
-    is_or_absent("group", "") && is_or_absent("kind", "Service") && is_or_absent("namespace", home.namespace)
-}
-
-fn is_service(home: Home<'_>, backend: &Value, service: Option<&str>) -> bool {
-    is_local(home, backend) && service.is_some_and(|service| backend["name"] == service)
-}
-
-/// Whether a reference leads to the Service of a version of this rollout, whichever.
-fn is_version(home: Home<'_>, backend: &Value) -> bool {
-    is_local(home, backend)
-        && backend["name"].as_str().is_some_and(|name| build::is_workload_name(home.name, name))
-}
-
-fn is_mirror(home: Home<'_>, filter: &Value) -> bool {
-    filter["type"] == "RequestMirror" && is_version(home, &filter["requestMirror"]["backendRef"])
+/// A trouble that keeps versions in a route which are to have left it says so.
+fn still(home: Home<'_>, shares: &Shares<'_>, route: &Value, trouble: Trouble) -> Trouble {
+    let wanted = |service: &str| shares.names(home, service);
+    let left = rule::rules(route).flat_map(|rule| rule::versions(home, rule)).filter(|name| !wanted(name));
+    let left: BTreeSet<String> = left.filter_map(|name| build::version_of(home.name, name)).collect();
+    if left.is_empty() {
+        return trouble;
+    }
+    let left: Vec<String> = left.into_iter().collect();
+    let get = if left.len() == 1 { "gets" } else { "get" };
+    let message = format!("{} Until then {} still {get} requests.", trouble.message, left.join(", "));
+    Trouble { message, ..trouble }
 }

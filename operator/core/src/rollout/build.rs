@@ -29,13 +29,24 @@ pub fn workload_name(rollout: &str, version: &str) -> String {
     format!("{rollout}-{}", version.replace('.', "-"))
 }
 
-/// Whether a Service of this name is that of some version of a rollout.
-pub(super) fn is_workload_name(rollout: &str, name: &str) -> bool {
-    let version = name.strip_prefix(rollout).and_then(|rest| rest.strip_prefix("-v"));
-    let number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    version
-        .and_then(|version| version.split_once('-'))
-        .is_some_and(|(date, build)| number(date) && number(build))
+/// The version of a rollout whose Service has this name; none if it is no version's.
+pub(super) fn version_of(rollout: &str, service: &str) -> Option<String> {
+    let (owner, version) = split(service)?;
+    (owner == rollout).then_some(version)
+}
+
+/// The rollout of whose versions' Services this is the name, whether there is such a rollout or not.
+pub(super) fn rollout_of(service: &str) -> Option<&str> {
+    split(service).map(|(rollout, _)| rollout)
+}
+
+/// The inverse of [`workload_name`], for versions as a ModelVersion may have them.
+fn split(service: &str) -> Option<(&str, String)> {
+    let (rest, number) = service.rsplit_once('-')?;
+    let (rollout, date) = rest.rsplit_once("-v")?;
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    (!rollout.is_empty() && date.len() == 8 && digits(date) && digits(number))
+        .then(|| (rollout, format!("v{date}.{number}")))
 }
 
 /// Names of the Deployments and Services that a rollout's status asks for.
@@ -223,6 +234,14 @@ impl Target<'_> {
             Self::Version(version) => &version.version,
         }
     }
+
+    /// Name of the Service that leads to it.
+    pub(super) fn service(&self, home: Home<'_>) -> String {
+        match self {
+            Self::Adopted(adopted) => adopted.service.clone(),
+            Self::Version(version) => workload_name(home.name, &version.version),
+        }
+    }
 }
 
 /// Who answers and who listens in.
@@ -245,6 +264,28 @@ impl<'a> Shares<'a> {
         let canary = self.canary.map(|(version, weight)| (Target::Version(version), weight));
         let warm = self.warm.map(|adopted| (Target::Adopted(adopted), Weight::ZERO));
         [incumbent].into_iter().chain(canary).chain(warm).collect()
+    }
+
+    /// Who answers, if nobody is on trial.
+    pub(super) fn only(&self) -> Option<&Target<'a>> {
+        (self.canary.is_none() && self.shadow.is_none()).then_some(&self.incumbent)
+    }
+
+    /// The versions that get requests.
+    pub(super) fn versions(&self) -> impl Iterator<Item = &'a VersionRef> {
+        self.live().into_iter().filter(|(_, weight)| *weight > Weight::ZERO).filter_map(|(target, _)| {
+            match target {
+                Target::Version(version) => Some(version),
+                Target::Adopted(_) => None,
+            }
+        })
+    }
+
+    /// Whether a Service gets requests or copies of them.
+    pub(super) fn names(&self, home: Home<'_>, service: &str) -> bool {
+        let copied = self.shadow.map(|(version, _)| Target::Version(version));
+        let live = self.live().into_iter().filter(|(_, weight)| *weight > Weight::ZERO);
+        live.map(|(target, _)| target).chain(copied).any(|target| target.service(home) == service)
     }
 
     /// The same as text, for a digest.
@@ -405,6 +446,19 @@ mod tests {
     use anneal_crds::contract::SERVE_LAST_REQUESTS_SECONDS;
 
     use super::*;
+
+    #[test]
+    fn only_the_name_of_a_version_is_taken_for_one() {
+        let service = workload_name("car-loan", "v20261121.12");
+        assert_eq!(version_of("car-loan", &service).as_deref(), Some("v20261121.12"));
+        assert_eq!(rollout_of(&service), Some("car-loan"));
+        for other in
+            ["car-loan", "car-loan-v1-2", "car-loan-v20261121", "car-loan-v20261121-x", "-v20261121-1"]
+        {
+            assert_eq!((version_of("car-loan", other), rollout_of(other)), (None, None), "{other}");
+        }
+        assert_eq!(version_of("car", &service), None);
+    }
 
     #[test]
     fn a_server_is_not_killed_before_its_last_requests_are_answered() {

@@ -14,9 +14,9 @@ use jiff::SignedDuration;
 use serde_json::Value;
 
 use super::{
-    attach,
     build::{self, Home},
     draft::{Draft, RECHECK},
+    rule,
 };
 use crate::{
     object::{Key, Kind, Object, covers},
@@ -148,11 +148,15 @@ impl Draft<'_> {
             let is = |other: &VersionRef| other.digest == version.spec.artifact.digest;
             let status = &self.status;
             let mut wanted = BTreeMap::new();
-            if status.stable.as_ref().is_some_and(is) {
+            let rejection = status.rejected.iter().find(|rejection| is(&rejection.version));
+            // While nobody is known to serve, a mark may yet say who does.
+            let may_serve = !self.incumbent().is_someone()
+                && rejection.is_none()
+                && build::mark_on(version, &stable_key).is_some();
+            if may_serve || status.stable.as_ref().is_some_and(is) {
                 wanted.insert(stable_key.clone(), names::MARK.to_owned());
             }
             let digest = &version.spec.artifact.digest;
-            let rejection = status.rejected.iter().find(|rejection| is(&rejection.version));
             if let Some(rejection) = rejection {
                 let text = rejection.retried.clone().unwrap_or_else(|| names::MARK.to_owned());
                 wanted.insert(rejected_key.clone(), text);
@@ -205,7 +209,7 @@ impl Draft<'_> {
             Traffic::Gateway(_) => false,
             Traffic::Attach(_) => {
                 let route = self.snapshot.children.route.as_ref();
-                route.is_some_and(|route| attach::refers_to(route, service))
+                route.is_some_and(|route| rule::refers_to(route, service))
             }
         }
     }

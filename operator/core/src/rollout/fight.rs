@@ -88,11 +88,13 @@ impl Draft<'_> {
         if write.record.over <= written.over && !is_another && !came_back {
             return None;
         }
-        Some(match Author::of(route) {
-            Author::Other(who) => who.to_owned(),
-            Author::Us => "an admission webhook".to_owned(),
-            Author::Unknown => "someone".to_owned(),
-        })
+        match Author::of(route) {
+            Author::Other(who) => Some(who.to_owned()),
+            // Another rollout wrote its own rule since, and whether ours ever came through is not known.
+            Author::Us if write.is_shared && !write.landed => None,
+            Author::Us => Some("an admission webhook".to_owned()),
+            Author::Unknown => Some("someone".to_owned()),
+        }
     }
 
     /// Counts a write that would not be needed if the route had been left as it was written. One that comes back changed

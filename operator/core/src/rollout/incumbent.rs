@@ -10,7 +10,7 @@ use anneal_crds::{
     model_rollout::{Adopted, RolloutPhase, Traffic},
 };
 
-use super::{attach, draft::Draft, select::Obstacle, transition::Fate};
+use super::{build::Home, draft::Draft, rule, select::Obstacle, transition::Fate};
 
 /// Who answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +72,8 @@ impl Draft<'_> {
         Incumbent::before(&self.status)
     }
 
-    /// What serves on a user's route stands for the stable version until there is one that has passed its bake.
+    /// What serves on a user's route stands for the stable version until there is one that has passed its bake. It does so from
+    /// the moment at which its rule is there: until then a version may serve whose status was lost.
     pub(super) fn adopt(&mut self) {
         let named = match &self.rollout.spec.traffic {
             Traffic::Gateway(_) => None,
@@ -81,10 +82,13 @@ impl Draft<'_> {
         let bakes = self.status.phase == RolloutPhase::Baking;
         self.status.adopted = match (named, &self.status.stable, self.status.adopted.take()) {
             (Some((to, service)), None, known) => {
-                let route = self.snapshot.children.route.as_ref();
-                let port = route.and_then(|route| attach::port_of(to, service, route));
-                let port = port.or(known.and_then(|known| known.port));
-                Some(Adopted { service: service.clone(), port })
+                let rule = rule::meant(to, self.snapshot.children.route.as_ref()).ok();
+                (rule.is_some() || known.is_some()).then(|| {
+                    let seen = rule.zip(Home::of(self.rollout));
+                    let seen = seen.and_then(|((_, rule), home)| rule::backend(home, rule, service));
+                    let port = seen.and_then(rule::port).or(known.and_then(|known| known.port));
+                    Adopted { service: service.clone(), port }
+                })
             }
             (Some(_), Some(_), known) if bakes => known,
             (Some(_) | None, _, _) => None,

@@ -13,8 +13,9 @@
 //! asked about a version, and `reading`, `plain`, `baseline`, `labels`, `sequential` and `warning` what the answers say. `steps`
 //! says which share it gets and for how long, `staging`,
 //! `probe` and `smoke` what it must answer before it takes requests and after, and `approval` what someone has to approve.
-//! `transition` is what is written down, and `build` which objects follow; `attach` is a route of the user's, `capacity`,
-//! `autoscaler` and `gpus` how many pods there are, and `incumbent` who answers beside the version on trial.
+//! `transition` is what is written down, `recover` what of it is found again, and `build` which objects follow; `attach` is a route
+//! of the user's, `rule` the one rule of it that counts, `capacity`, `autoscaler` and `gpus` how many pods there are, and
+//! `incumbent` who answers beside the version on trial.
 
 mod approval;
 mod attach;
@@ -41,8 +42,10 @@ mod plane;
 mod probe;
 mod query;
 mod reading;
+mod recover;
 mod rival;
 mod route;
+mod rule;
 mod samples;
 mod scope;
 mod select;

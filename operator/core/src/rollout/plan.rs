@@ -6,23 +6,19 @@
 use std::collections::BTreeSet;
 
 use anneal_crds::{
-    ModelRolloutStatus, ModelVersion, VersionRef, Weight,
-    metric::Metric,
-    model_rollout::{Rejection, RolloutPhase},
-    names,
+    ModelRolloutStatus, VersionRef, Weight, metric::Metric, model_rollout::RolloutPhase, names,
 };
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
-    build,
     draft::{Draft, RECHECK},
     incumbent::Incumbent,
     rival,
     select::{self, Choice, Obstacle},
     smoke::Tick,
     snapshot::Snapshot,
-    transition::{Fate, MAX_REJECTED},
+    transition::Fate,
     value,
 };
 use crate::{condition::KState, plan::Plan};
@@ -56,6 +52,7 @@ impl Draft<'_> {
     fn decide(&mut self) {
         self.recover();
         self.adopt();
+        self.note_taken();
         self.note_commands();
         self.grant_retry();
         if self.obey_abort() || self.obey_rollback() || self.goes_back_with_group() || self.retry_smoke() {
@@ -176,39 +173,6 @@ impl Draft<'_> {
         self.give_up(candidate, Fate::Withdrawn, "CandidateWithdrawn", &message, vec![]);
     }
 
-    /// Versions with one of this rollout's marks, oldest first.
-    fn marked(&self, kind: &str) -> Vec<&ModelVersion> {
-        let Some(name) = &self.rollout.metadata.name else { return vec![] };
-        let key = build::mark_key(kind, name);
-        let has = |version: &&ModelVersion| build::mark_on(version, &key).is_some();
-        let mut found: Vec<&ModelVersion> = self.snapshot.versions.iter().filter(has).collect();
-        found.sort_by_key(|version| select::order(&version.spec.version));
-        found
-    }
-
-    /// A status that was lost finds its stable and rejected versions again by their annotations. Of several stable ones
-    /// the newest counts: the marks of its predecessors were about to go.
-    fn recover(&mut self) {
-        if self.status.stable.is_none() {
-            let stable = self.marked(names::ANNOTATION_STABLE_IN).pop().map(select::reference);
-            self.status.stable = stable;
-        }
-        if self.status.rejected.is_empty() {
-            let marked = self.marked(names::ANNOTATION_ROLLED_BACK_IN);
-            let granted = |version: &&ModelVersion| self.granted_retry(&version.spec.artifact.digest);
-            let lost = marked.into_iter().filter(|version| !granted(version));
-            let mut rejected: Vec<Rejection> = lost
-                .map(|version| Rejection {
-                    version: select::reference(version),
-                    reason: None,
-                    retried: self.retry_marked_on(version),
-                })
-                .collect();
-            rejected.drain(..rejected.len().saturating_sub(MAX_REJECTED));
-            self.status.rejected = rejected;
-        }
-    }
-
     /// What never comes back: as status and marks have it, because status forgets the oldest.
     pub(super) fn rejected_digests(&self) -> BTreeSet<String> {
         let marked = self.marked(names::ANNOTATION_ROLLED_BACK_IN).into_iter();
@@ -324,6 +288,9 @@ impl Draft<'_> {
         self.status.phase = RolloutPhase::Pending;
         if let (None, Some(pause)) = (&obstacle, self.pause.clone()) {
             return self.kstatus(KState::Reconciling, pause.cause.reason(), &pause.why);
+        }
+        if let (None, Some(trouble)) = (&obstacle, self.attach_trouble()) {
+            return self.blocked(&trouble);
         }
         let obstacle = obstacle.unwrap_or_else(|| self.no_version_yet());
         self.kstatus(KState::Stalled, obstacle.reason, &obstacle.message);

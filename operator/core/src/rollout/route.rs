@@ -14,9 +14,11 @@ use serde_json::Value;
 use super::{
     attach::{self, Part},
     build::{self, Home, Shares},
-    draft::Draft,
+    draft::{Draft, RECHECK},
+    rule,
 };
 use crate::{
+    condition::KState,
     object::{Key, Kind, Object, covers},
     plan::Action,
     trouble::Trouble,
@@ -119,12 +121,20 @@ impl Wanted {
         let written = match self {
             Self::Whole(_) => seen["metadata"]["annotations"][names::ANNOTATION_APPLIED] == self.digest(),
             // A user's route gets no annotation.
-            Self::Part(_) => before
-                .is_some_and(|before| before.digest == self.digest() && generation(Some(seen)) > before.over),
+            // Nor is it ours alone: other rollouts write their rules of it under the same name. What a write makes of the
+            // generation that it rests on is the next one.
+            Self::Part(_) => before.is_some_and(|before| {
+                before.digest == self.digest() && generation(Some(seen)) == before.over + 1
+            }),
         };
         written && Author::of(seen) == Author::Us
     }
 }
+
+/// Reason: the gateway's controller refuses the route, or a part of it.
+const NOT_TAKEN: &str = "RouteNotAccepted";
+/// Condition: whether requests are divided as the step asks for.
+const VERIFIED: &str = "TrafficVerified";
 
 /// How the route is.
 #[derive(Clone, Debug, PartialEq)]
@@ -133,6 +143,8 @@ pub(super) enum Standing<'a> {
     NotAsked,
     /// It may not be written, and why.
     Blocked(Trouble),
+    /// It is left as it is until someone could answer, and why.
+    Waits(Trouble),
     /// It is missing or differs, and this makes it so.
     Differs(Write),
     /// It is as the status asks for.
@@ -150,6 +162,10 @@ pub(super) struct Write {
     mirror_differs: bool,
     /// Whether the same write was the last thing that was done to the route.
     pub(super) landed: bool,
+    /// Whether other rollouts write the same route.
+    pub(super) is_shared: bool,
+    /// Why this is not all that the status asks for.
+    besides: Option<Trouble>,
 }
 
 /// Who set the rules of a route last, by what the API server keeps of that.
@@ -192,22 +208,57 @@ impl Draft<'_> {
         if let Some(seen) = seen.filter(|seen| wanted.is_in(seen)) {
             return Standing::Same(seen);
         }
+        if let Some(trouble) = self.nobody_answers(wanted) {
+            return Standing::Waits(trouble);
+        }
+        let (is_shared, besides) = match wanted {
+            Wanted::Whole(_) => (false, None),
+            Wanted::Part(part) => (true, part.besides.clone()),
+        };
         Standing::Differs(Write {
             action: wanted.write(seen),
             record: WrittenRoute { digest: wanted.digest().to_owned(), over: generation(seen), seen: None },
             mirror_differs: seen.is_some_and(|seen| wanted.mirror_differs(seen)),
             landed: seen.is_some_and(|seen| wanted.landed(seen, self.written())),
+            is_shared,
+            besides,
         })
+    }
+
+    /// Why a user's rule stays as it is although it could be written: it leads to someone, and would lead to a version without
+    /// a pod that could answer. Whom a rollback takes out goes all the same.
+    fn nobody_answers(&self, wanted: &Wanted) -> Option<Trouble> {
+        let (Wanted::Part(part), Some(home)) = (wanted, Home::of(self.rollout)) else { return None };
+        let route = self.snapshot.children.route.as_ref()?;
+        let version = part.newcomers.iter().find(|version| self.unavailable(version))?;
+        let gives_up = self.status.phase == RolloutPhase::RolledBack;
+        let given_up = self.status.candidate.as_ref().filter(|_| gives_up);
+        let given_up = given_up.map(|version| build::workload_name(home.name, &version.version));
+        let present: Vec<&str> = part.present(route).collect();
+        if present.is_empty() || given_up.is_some_and(|service| present.contains(&service.as_str())) {
+            return None;
+        }
+        let message = format!(
+            "{} has no ready pod, so HTTPRoute {} still sends requests to {}.",
+            version.version,
+            self.route_name(),
+            present.join(", ")
+        );
+        Some(Trouble { reason: "VersionUnavailable".to_owned(), message })
     }
 
     /// Why the route of the user's cannot be written; none for one of our own, which is made anew.
     pub(super) fn attach_trouble(&self) -> Option<Trouble> {
         match (&self.rollout.spec.traffic, self.wanted_route()) {
-            (Traffic::Attach(_), Some(wanted)) => wanted.as_ref().err().cloned(),
+            (Traffic::Attach(_), Some(Ok(wanted))) => match wanted {
+                Wanted::Part(part) => part.besides.clone().or_else(|| self.nobody_answers(wanted)),
+                Wanted::Whole(_) => None,
+            },
+            (Traffic::Attach(_), Some(Err(trouble))) => Some(trouble.clone()),
             // Nobody serves yet, and the first version is about to.
             (Traffic::Attach(to), None) => {
                 let route = self.snapshot.children.route.as_ref();
-                attach::known_rule(Home::of(self.rollout)?, to, route).err()
+                rule::known(Home::of(self.rollout)?, to, route).err()
             }
             (Traffic::Gateway(_), _) => None,
         }
@@ -222,7 +273,14 @@ impl Draft<'_> {
                 self.note_seen(uid);
             }
             Standing::Blocked(trouble) => self.blocked(&trouble),
+            Standing::Waits(trouble) => {
+                self.kstatus(KState::Reconciling, &trouble.reason, &trouble.message);
+                self.wake_at_latest(RECHECK);
+            }
             Standing::Differs(write) => {
+                if let Some(trouble) = &write.besides {
+                    self.blocked(trouble);
+                }
                 if self.waits_to_rewrite(&write.record) {
                     return;
                 }
@@ -242,7 +300,7 @@ impl Draft<'_> {
     pub(super) fn written_by_us_and_dropped(&self) -> bool {
         match self.standing() {
             Standing::Differs(write) => write.mirror_differs && write.landed,
-            Standing::NotAsked | Standing::Blocked(_) | Standing::Same(_) => false,
+            Standing::NotAsked | Standing::Blocked(_) | Standing::Waits(_) | Standing::Same(_) => false,
         }
     }
 
@@ -252,8 +310,17 @@ impl Draft<'_> {
         self.await_calm();
         let accepted = self.traffic_accepted();
         let contest = self.contest();
+        let refused = self.gateway_says_no();
         let (verified, reason, message) = match (&contest, accepted, self.mismatched) {
             (Some(contest), _, _) => (false, contest.reason.as_str(), contest.message.as_str()),
+            (None, false, _) if self.lies_with_the_user() => {
+                let said = refused.as_ref().map(|trouble| trouble.message.as_str());
+                (
+                    false,
+                    NOT_TAKEN,
+                    said.unwrap_or("The gateway has not taken the route since it was corrected."),
+                )
+            }
             (None, false, _) => {
                 (false, "NotAccepted", "The route does not have the weights of this step yet.")
             }
@@ -265,7 +332,7 @@ impl Draft<'_> {
             (None, true, false) => (true, "Accepted", "The route has the weights of this step."),
         };
         if self.incumbent().is_someone() {
-            self.condition("TrafficVerified", verified.into(), reason, message);
+            self.condition(VERIFIED, verified.into(), reason, message);
         }
         let now = Time(self.now);
         if accepted {
@@ -281,7 +348,7 @@ impl Draft<'_> {
     fn current_route(&self) -> Option<&Value> {
         match self.standing() {
             Standing::Same(route) => Some(route),
-            Standing::NotAsked | Standing::Blocked(_) | Standing::Differs(_) => None,
+            Standing::NotAsked | Standing::Blocked(_) | Standing::Waits(_) | Standing::Differs(_) => None,
         }
     }
 
@@ -301,6 +368,32 @@ impl Draft<'_> {
             })
     }
 
+    /// Whether the gateway refuses a user's route, or did when it was last looked at and has not taken it since. What is wrong
+    /// may lie in a rule that is no business of the rollout's, so it is not held against a version.
+    pub(super) fn lies_with_the_user(&self) -> bool {
+        self.is_attached()
+            && !self.traffic_accepted()
+            && (self.was_refused() || self.gateway_says_no().is_some())
+    }
+
+    /// Deadlines begin anew once a user's route that was refused is taken.
+    pub(super) fn note_taken(&mut self) {
+        if self.is_attached() && self.was_refused() && self.is_under_way() && self.traffic_accepted() {
+            self.status.thawed_at = Some(Time(self.now));
+        }
+    }
+
+    fn was_refused(&self) -> bool {
+        self.status.conditions.iter().any(|told| told.type_ == VERIFIED && told.reason == NOT_TAKEN)
+    }
+
+    fn is_attached(&self) -> bool {
+        match self.rollout.spec.traffic {
+            Traffic::Gateway(_) => false,
+            Traffic::Attach(_) => true,
+        }
+    }
+
     /// Why the route does not bring requests as it should, if anyone says so.
     pub(super) fn route_trouble(&self) -> Option<Trouble> {
         self.contest().or_else(|| self.gateway_says_no())
@@ -316,18 +409,24 @@ impl Draft<'_> {
         };
         let said = parents(route).iter().find_map(against)?;
         let text = |field: &str| said[field].as_str().unwrap_or_default();
-        let way_out = if self.status.phase == RolloutPhase::Shadow {
-            "Correct the Gateway or spec.traffic, or remove strategy.shadow if the gateway cannot copy requests."
+        let name = route["metadata"]["name"].as_str().unwrap_or_default();
+        let what = if self.is_attached() {
+            // A controller tells of the whole route.
+            format!("Correct HTTPRoute {name}, maybe in another rule, or its Gateway")
         } else {
-            "Correct the Gateway or spec.traffic."
+            "Correct the Gateway or spec.traffic".to_owned()
+        };
+        let or = if self.status.phase == RolloutPhase::Shadow {
+            ", or remove strategy.shadow if the gateway cannot copy requests"
+        } else {
+            ""
         };
         let message = format!(
-            "The gateway does not take HTTPRoute {}: {} ({}). {way_out}",
-            route["metadata"]["name"].as_str().unwrap_or_default(),
+            "The gateway does not take HTTPRoute {name}: {} ({}). {what}{or}.",
             text("message").trim_end_matches('.'),
             text("reason")
         );
-        Some(Trouble { reason: "RouteNotAccepted".to_owned(), message })
+        Some(Trouble { reason: NOT_TAKEN.to_owned(), message })
     }
 }
 

@@ -103,6 +103,9 @@ impl Sim {
         let promoted = !stable.is_empty() && old["stable"]["digest"] != new["stable"]["digest"];
         let back = new["decision"]["reason"] == "RolledBackByHand" && was_stable(old, &stable);
         let from_candidate = !back && moving(old) && old["candidate"]["digest"] == new["stable"]["digest"];
+        if promoted && !back && self.laws.banned.get(name).is_some_and(|banned| banned.contains(&stable)) {
+            self.broken("what was rolled back stays away", format!("{name}: {stable} is stable again"));
+        }
         if promoted && back {
             // A person went back to it, whatever had become of it.
             self.laws.banned.entry(name.to_owned()).or_default().remove(&stable);

@@ -169,10 +169,11 @@ impl Sim {
     }
 }
 
-/// Whether a route of the user's is missing, or lacks what nobody but the user knows.
+/// Whether a route of the user's is missing, or lacks what nobody but the user knows, or leads to someone while a version that
+/// is to take over has no pods.
 fn lies_with_the_user(status: &Value) -> bool {
-    let told =
-        |told: &Value| ["RouteMissing", "BackendMissing"].iter().any(|reason| told["reason"] == *reason);
+    let reasons = ["RouteMissing", "BackendMissing", "VersionUnavailable"];
+    let told = |told: &Value| reasons.iter().any(|reason| told["reason"] == *reason);
     status["conditions"].as_array().is_some_and(|all| all.iter().any(told))
 }
 
