@@ -68,5 +68,8 @@ fn an_autoscaler_says_how_many_pods_there_are_and_its_kind_may_be_missing() {
     assert_eq!(pods(), least + 1);
     patch(&json!({"autoscaling": null}));
     until("the number is fixed again", || pods() == least);
-    reason_in(HOME, ROLLOUT, "Serving");
+    until("nothing is left to do", || {
+        let conditions = get(ROLLOUT).unwrap()["status"]["conditions"].clone();
+        conditions.as_array().unwrap().iter().any(|told| told["type"] == "Ready" && told["status"] == "True")
+    });
 }
