@@ -4,6 +4,7 @@
 
 use anneal_crds::{
     ModelRolloutSpec,
+    metric::Metric,
     model_rollout::{Experiment, Then, Traffic},
 };
 use kube::core::cel::validate_cel_schema;
@@ -115,6 +116,49 @@ fn an_experiment_is_about_counted_events_and_leaves_requests_to_both_versions() 
     let before = json!({"blueGreen": {"duration": "1h"}, "approval": {"before": "FullTraffic"},
         "experiment": {"duration": "14d", "primary": "errors"}});
     assert_eq!(refusal_by(&before, "sequential"), None);
+}
+
+#[test]
+fn a_mean_has_a_margin_where_it_is_compared_and_is_no_metric_of_an_experiment() {
+    let refusal = |evidence: &str, mean: Value, experiment: Value| {
+        let errors =
+            json!({"name": "errors", "window": "1m", "ratio": {"bad": "bad", "total": "all", "max": 0.1}});
+        let mut spec = json!({
+            "model": "ads", "candidate": {"follow": "NewestApproved"}, "serving": {"image": "serve:1"},
+            "traffic": {"gateway": {"name": "web"}}, "prometheus": {"url": "http://p"}, "judge": {"evidence": evidence},
+            "metrics": [errors, {"name": "mae", "window": "1m", "labelDelay": "1h", "mean": mean}],
+            "strategy": {"blueGreen": {"duration": "1h"}, "rollbackTriggers": ["errors", "mae"]},
+        });
+        if !experiment.is_null() {
+            spec["strategy"]["experiment"] = experiment;
+        }
+        let spec: ModelRolloutSpec = serde_json::from_value(spec).unwrap();
+        let errors = validate_cel_schema::<ModelRolloutSpec>(&serde_json::to_value(spec).unwrap(), None);
+        errors.err().map(|errors| format!("{errors:?}"))
+    };
+    let without = || json!({"sum": "s", "count": "c", "max": 0.5});
+    let with = || json!({"sum": "s", "count": "c", "min": -0.5, "margin": 0});
+    let experiment = |primary: &str, secondary: &[&str]| json!({"primary": primary, "secondary": secondary, "duration": "14d", "split": 0.5});
+    for (evidence, mean, experiment, said) in [
+        ("none", without(), Value::Null, None),
+        ("sequential", with(), Value::Null, None),
+        ("none", with(), Value::Null, Some("margin is for judge.evidence: sequential")),
+        ("sequential", without(), Value::Null, Some("a mean needs margin")),
+        ("sequential", with(), experiment("mae", &[]), Some("primary must be a ratio with one bound")),
+        ("sequential", with(), experiment("errors", &["mae"]), Some("secondary must be ratios")),
+    ] {
+        let refusal = refusal(evidence, mean.clone(), experiment);
+        match said {
+            None => assert_eq!(refusal, None, "{mean}"),
+            Some(said) => assert!(refusal.clone().unwrap_or_default().contains(said), "{mean}: {refusal:?}"),
+        }
+    }
+    let both =
+        json!({"name": "mae", "window": "1m", "mean": {"sum": "s", "count": "c", "max": 1.0, "min": 0.5}});
+    let none = json!({"name": "mae", "window": "1m", "mean": {"sum": "s", "count": "c"}});
+    assert!(serde_json::from_value::<Metric>(none).is_err());
+    // The API server refuses both; whoever reads it all the same takes one of them.
+    assert!(serde_json::from_value::<Metric>(both).is_ok());
 }
 
 #[test]
