@@ -18,14 +18,15 @@ type Right = (String, String, String);
 
 /// Rights that the log does not show: only some clusters check who may block an owner's deletion, and an apply that creates
 /// needs the right to create but is logged as a patch.
-const UNSEEN: [(&str, &str, &str); 10] = [
+const UNSEEN: [(&str, &str, &str); 11] = [
     ("update", "anneal.dev", "retrainjobs/finalizers"),
     ("update", "anneal.dev", "modelrollouts/finalizers"),
     ("create", "", "services"),
     ("create", "apps", "deployments"),
     ("create", "gateway.networking.k8s.io", "httproutes"),
     ("create", "autoscaling", "horizontalpodautoscalers"),
-    // The cluster has no KEDA, so there is nothing to get or to write.
+    // The cluster has no KEDA, so a list is all that is asked for.
+    ("watch", "keda.sh", "scaledobjects"),
     ("get", "keda.sh", "scaledobjects"),
     ("create", "keda.sh", "scaledobjects"),
     ("patch", "keda.sh", "scaledobjects"),
