@@ -103,7 +103,7 @@ pub(crate) fn typed_objects(_: &mut schemars::SchemaGenerator) -> schemars::Sche
     schemars::json_schema!({"type": "array", "minItems": 1, "maxItems": 16, "items": {
         "type": "object",
         "required": ["type"],
-        "properties": {"type": {"type": "string", "minLength": 1, "maxLength": 63}},
+        "properties": {"type": {"description": "Of what type it is.", "type": "string", "minLength": 1, "maxLength": 63}},
         "x-kubernetes-preserve-unknown-fields": true,
     }})
 }

@@ -5,7 +5,7 @@
 use anneal_crds::{
     ModelRolloutSpec,
     metric::Metric,
-    model_rollout::{Experiment, Then, Traffic},
+    model_rollout::{Autoscaling, Experiment, Serving, Then, Traffic},
 };
 use kube::core::cel::validate_cel_schema;
 use serde_json::{Value, json};
@@ -176,6 +176,19 @@ fn an_experiment_is_looked_at_once_a_day_and_lasts_half_of_its_time() {
     assert!(own.secondary.is_empty() && own.min_requests == 100 && own.then == Then::Advance);
     let own = read(json!({"duration": "14d", "primary": "accuracy", "looks": 4, "minDuration": "10d"}));
     assert_eq!((own.planned_looks(), own.shortest().to_string()), (4, "10d".into()));
+}
+
+#[test]
+fn an_autoscaler_may_make_at_least_as_many_pods_as_it_must() {
+    for (most, taken) in [(2, false), (3, true), (10, true)] {
+        let metrics = json!([{"type": "Resource"}]);
+        let serving = json!({"image": "serve:1", "replicas": 3, "autoscaling": {"maxReplicas": most, "hpa": {"metrics": metrics}}});
+        let serving: Serving = serde_json::from_value(serving).unwrap();
+        let said = validate_cel_schema::<ModelRolloutSpec>(&json!({"serving": serving}), None);
+        let said = said.map_err(|errors| format!("{errors:?}")).err().unwrap_or_default();
+        assert_eq!(!said.contains("maxReplicas must not be below"), taken, "{most}: {said}");
+    }
+    assert!(serde_json::from_value::<Autoscaling>(json!({"maxReplicas": 3})).is_err());
 }
 
 #[test]

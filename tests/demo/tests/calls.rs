@@ -25,7 +25,7 @@ const UNSEEN: [(&str, &str, &str); 11] = [
     ("create", "apps", "deployments"),
     ("create", "gateway.networking.k8s.io", "httproutes"),
     ("create", "autoscaling", "horizontalpodautoscalers"),
-    // The cluster has no KEDA, so there is nothing to get, to watch or to write.
+    // The cluster has no KEDA, so a list is all that is asked for.
     ("get", "keda.sh", "scaledobjects"),
     ("watch", "keda.sh", "scaledobjects"),
     ("create", "keda.sh", "scaledobjects"),

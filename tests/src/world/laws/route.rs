@@ -116,7 +116,10 @@ impl Sim {
                 self.broken("a breach takes a version out at once", why);
             }
         }
-        if status["phase"] == "RolledBack" && shares.reach(&candidate) && !self.may_wait(&status) {
+        // A first version that someone else's hand sent requests to has nobody beside it that could get them instead.
+        let someone = !status["stable"].is_null() || !status["adopted"].is_null();
+        let rolled_back = status["phase"] == "RolledBack" && someone;
+        if rolled_back && shares.reach(&candidate) && !self.may_wait(&status) {
             self.broken("a rollback has no preconditions", format!("{name}: {shares:?}"));
         }
         if result.is_ok()
