@@ -783,17 +783,24 @@ fn a_rollback_finds_the_rule_that_leads_to_its_version() {
 
 #[test]
 fn what_another_rollout_writes_to_the_same_route_says_nothing_of_ours() {
-    let mut case = adopting();
-    until(&mut case, P::Shadow);
-    // The write of the mirror was lost, and the other one wrote its rule twice.
-    case.children.route = Some(route());
-    for _ in 0..2 {
-        edited(case.children.route.as_mut().unwrap(), names::FIELD_MANAGER);
-    }
-    let plan = walk(&mut case);
-    let traffic = plan.status.traffic.clone().unwrap();
-    assert_eq!((plan.status.phase, patches(&plan), mirrors(&case).len()), (P::Shadow, 1, 1));
-    assert_eq!((traffic.fights, traffic.mirror_dropped), (0, None));
+    // The write of the mirror was lost, and the other one wrote its rule.
+    let beside = |writes: i64| {
+        let mut case = adopting();
+        until(&mut case, P::Shadow);
+        let mut theirs = route();
+        for weight in 0..writes {
+            theirs["spec"]["rules"][0]["backendRefs"][0]["weight"] = weight.into();
+            edited(&mut theirs, names::FIELD_MANAGER);
+        }
+        case.children.route = Some(theirs);
+        let plan = walk(&mut case);
+        let traffic = plan.status.traffic.clone().unwrap();
+        assert_eq!((plan.status.phase, patches(&plan), mirrors(&case).len()), (P::Shadow, 1, 1));
+        assert_eq!((traffic.fights, traffic.mirror_dropped), (0, None));
+        case
+    };
+    beside(1);
+    let mut case = beside(2);
     // Ours came through, and the mirror did not.
     let route = case.children.route.as_mut().unwrap();
     route["spec"]["rules"][1]["filters"]

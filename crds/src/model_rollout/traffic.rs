@@ -93,6 +93,9 @@ pub struct WrittenRoute {
     pub digest: String,
     /// `metadata.generation` of the route that was to be overwritten; 0 where there was none.
     pub over: i64,
+    /// Digest of what is not the rollout's of a route of yours, as it was then: other rollouts may write the same route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub others: Option<String>,
     /// `metadata.uid` of the route that was seen to be as it was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<String>,

@@ -128,6 +128,16 @@ impl Part {
         backends(self.rule_of(route)).iter().filter(|backend| rule::weight(backend) > 0).map(rule::name)
     }
 
+    /// Digest of what no write of the part touches.
+    pub(super) fn others(&self, route: &Value) -> String {
+        let mut spec = route["spec"].clone();
+        let rule = spec.pointer_mut(&format!("/rules/{}", self.rule)).and_then(Value::as_object_mut);
+        if let Some(rule) = rule {
+            rule.retain(|field, _| !["backendRefs", "filters"].contains(&field.as_str()));
+        }
+        short_digest(&spec.to_string())
+    }
+
     /// Whether the route has it.
     pub(super) fn is_in(&self, route: &Value) -> bool {
         self.fields(route).is_empty()

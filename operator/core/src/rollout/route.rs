@@ -102,6 +102,14 @@ impl Wanted {
         }
     }
 
+    /// What tells one state of what others write there from another.
+    fn others(&self, seen: &Value) -> Option<String> {
+        match self {
+            Self::Whole(_) => None,
+            Self::Part(part) => Some(part.others(seen)),
+        }
+    }
+
     /// What makes it so. Only as it was read: whoever decided by an older status must not overwrite a later decision.
     fn write(&self, seen: Option<&Value>) -> Action {
         match (self, seen) {
@@ -120,11 +128,12 @@ impl Wanted {
     fn landed(&self, seen: &Value, before: Option<&WrittenRoute>) -> bool {
         let written = match self {
             Self::Whole(_) => seen["metadata"]["annotations"][names::ANNOTATION_APPLIED] == self.digest(),
-            // A user's route gets no annotation.
-            // Nor is it ours alone: other rollouts write their rules of it under the same name. What a write makes of the
-            // generation that it rests on is the next one.
-            Self::Part(_) => before.is_some_and(|before| {
-                before.digest == self.digest() && generation(Some(seen)) == before.over + 1
+            // A user's route gets no annotation. Nor is it ours alone: other rollouts write their rules of it under the same
+            // name. What a write makes of the generation that it rests on is the next one, and of what is theirs nothing.
+            Self::Part(part) => before.is_some_and(|before| {
+                before.digest == part.digest
+                    && generation(Some(seen)) == before.over + 1
+                    && before.others == Some(part.others(seen))
             }),
         };
         written && Author::of(seen) == Author::Us
@@ -217,7 +226,12 @@ impl Draft<'_> {
         };
         Standing::Differs(Write {
             action: wanted.write(seen),
-            record: WrittenRoute { digest: wanted.digest().to_owned(), over: generation(seen), seen: None },
+            record: WrittenRoute {
+                digest: wanted.digest().to_owned(),
+                over: generation(seen),
+                others: seen.and_then(|seen| wanted.others(seen)),
+                seen: None,
+            },
             mirror_differs: seen.is_some_and(|seen| wanted.mirror_differs(seen)),
             landed: seen.is_some_and(|seen| wanted.landed(seen, self.written())),
             is_shared,
