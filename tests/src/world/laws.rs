@@ -13,6 +13,7 @@ mod trials;
 
 pub(super) use fight::contested;
 pub(super) use rollout::{on_the_way, workload};
+pub(super) use route::lies_with_the_user;
 
 use std::collections::{BTreeMap, BTreeSet};
 

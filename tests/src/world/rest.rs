@@ -5,7 +5,7 @@ use anneal_crds::names;
 use serde_json::Value;
 
 use super::{
-    laws::{text, workload},
+    laws::{lies_with_the_user, text, workload},
     outcome::{Finding, Telling},
     sim::{NAMESPACE, Sim},
 };
@@ -26,6 +26,18 @@ impl Sim {
         // Two rollouts of one model that share a stable version, and counters that cannot tell whose requests are whose.
         let shared = self.store.keys(Kind::HttpRoute).len() > 1 && self.is_mismatched(&status);
         if shared {
+            return;
+        }
+        let told = |word: &str| {
+            let mut conditions = status["conditions"].as_array().into_iter().flatten();
+            conditions.any(|told| text(&told["message"]).contains(word))
+        };
+        // One bad event may take away what a step without any had shown, and there may be too few requests to show it again soon.
+        if rollout["spec"]["judge"]["sequential"]["advance"] == "Evidence" && told("it is not shown yet") {
+            return;
+        }
+        // What serves is no version that anyone knows of: someone deleted its record and made the rollout anew.
+        if lies_with_the_user(&status) && !rollout["spec"]["traffic"]["attach"].is_null() {
             return;
         }
         let waits_for_pods = phase == "Preparing" && status["stable"].is_null() && !boots;

@@ -269,7 +269,12 @@ impl Sim {
             let unclear =
                 was_held || self.is_mismatched(&status) || status["decision"]["reason"] == "HeldTooLong";
             let shared = rollouts.len() < self.store.keys(Kind::HttpRoute).len() && unclear;
-            if !overtaken && !shared && !super::laws::text(&status["stable"]["version"]).starts_with(date) {
+            let users = super::laws::lies_with_the_user(&status);
+            if !overtaken
+                && !shared
+                && !users
+                && !super::laws::text(&status["stable"]["version"]).starts_with(date)
+            {
                 let why = format!("{} does not serve {}: {status}", rollout.name, run["status"]["version"]);
                 self.broken("a good version gets through", why);
             }

@@ -37,7 +37,8 @@ const fn kind_of(kind: AutoscalerKind) -> Kind {
 /// status that was lost may have had any.
 pub fn autoscaler_kinds(rollout: &ModelRollout) -> Vec<Kind> {
     let status = rollout.status.as_ref();
-    let is_recorded = status.and_then(|status| status.observed_generation).is_some_and(|seen| seen >= 0);
+    // A refusal may be told in a status that no plan has written yet.
+    let is_recorded = status.is_some_and(|status| status.phase_summary.is_some());
     let asked = rollout.spec.serving.autoscaling.as_ref().map(|scaling| scaling.scaler.kind());
     let made =
         status.and_then(|status| status.capacity.as_ref()).map(|capacity| capacity.autoscalers.as_slice());

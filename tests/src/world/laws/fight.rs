@@ -35,7 +35,10 @@ impl Sim {
             return;
         }
         let before = self.laws.written.insert(name.to_owned(), (self.now, shares.clone()));
-        if walk.disturbed || walk.late || !contested(read) {
+        // A refusal that was told for a spec has seen nothing of what that asks of the route.
+        let refused = |told: &Value| told["reason"] == "Forbidden" || told["reason"] == "Refused";
+        let is_refused = read["conditions"].as_array().is_some_and(|all| all.iter().any(refused));
+        if walk.disturbed || walk.late || is_refused || !contested(read) {
             return;
         }
         *self.laws.reached.entry("route that is contested".to_owned()).or_default() += 1;

@@ -91,7 +91,9 @@ impl Sim {
         let begins =
             moving(new) && (!moving(old) || old["candidate"]["digest"] != new["candidate"]["digest"]);
         self.check_retry(caller, name, old, new);
-        if begins && self.laws.banned.get(name).is_some_and(|banned| banned.contains(&digest)) {
+        // Who reads while another operator marks what a lost status had rejected sees the mark at its next look.
+        let late = self.callers[caller].walk.disturbed && old.is_null();
+        if begins && !late && self.laws.banned.get(name).is_some_and(|banned| banned.contains(&digest)) {
             self.broken("what was rolled back stays away", format!("{name}: {digest} is back"));
         }
         if begins {

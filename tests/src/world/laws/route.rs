@@ -122,9 +122,12 @@ impl Sim {
         if rolled_back && shares.reach(&candidate) && !self.may_wait(&status) {
             self.broken("a rollback has no preconditions", format!("{name}: {shares:?}"));
         }
+        // A user's own route is not made anew, whatever else is told.
+        let is_gone = route.is_none() && !walk.read["spec"]["traffic"]["attach"].is_null();
         if result.is_ok()
             && !self.may_wait(&status)
             && !lies_with_the_user(&status)
+            && !is_gone
             && let Some(wanted) = self.wanted_of(name, &status, &shares)
             && (wanted != shares || !self.hostnames_follow(&key, route.as_ref()))
         {
@@ -174,7 +177,7 @@ impl Sim {
 
 /// Whether a route of the user's is missing, or lacks what nobody but the user knows, or leads to someone while a version that
 /// is to take over has no pods.
-fn lies_with_the_user(status: &Value) -> bool {
+pub fn lies_with_the_user(status: &Value) -> bool {
     let reasons = ["RouteMissing", "BackendMissing", "VersionUnavailable"];
     let told = |told: &Value| reasons.iter().any(|reason| told["reason"] == *reason);
     status["conditions"].as_array().is_some_and(|all| all.iter().any(told))
