@@ -130,13 +130,15 @@ impl Draft<'_> {
         let before = self.status.capacity.as_ref().map(|capacity| capacity.autoscalers.as_slice());
         let is_made = |kind: &AutoscalerKind| {
             let seen = self.snapshot.children.autoscalers.get(&kind_of(*kind));
-            let unread = match seen {
+            let may_be_there = match seen {
                 Some(Autoscalers::Known(_) | Autoscalers::NoSuchKind) => false,
-                Some(Autoscalers::Denied(_) | Autoscalers::Failed(_)) | None => true,
+                // After a status was lost nobody knows.
+                Some(Autoscalers::Failed(_)) => true,
+                Some(Autoscalers::Denied(_)) | None => before.unwrap_or_default().contains(kind),
             };
             self.asked_kind() == Some(kind_of(*kind))
                 || self.own_autoscalers(home).any(|(other, _)| other == kind_of(*kind))
-                || (unread && before.unwrap_or_default().contains(kind))
+                || may_be_there
         };
         AutoscalerKind::ALL.into_iter().filter(is_made).collect()
     }
