@@ -132,6 +132,12 @@ impl State {
             case.perform(&plan.actions);
         }
         case.now += TICK;
+        // Lost pods are there again by the next look.
+        for deployment in &mut case.children.deployments {
+            let pods = deployment["spec"]["replicas"].clone();
+            deployment["status"] =
+                json!({"observedGeneration": 1, "updatedReplicas": pods, "readyReplicas": pods});
+        }
         let marked = case.versions.iter().filter(|version| {
             let marks = version.metadata.annotations.iter().flatten();
             marks.into_iter().any(|(key, _)| key.starts_with(names::ANNOTATION_ROLLED_BACK_IN))
@@ -241,7 +247,7 @@ fn every_state_of_a_small_rollout_keeps_its_promises_and_none_is_a_dead_end() {
     let mut known = HashMap::from([(first.key(), 0)]);
     let mut queue = VecDeque::from([first]);
     // Where a fresh pass leads from each state, and whether it rests there.
-    let mut by_pass: Vec<(usize, bool)> = vec![];
+    let mut by_pass: Vec<(usize, bool, String)> = vec![];
     while let Some(state) = queue.pop_front() {
         let disturbs = DISTURBS.iter().filter(|_| state.disturbed < most);
         for act in LOOKS.iter().chain(disturbs) {
@@ -250,8 +256,9 @@ fn every_state_of_a_small_rollout_keeps_its_promises_and_none_is_a_dead_end() {
             let count = known.len();
             let index = *known.entry(after.key()).or_insert(count);
             if *act == LOOKS[0] {
-                let phase = after.status().phase;
-                by_pass.push((index, matches!(phase, P::Healthy | P::RolledBack)));
+                let is = after.status();
+                let told = format!("{:?} at {}: {:?}", is.phase, is.weight, is.conditions.first());
+                by_pass.push((index, matches!(is.phase, P::Healthy | P::RolledBack), told));
             }
             if index == count {
                 queue.push_back(after);
@@ -265,7 +272,7 @@ fn every_state_of_a_small_rollout_keeps_its_promises_and_none_is_a_dead_end() {
         while !by_pass[at].1 {
             at = by_pass[at].0;
             looks += 1;
-            assert!(looks < 60, "state {start} never comes to rest by fresh passes");
+            assert!(looks < 60, "state {start} never comes to rest by fresh passes: {}", by_pass[at].2);
         }
     }
 }
