@@ -46,8 +46,17 @@ impl Sim {
         }
     }
 
+    /// A rollout whose evidence waits for an approval, and its status.
+    pub(super) fn evidence(&self) -> Option<(Key, Value)> {
+        let all = self.store.all(Kind::ModelRollout);
+        let waits = |rollout: &Value| !rollout["status"]["approval"].is_null();
+        all.into_iter()
+            .find(|(_, rollout)| waits(rollout))
+            .map(|(key, rollout)| (key.clone(), rollout["status"].clone()))
+    }
+
     /// Someone approves what they see, or what they once saw.
-    fn user_approves_evidence(&mut self, key: &Key, status: &Value) {
+    pub(super) fn user_approves_evidence(&mut self, key: &Key, status: &Value) {
         let digest = text(&status["approval"]["digest"]).get(..12).unwrap_or("0123456789ab").to_owned();
         let place = match text(&status["phase"]) {
             "Canary" => status["weight"].to_string(),

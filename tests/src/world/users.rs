@@ -13,6 +13,12 @@ use super::{
 impl Sim {
     /// Someone does something.
     pub fn user_step(&mut self) {
+        // Evidence is seldom there, and then someone looks at it.
+        if let Some((key, status)) = self.evidence()
+            && self.dice.chance(400)
+        {
+            return self.user_approves_evidence(&key, &status);
+        }
         match self.dice.weighted(&[30, 26, 10, 6, 6, 5, 4, 4, 3, 3, 3, 50]) {
             0 => self.user_retrains(),
             1 => self.user_approves(),
