@@ -61,7 +61,8 @@ pub(crate) fn run(context: &Context, selection: Selection) -> Result<()> {
     check("Lint", &["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
     crds::run(context, crds::Mode::Check)?;
     // The tests of the demo need its cluster.
-    counted(context, &cargo, "Test", &["test", "--locked", "--workspace", "--exclude", "anneal-demo"])?;
+    let host = ["test", "--locked", "--no-fail-fast", "--workspace", "--exclude", "anneal-demo"];
+    counted(context, &cargo, "Test", &host)?;
     if selection.no_cluster {
         return Ok(());
     }
@@ -107,7 +108,7 @@ fn on_cluster(context: &Context, cargo: &Cargo, cluster: &Cluster) -> Result<()>
     }
     step.done();
     let command = cargo
-        .command(&["test", "--locked", "--package", "anneal-demo"])
+        .command(&["test", "--locked", "--no-fail-fast", "--package", "anneal-demo"])
         .env("ANNEAL_TEST_KUBECTL", cluster.program("kubectl"))
         .env("ANNEAL_TEST_TRAINER_IMAGE", Which::Trainer.name())
         .env("ANNEAL_TEST_AUDIT_LOG", cluster.audit_log())
@@ -134,7 +135,7 @@ fn counted(context: &Context, cargo: &Cargo, what: &str, args: &[&str]) -> Resul
     count(context, what, &cargo.command(args))
 }
 
-/// Runs tests and repeats their closing lines.
+/// Runs tests and repeats their closing lines, and which failed.
 pub(crate) fn count(context: &Context, what: &str, command: &Cmd) -> Result<()> {
     let step = context.progress.step(what);
     let log = context.cache.log("cargo-test");
@@ -143,12 +144,19 @@ pub(crate) fn count(context: &Context, what: &str, command: &Cmd) -> Result<()> 
         std::fs::remove_file(&log)
             .with_context(|| format!("cannot remove {}; remove it by hand", log.display()))?;
     }
-    command.run(&log)?;
-    step.done();
+    let outcome = command.run(&log);
+    if outcome.is_ok() {
+        step.done();
+    }
     let text = std::fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
-    text.lines()
-        .filter(|line| line.starts_with("test result:") && !line.contains(" 0 passed; 0 failed"))
-        .try_for_each(crate::print)
+    text.lines().filter(|line| is_news(line)).try_for_each(crate::print)?;
+    outcome
+}
+
+fn is_news(line: &str) -> bool {
+    let is_result = line.starts_with("test result:") && !line.contains(" 0 passed; 0 failed");
+    let has_failed = line.starts_with("test ") && line.ends_with(" ... FAILED");
+    is_result || has_failed
 }
 
 /// The chart as Helm sees it, with every switch.
@@ -182,7 +190,7 @@ fn readers(context: &Context, cargo: &Cargo) -> Result<()> {
     )?;
     let kstatus = parts::go_part(&context.cache, &context.progress, &parts::KSTATUS)?.join("kstatus");
     let command = cargo
-        .command(&["test", "--locked", "--package", "anneal-tests"])
+        .command(&["test", "--locked", "--no-fail-fast", "--package", "anneal-tests"])
         .args(READERS.iter().flat_map(|test| ["--test", test]))
         .args(["--", "--include-ignored"])
         .env("ANNEAL_TEST_PROMTOOL", "/usr/bin/promtool")

@@ -4,8 +4,7 @@
 //! mean of each tick with the bound.
 
 use anneal_core::judge::{
-    ArmCount, ArmSum, Arms, Better, Judge, Mean, Outcome, Policy, PolicyError, Rule, Source, State, Step,
-    Tick, Verdict,
+    ArmCount, ArmSum, Better, Judge, Mean, Outcome, Policy, PolicyError, Rule, Source, State,
 };
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use rand_distr::{Distribution, Gamma, Poisson, StandardNormal};
@@ -13,6 +12,7 @@ use rand_distr::{Distribution, Gamma, Poisson, StandardNormal};
 use super::{
     cells,
     peers::{Peer, Strikes},
+    trial::judge_counts,
 };
 
 /// Normally, squared errors have this mean.
@@ -175,17 +175,7 @@ fn judge(margin: f64) -> Result<(Judge, State), PolicyError> {
     Ok((Judge::new(policy)?, state))
 }
 
-fn decides((judge, state): &mut (Judge, State), weight: f64, candidate: ArmSum, stable: ArmSum) -> bool {
-    const STEP: Step = Step {
-        index: 0,
-        arms: Arms::Both,
-        began_ms: 0,
-        min_ms: 0,
-        interval_ms: i64::MAX,
-        max_ms: None,
-        min_requests: 0,
-    };
+fn decides(judge: &mut (Judge, State), weight: f64, candidate: ArmSum, stable: ArmSum) -> bool {
     let outcomes = [Outcome::Means { candidate, stable: Some(stable) }];
-    judge.fold_tick(state, &STEP, &Tick { weight: Some(weight), outcomes: &outcomes });
-    matches!(judge.verdict(state, &STEP), Verdict::Rollback(_))
+    judge_counts(judge, weight, &outcomes) == Some(true)
 }

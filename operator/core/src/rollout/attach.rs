@@ -185,11 +185,7 @@ fn live(home: Home<'_>, to: &Attach, shares: &Shares<'_>, rule: &Value) -> Resul
     let live = shares.live();
     let alone = live.len() == 1;
     let backend = |(target, weight): (Target<'_>, Weight)| match target {
-        Target::Version(version) => {
-            let mut backend = build::backend(home, version, build::LIVE);
-            backend["weight"] = weight.per_mille().into();
-            Ok(backend)
-        }
+        Target::Version(version) => Ok(build::weighted(home, version, weight.per_mille())),
         Target::Adopted(adopted) => {
             let mut backend = own(home, to, adopted, rule)?;
             // Until something changes, not even the way in which the user wrote it does.

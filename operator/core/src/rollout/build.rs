@@ -350,6 +350,13 @@ pub(super) fn backend(home: Home<'_>, version: &VersionRef, port: u16) -> Value 
     json!({"group": "", "kind": "Service", "name": workload_name(home.name, &version.version), "port": port})
 }
 
+/// The same, with a share of the requests.
+pub(super) fn weighted(home: Home<'_>, version: &VersionRef, weight: u16) -> Value {
+    let mut backend = backend(home, version, LIVE);
+    backend["weight"] = weight.into();
+    backend
+}
+
 /// The filter that copies requests, if any are to be copied.
 pub(super) fn mirror(home: Home<'_>, shares: &Shares<'_>) -> Option<Value> {
     let (version, share) = shares.shadow?;
@@ -365,24 +372,19 @@ pub(super) fn mirror(home: Home<'_>, shares: &Shares<'_>) -> Option<Value> {
 
 /// The HTTPRoute at a gateway. The whole object is ours: its lists are atomic, so no one can own a weight alone.
 pub(super) fn route(home: Home<'_>, gateway: &Gateway, shares: &Shares<'_>) -> Object {
-    let weighted = |(target, weight): (Target<'_>, Weight)| match target {
-        Target::Version(version) => {
-            let mut backend = backend(home, version, LIVE);
-            backend["weight"] = weight.per_mille().into();
-            Some(backend)
-        }
+    let live = |(target, weight): (Target<'_>, Weight)| match target {
+        Target::Version(version) => Some(weighted(home, version, weight.per_mille())),
         // Nothing serves on a route of our own before we do.
         Target::Adopted(_) => None,
     };
     // Empty lists are written too: what is left out would not be missed when the old value is still there.
     let rule = json!({
-        "backendRefs": shares.live().into_iter().filter_map(weighted).collect::<Vec<_>>(),
+        "backendRefs": shares.live().into_iter().filter_map(live).collect::<Vec<_>>(),
         "filters": mirror(home, shares).into_iter().collect::<Vec<_>>(),
         "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
     });
     let by_name = |version: &&VersionRef| {
-        let mut backend = backend(home, version, LIVE);
-        backend["weight"] = 1.into();
+        let backend = weighted(home, version, 1);
         let header = json!({"type": "Exact", "name": VERSION_HEADER, "value": version.version});
         json!({"backendRefs": [backend], "filters": [],
             "matches": [{"path": {"type": "PathPrefix", "value": "/"}, "headers": [header]}]})

@@ -43,9 +43,9 @@ impl Draft<'_> {
                 let children = self.snapshot.children;
                 let child = build::workload_name(home.name, &version.spec.version);
                 self.apply_deployment(home, name, version);
-                self.apply(home, Kind::Service, &children.services, &child, || {
-                    build::service(home, &version.spec.version)
-                });
+                let make = || build::service(home, &version.spec.version);
+                let missing = self.missing(home, Kind::Service, &children.services, &child, make);
+                self.actions.extend(missing.map(Action::Apply));
             }
         }
         if candidate_takes_requests {
@@ -95,18 +95,6 @@ impl Draft<'_> {
         let is_empty = seen.is_some_and(|seen| seen["spec"]["replicas"] == 0);
         let written = missing.or_else(|| is_empty.then(make));
         self.actions.extend(written.map(|object| Action::Apply(build::with_pods(object, seen, pods))));
-    }
-
-    fn apply(
-        &mut self,
-        home: Home<'_>,
-        kind: Kind,
-        seen: &[Value],
-        name: &str,
-        make: impl FnOnce() -> Object,
-    ) {
-        let missing = self.missing(home, kind, seen, name, make);
-        self.actions.extend(missing.map(Action::Apply));
     }
 
     /// The child as it is to be, if it is not so.
@@ -218,21 +206,10 @@ impl Draft<'_> {
 /// The name of a child is taken.
 pub(super) fn name_conflict(key: &Key) -> Trouble {
     let kind = key.kind.resource().2;
-    let or_attach = match key.kind {
-        Kind::HttpRoute => ", or let another ModelRollout attach to it by spec.traffic.attach",
-        Kind::ConfigMap
-        | Kind::Secret
-        | Kind::Pod
-        | Kind::Service
-        | Kind::Job
-        | Kind::Deployment
-        | Kind::HorizontalPodAutoscaler
-        | Kind::ScaledObject
-        | Kind::Gateway
-        | Kind::GatewayClass
-        | Kind::RetrainJob
-        | Kind::ModelVersion
-        | Kind::ModelRollout => "",
+    let or_attach = if key.kind == Kind::HttpRoute {
+        ", or let another ModelRollout attach to it by spec.traffic.attach"
+    } else {
+        ""
     };
     let message = format!(
         "{kind} {} exists and is not this rollout's, so it stays as it is. Delete it, or rename the ModelRollout{or_attach}.",

@@ -91,34 +91,25 @@ impl Draft<'_> {
 
     /// Why a version may not begin: it could never take all requests.
     pub(super) fn gpu_obstacle(&self, version: &VersionRef) -> Option<Obstacle> {
-        let limit = self.gpu_limit()?;
-        let pods = self.pods_for_all();
-        let message = || limit.refuses(&version.version, pods);
-        (!limit.allows(pods)).then(|| Obstacle { reason: TOO_MANY_GPUS, message: message() })
+        let message = self.too_many_gpus(version, self.pods_for_all())?;
+        Some(Obstacle { reason: TOO_MANY_GPUS, message })
     }
 
     /// Why a version may not have so many pods beside the stable version's.
     pub(super) fn gpu_trouble(&self, version: &VersionRef, pods: i32) -> Option<Trouble> {
+        let message = self.too_many_gpus(version, pods)?;
+        Some(Trouble { reason: TOO_MANY_GPUS.to_owned(), message })
+    }
+
+    fn too_many_gpus(&self, version: &VersionRef, pods: i32) -> Option<String> {
         let limit = self.gpu_limit()?;
-        let message = || limit.refuses(&version.version, pods);
-        (!limit.allows(pods)).then(|| Trouble { reason: TOO_MANY_GPUS.to_owned(), message: message() })
+        (!limit.allows(pods)).then(|| limit.refuses(&version.version, pods))
     }
 
     /// Most pods that a version beside the stable one may have; none if nobody limits them.
     pub(super) fn most_extra_pods(&self, version: &VersionRef) -> Option<i32> {
-        let is_extra = match self.status.phase {
-            // It goes back.
-            RolloutPhase::RollingBack => false,
-            RolloutPhase::Pending
-            | RolloutPhase::Preparing
-            | RolloutPhase::Staging
-            | RolloutPhase::Shadow
-            | RolloutPhase::Experiment
-            | RolloutPhase::Canary
-            | RolloutPhase::Baking
-            | RolloutPhase::Healthy
-            | RolloutPhase::RolledBack => self.status.stable.as_ref() != Some(version),
-        };
+        let goes_back = self.status.phase == RolloutPhase::RollingBack;
+        let is_extra = !goes_back && self.status.stable.as_ref() != Some(version);
         self.gpu_limit().filter(|_| is_extra).map(Limit::most_pods)
     }
 

@@ -106,18 +106,8 @@ const fn full(strategy: &Strategy) -> (RolloutPhase, Weight) {
 
 /// Whether a version of a rollout is on its way or on trial, and not the first one.
 fn is_under_way(status: &ModelRolloutStatus) -> bool {
-    match status.phase {
-        RolloutPhase::Baking => Incumbent::before(status).is_someone(),
-        RolloutPhase::Pending
-        | RolloutPhase::Preparing
-        | RolloutPhase::Staging
-        | RolloutPhase::Shadow
-        | RolloutPhase::Experiment
-        | RolloutPhase::Canary
-        | RolloutPhase::RollingBack
-        | RolloutPhase::Healthy
-        | RolloutPhase::RolledBack => leads_forward(status.phase),
-    }
+    let bakes = status.phase == RolloutPhase::Baking;
+    leads_forward(status.phase) && (!bakes || Incumbent::before(status).is_someone())
 }
 
 /// Whether a phase is one on the way of a new version.
@@ -362,18 +352,8 @@ impl Draft<'_> {
             self.try_again_with_group(wave);
             return false;
         }
-        let version = match self.status.phase {
-            RolloutPhase::Baking => self.status.stable.clone(),
-            RolloutPhase::Preparing
-            | RolloutPhase::Staging
-            | RolloutPhase::Shadow
-            | RolloutPhase::Experiment
-            | RolloutPhase::Canary
-            | RolloutPhase::Pending
-            | RolloutPhase::RollingBack
-            | RolloutPhase::Healthy
-            | RolloutPhase::RolledBack => self.status.candidate.clone(),
-        };
+        let bakes = self.status.phase == RolloutPhase::Baking;
+        let version = if bakes { self.status.stable.clone() } else { self.status.candidate.clone() };
         let (Some((name, reason)), Some(version)) = (self.who_failed(wave), version) else { return false };
         let message = format!(
             "{} goes back because {name}, which is in the same group, did ({reason}). It comes again with the group's next versions.",
@@ -405,14 +385,8 @@ impl Draft<'_> {
         };
         let (version, used) = (last.version.clone(), last.retried.clone());
         let others = self.others().unwrap_or_default();
-        let Some(next) = others
-            .iter()
-            .filter(|other| other.under_way && other.group.wave > wave)
-            .map(|other| other.group.wave)
-            .max()
-        else {
-            return;
-        };
+        let under_way = others.iter().filter(|other| other.under_way).map(|other| other.group.wave);
+        let Some(next) = under_way.filter(|other| *other > wave).max() else { return };
         let message = format!("{} may try again, together with its group.", version.version);
         self.status.rejected.pop();
         // What people had asked for by then has done its work.

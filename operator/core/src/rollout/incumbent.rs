@@ -103,7 +103,7 @@ impl Draft<'_> {
         self.status.candidate = Some(version.clone());
     }
 
-    /// Nothing of this model serves yet, and something else does.
+    /// Nothing of this model serves yet.
     pub(super) fn no_version_yet(&self) -> Obstacle {
         let model = &self.rollout.spec.model;
         Obstacle {

@@ -1,8 +1,8 @@
 //! Labels: what a metric says whose events come later than the requests they belong to.
 //!
 //! Called by `plain` and `sequential` with the verdict on what was read, and by `step` for how long it waits. A breach counts
-//! when it is seen. Silence is nobody's fault before the first labels can be there; then it is missing data like any other.
-//! A pass counts from the labels on that may be of the step's own requests, and never stands for those.
+//! as soon as one of the two says so. Silence is nobody's fault before the first labels can be there; then it is missing data
+//! like any other. A pass counts from the labels on that may be of the step's own requests, and never stands for those.
 
 use anneal_crds::{
     ModelRolloutSpec,
@@ -12,6 +12,11 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{draft::Draft, reading::Verdict};
+
+/// What a metric counts, for people.
+pub(super) fn events(metric: &Metric) -> &'static str {
+    if metric.labels().is_some() { "labels" } else { "requests" }
+}
 
 /// The longest delay of the metrics of these names; zero if all are known at once.
 pub(super) fn longest_delay(spec: &ModelRolloutSpec, triggers: &[String]) -> SignedDuration {

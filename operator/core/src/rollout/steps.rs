@@ -63,9 +63,12 @@ pub(super) fn approvals(strategy: &Strategy, status: &ModelRolloutStatus) -> Vec
     asked.chain(point).collect()
 }
 
-/// The experiment of the strategy; none beside a Service without a version, which nothing is compared with.
-fn compared<'a>(strategy: &'a Strategy, status: &ModelRolloutStatus) -> Option<&'a Experiment> {
-    strategy.experiment.as_ref().filter(|_| status.adopted.is_none())
+/// The experiment of the strategy, if there is a version to compare with: of a Service that serves nothing is counted.
+pub(super) fn compared<'a>(strategy: &'a Strategy, status: &ModelRolloutStatus) -> Option<&'a Experiment> {
+    match Incumbent::of(status) {
+        Incumbent::Version(_) => strategy.experiment.as_ref(),
+        Incumbent::Adopted(_) | Incumbent::Nobody => None,
+    }
 }
 
 /// What follows at `place`.

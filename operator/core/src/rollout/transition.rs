@@ -193,12 +193,9 @@ impl Draft<'_> {
         self.compared_experiment().filter(|_| is_ahead).cloned()
     }
 
-    /// The experiment of the strategy, if there is a version to compare with: of a Service that serves nothing is counted.
+    /// The experiment of the strategy, if there is a version to compare with.
     pub(super) fn compared_experiment(&self) -> Option<&Experiment> {
-        match self.incumbent() {
-            Incumbent::Version(_) => self.rollout.spec.strategy.experiment.as_ref(),
-            Incumbent::Adopted(_) | Incumbent::Nobody => None,
-        }
+        steps::compared(&self.rollout.spec.strategy, &self.status)
     }
 
     /// The candidate takes all requests, and is watched for a while where the strategy says so.

@@ -7,7 +7,7 @@ use anneal_crds::metric::Metric;
 use jiff::SignedDuration;
 
 use super::{
-    super::{draft::Draft, incumbent::Incumbent, reading::two_digits, steps},
+    super::{draft::Draft, incumbent::Incumbent, labels::events, reading::two_digits, steps},
     Comparison,
     policy::{self, Limit, Role},
     queries::control,
@@ -84,8 +84,7 @@ impl Comparison {
     fn elapsed(&self, metric: Option<&MetricPolicy>) -> f64 {
         let tick_ms = self.judge.policy().tick_ms;
         let delay_ms = metric.and_then(|metric| metric.labels).map_or(0, |labels| labels.delay_ms);
-        let age_ms = i64::from(self.record.state.step.ticks).saturating_mul(tick_ms);
-        age_ms.saturating_sub(delay_ms).max(tick_ms) as f64 / 1000.0
+        self.judge.age(&self.record.state).saturating_sub(delay_ms).max(tick_ms) as f64 / 1000.0
     }
 
     /// The step as it has been so far.
@@ -184,11 +183,6 @@ fn can_see(metric: &Metric, most: f64, plan: &power::Plan, seconds: f64) -> Resu
         span(seconds),
         percent(most),
     ))
-}
-
-/// What a metric counts.
-fn events(metric: &Metric) -> &'static str {
-    if metric.labels().is_some() { "labels" } else { "requests" }
 }
 
 fn percent(share: f64) -> String {

@@ -10,6 +10,7 @@ use anneal_crds::{
 use super::{
     super::{
         draft::Draft,
+        labels,
         query::{is_compared, without_ranges},
         reading::{self, Answer, MAX_QUERY, Verdict, four_digits, two_digits},
         samples::RawSeries,
@@ -239,8 +240,7 @@ impl Draft<'_> {
         if self.status.phase == RolloutPhase::Experiment {
             return comparison.keeps_from_winning(terms);
         }
-        let counted = i64::from(state.step.ticks).saturating_mul(comparison.record.frozen.tick_ms);
-        if counted < terms.duration.as_millis() || state.step.index != self.step_index() {
+        if comparison.judge.age(state) < terms.duration.as_millis() || state.step.index != self.step_index() {
             return None;
         }
         let least = comparison.of_requests().filter(|metric| metric.asked).map(|metric| metric.step_requests);
@@ -326,7 +326,7 @@ impl Comparison {
 
     /// What people read: the share in this step and how many times stable's it is, or the mean and stable's.
     fn value_of(&self, metric: &Metric) -> String {
-        let events = if metric.labels().is_some() { "labels" } else { "requests" };
+        let events = labels::events(metric);
         let Some((metric, estimate)) = self.of(&metric.name).next() else { return "not compared".to_owned() };
         if let Some(mean) = &metric.mean {
             let Some(own) = mean.step.candidate.mean() else { return format!("no {events}") };
