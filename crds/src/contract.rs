@@ -31,6 +31,72 @@ pub const SERVE_LAST_REQUESTS_SECONDS: u32 = 30;
 /// Seconds between the request to stop and the kill of a serving pod: more than the server takes by itself.
 pub const SERVE_GRACE_SECONDS: u32 = SERVE_DRAIN_SECONDS + SERVE_LAST_REQUESTS_SECONDS + 5;
 
+/// Counter of a serving pod: copied requests whose answer it compared with two of the stable version's, by model, version
+/// and [`COMPARED_RESULT`], zero from the start.
+pub const COMPARED: &str = "anneal_serve_compared_total";
+/// Label of [`COMPARED`] that says what came of it: a name of [`Differs`].
+pub const COMPARED_RESULT: &str = "result";
+
+/// Who answered a request otherwise: the version in shadow, or the stable one when it was asked once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Differs {
+    /// All three answers are the same.
+    Nobody,
+    /// The version in shadow alone.
+    Candidate,
+    /// The stable version alone.
+    Stable,
+    /// Both differ from the stable version's first answer.
+    Both,
+}
+
+impl Differs {
+    /// All results.
+    pub const ALL: [Self; 4] = [Self::Nobody, Self::Candidate, Self::Stable, Self::Both];
+
+    /// As the label has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nobody => "nobody",
+            Self::Candidate => "candidate",
+            Self::Stable => "stable",
+            Self::Both => "both",
+        }
+    }
+}
+
+/// Counter of a serving pod: labels of copied requests whose answers it compared, by model, version and [`COMPARED_RESULT`],
+/// zero from the start.
+pub const PAIRED: &str = "anneal_serve_paired_total";
+
+/// Who was right about a request whose label came; of two numbers, whichever is nearer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WasRight {
+    /// The version in shadow and the stable one, or both are as near.
+    Both,
+    /// The version in shadow alone.
+    Candidate,
+    /// The stable version alone.
+    Stable,
+    /// None of the two.
+    Neither,
+}
+
+impl WasRight {
+    /// All results.
+    pub const ALL: [Self; 4] = [Self::Both, Self::Candidate, Self::Stable, Self::Neither];
+
+    /// As the label has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Both => "both",
+            Self::Candidate => "candidate",
+            Self::Stable => "stable",
+            Self::Neither => "neither",
+        }
+    }
+}
+
 /// Most bytes that Kubernetes keeps of a termination message.
 pub const NOTICE_LIMIT: usize = 4096;
 

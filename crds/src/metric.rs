@@ -30,7 +30,7 @@ fn optional_selector(generator: &mut schemars::SchemaGenerator) -> schemars::Sch
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.minLabels) || has(self.labelDelay)").message("minLabels needs labelDelay"))]
-#[x_kube(validation = Rule::new("!has(self.labelDelay) || !(has(self.errors) || has(self.latency) || has(self.drift) || has(self.stability))").message("labelDelay is for events that are known later than their requests: a ratio, a mean, a histogram or a value"))]
+#[x_kube(validation = Rule::new("!has(self.labelDelay) || !(has(self.errors) || has(self.latency) || has(self.drift) || has(self.stability) || has(self.agreement))").message("labelDelay is for events that are known later than their requests: a ratio, a mean, a histogram or a value"))]
 #[x_kube(validation = Rule::new("!has(self.labelDelay) || !has(self.value) || has(self.value.requests)").message("a value with labelDelay needs requests, the counter of its labels"))]
 pub struct Metric {
     /// Name by which triggers and messages call it, such as `error_rate`.
@@ -94,6 +94,10 @@ pub enum Source {
     Drift(Drift),
     /// How well an order has been kept since the first days of a bake.
     Stability(Stability),
+    /// How often a version in shadow answers as the stable one does.
+    Agreement(Agreement),
+    /// Which of the two is right, once labels tell, about the requests that both answered.
+    Paired(Paired),
 }
 
 /// What a source comes to when presets are written out.
@@ -111,6 +115,10 @@ pub enum Form<'a> {
     Drift(&'a Drift),
     /// A correlation, from -1 to 1.
     Stability(&'a Stability),
+    /// A share of requests, which noise may raise above 1.
+    Agreement(&'a Agreement),
+    /// A share of labels, from 0 to 1.
+    Paired(&'a Paired),
 }
 
 impl Source {
@@ -125,6 +133,8 @@ impl Source {
             Self::Latency(latency) => Form::Histogram(Cow::Owned(latency.histogram())),
             Self::Drift(drift) => Form::Drift(drift),
             Self::Stability(stability) => Form::Stability(stability),
+            Self::Agreement(agreement) => Form::Agreement(agreement),
+            Self::Paired(paired) => Form::Paired(paired),
         }
     }
 }
@@ -307,6 +317,58 @@ pub struct Stability {
     pub min: f64,
 }
 
+/// Answers of a version in shadow beside those of the stable one to the same requests. A serving pod that gets a copied request
+/// asks the stable version twice, and counts in `anneal_serve_compared_total` who differs from whom: what the stable
+/// version's own answers differ by, as those of a model that draws lots do, is subtracted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Agreement {
+    /// Smallest share of requests with the same answer that passes, inclusive, from 0 to 1, such as 0.95. Of a request with
+    /// several rows one is compared, drawn by lot.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub min: f64,
+    /// By how much numbers may differ that are the same answer, in their own unit. Without it only texts are compared, such as
+    /// a class, and a model that answers with numbers alone needs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0))]
+    pub tolerance: Option<f64>,
+    /// Most copied requests that each pod compares in a second, so that the stable version gets at most twice as many more.
+    /// Default 10.
+    #[serde(default = "default_per_second")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub requests_per_second: u32,
+}
+
+impl Default for Agreement {
+    fn default() -> Self {
+        Self { min: 0.0, tolerance: None, requests_per_second: default_per_second() }
+    }
+}
+
+/// Labels of requests that a version in shadow and the stable one both answered. A serving pod that compared a copied request
+/// remembers both answers, and counts in `anneal_serve_paired_total` who was right when a copy of `POST /v2/feedback` brings the
+/// label. Only labels by which one of the two was right and the other was not say anything (McNemar), so that it takes a tenth
+/// of the labels that two versions with requests of their own would.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Paired {
+    /// Of the labels by which one of the two alone was right, the largest share that passes by which the stable version was,
+    /// inclusive. Only with `judge.evidence: none`; `sequential` rolls back what is shown to be wrong more often. Default 0.5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub max: Option<f64>,
+}
+
+impl Paired {
+    /// The largest share that passes.
+    pub fn max(&self) -> f64 {
+        self.max.unwrap_or(0.5)
+    }
+}
+
+fn default_per_second() -> u32 {
+    10
+}
 fn default_baseline() -> Span {
     Span::from_secs(7 * 24 * 3600)
 }

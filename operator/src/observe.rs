@@ -283,7 +283,8 @@ async fn workloads(
     let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
     let label = (names::LABEL_ROLLOUT, rollout.metadata.name.as_deref().unwrap_or_default());
     let mut found = cluster.list(kind, namespace, label).await?;
-    for name in rollout::workload_names(rollout) {
+    let service = rollout::stable_service(rollout).filter(|_| kind == Kind::Service);
+    for name in rollout::workload_names(rollout).into_iter().chain(service) {
         if !found.iter().any(|object| object["metadata"]["name"] == name.as_str()) {
             found.extend(cluster.get(&Key::new(kind, namespace, &name)).await?);
         }

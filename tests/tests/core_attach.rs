@@ -664,6 +664,26 @@ fn a_bake_of_the_first_version_that_was_lost_begins_again_and_leads_back() {
 }
 
 #[test]
+fn a_service_without_a_version_has_no_answers_to_compare_with() {
+    let mut case = adopting();
+    let agreement = json!({"name": "agreement", "window": "40s", "agreement": {"min": 0.95}});
+    case.rollout.spec.metrics.push(serde_json::from_value(agreement).unwrap());
+    case.rollout.spec.strategy.shadow.as_mut().unwrap().rollback_triggers = Some(vec!["agreement".into()]);
+    for _ in 0..5 {
+        walk(&mut case);
+    }
+    let (_, reason, message) = said(status(&case), "Ready");
+    assert_eq!((status(&case).candidate.as_ref(), reason.as_str()), (None, "InvalidMetric"), "{message}");
+    assert!(
+        message.contains("Service old serves. Take it out of strategy.shadow.rollbackTriggers"),
+        "{message}"
+    );
+    case.rollout.spec.strategy.shadow.as_mut().unwrap().rollback_triggers = None;
+    until(&mut case, P::Shadow);
+    assert!(case.children.services.iter().all(|service| service["metadata"]["name"] != "ads-stable"));
+}
+
+#[test]
 fn nothing_is_adopted_or_recovered_before_the_rule_is_there() {
     let mut case = adopting();
     until(&mut case, P::Shadow);

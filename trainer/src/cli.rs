@@ -8,6 +8,7 @@ use anneal_crds::{
 };
 use anneal_trainer::{nn::Choice, serve::Fault};
 use clap::{Args, Parser, Subcommand};
+use reqwest::Url;
 
 /// Trains, evaluates and serves models for Anneal.
 #[derive(Debug, Parser)]
@@ -121,10 +122,34 @@ pub struct ServeArgs {
     /// Port for copied requests, which are counted with arm="shadow".
     #[arg(long)]
     pub shadow_port: Option<u16>,
+    /// Where the stable version answers copies: answers to copied requests are compared with two of its.
+    #[arg(long, value_name = "http://…", requires = "shadow_port", value_parser = url)]
+    pub compare_with: Option<Url>,
+    /// Most copied requests that are compared in a second.
+    #[arg(long, default_value_t = 10, requires = "compare_with", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub compare_rate: u32,
+    /// By how much numbers may differ that are the same answer; without it they are not compared.
+    #[arg(long, requires = "compare_with", value_parser = tolerance)]
+    pub compare_tolerance: Option<f64>,
     /// Time to go on after being asked to stop.
     #[arg(long, default_value = "5s")]
     pub drain: Span,
-    /// Faults on purpose: latency=200ms,error=0.3,arm=live.
+    /// Faults on purpose: latency=200ms,error=0.3,wrong=0.1,arm=live.
     #[arg(long, default_value = "")]
     pub fault: Fault,
+}
+
+fn url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text)
+        .map_err(|error| format!("{error}: give an address such as http://cars-stable:81"))?;
+    if url.scheme() == "http" && url.has_host() {
+        Ok(url)
+    } else {
+        Err("give an address such as http://cars-stable:81".to_owned())
+    }
+}
+
+fn tolerance(text: &str) -> Result<f64, String> {
+    let tolerance = text.parse().ok().filter(|tolerance: &f64| tolerance.is_finite() && *tolerance >= 0.0);
+    tolerance.ok_or_else(|| "give a number of zero or more, such as 0.5".to_owned())
 }

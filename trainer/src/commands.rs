@@ -111,6 +111,11 @@ pub fn serve(runtime: &Handle, args: ServeArgs) -> Result<ExitCode, Failure> {
         version: args.model_version,
         listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, args.port)),
         shadow: args.shadow_port.map(|port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
+        compare: args.compare_with.map(|with| serve::CompareOptions {
+            with,
+            rate: args.compare_rate,
+            tolerance: args.compare_tolerance,
+        }),
         drain: Duration::from_millis(u64::try_from(args.drain.as_millis()).unwrap_or(0)),
         fault: args.fault,
     };

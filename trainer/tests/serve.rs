@@ -111,6 +111,83 @@ fn a_users_mistake_is_a_400_that_names_the_field() {
     });
 }
 
+/// Sends copies one by one and waits until all of them were counted as `count` says.
+async fn copies<'s>(server: &'s Server, number: u32, count: impl AsyncFn(&'s Server) -> Option<f64>) {
+    for _ in 0..number {
+        let counted = count(server).await.unwrap();
+        assert_eq!(server.copy(&body()).await.status(), StatusCode::OK);
+        while count(server).await.unwrap() == counted {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+#[test]
+fn answers_to_copies_are_compared_with_two_of_the_stable_version() {
+    let (world, result) = trained();
+    let stable = Server::start(&result, &[]);
+    let compare = |with: &str, rate: &str, more: &[&str]| {
+        let args = ["--shadow-port", "0", "--compare-rate", rate, "--compare-with", with];
+        Server::start(&result, &[&args, more].concat())
+    };
+    world.runtime.block_on(async {
+        let same = compare(&stable.url, "1000", &["--compare-tolerance", "0.001"]);
+        for result in ["nobody", "candidate", "stable", "both"] {
+            assert_eq!(same.compared(result).await, Some(0.0), "{result}");
+        }
+        copies(&same, 3, async |server| server.compared("nobody").await).await;
+        // A user's own request is not compared, and neither is what another pod asks for a comparison.
+        same.infer(&body()).await;
+        let asked =
+            Client::new().post(same.infer_url()).header("host", "a-shadow").header("x-anneal-compare", "1");
+        assert_eq!(asked.json(&body()).send().await.unwrap().status(), StatusCode::OK);
+        copies(&same, 1, async |server| server.compared("nobody").await).await;
+        assert_eq!(same.compared("nobody").await, Some(4.0));
+        assert_eq!(stable.count("live", 200).await, Some(8.0), "each copy is asked twice");
+
+        let wrong = compare(&stable.url, "1000", &["--fault", "wrong=1"]);
+        copies(&wrong, 3, async |server| server.compared("candidate").await).await;
+        // Labels say who was right, once, where the request is known: stable was, about both rows.
+        for (id, labels, code) in [
+            ("41", json!(["1", "0"]), StatusCode::ACCEPTED),
+            ("42", json!([1, 0]), StatusCode::ACCEPTED),
+            ("42", json!([1, 0]), StatusCode::ACCEPTED),
+            ("42", json!("1"), StatusCode::BAD_REQUEST),
+        ] {
+            let url = format!("{}/v2/feedback", wrong.url);
+            let request =
+                Client::new().post(url).header("host", "a-shadow").json(&json!({"id": id, "labels": labels}));
+            assert_eq!(request.send().await.unwrap().status(), code, "{id} {labels}");
+        }
+        let mut right = vec![];
+        for who in ["both", "candidate", "stable", "neither"] {
+            right.push(wrong.paired(who).await.unwrap());
+        }
+        assert_eq!(right, [0.0, 0.0, 1.0, 0.0]);
+
+        // A stable version that differs from itself: of two answers the first is wrong, or the second.
+        let lots = Server::start(&result, &["--fault", "wrong=0.5"]);
+        let beside = compare(&lots.url, "1000", &[]);
+        copies(&beside, 20, async |server| {
+            let (mut sum, all) = (0.0, ["nobody", "candidate", "stable", "both"]);
+            for result in all {
+                sum += server.compared(result).await?;
+            }
+            Some(sum)
+        })
+        .await;
+        assert!(beside.compared("stable").await > Some(0.0) && beside.compared("both").await > Some(0.0));
+
+        let alone = compare("http://127.0.0.1:9", "1000", &[]);
+        copies(&alone, 1, async |server| server.not_compared("unanswered").await).await;
+        let busy = compare(&stable.url, "1", &[]);
+        for _ in 0..20 {
+            busy.copy(&body()).await;
+        }
+        assert!(busy.not_compared("busy").await >= Some(1.0));
+    });
+}
+
 #[test]
 fn copies_are_counted_apart_and_all_series_exist_from_the_start() {
     let (world, result) = trained();
@@ -121,6 +198,7 @@ fn copies_are_counted_apart_and_all_series_exist_from_the_start() {
                 assert_eq!(server.count(arm, code).await, Some(0.0), "{arm} {code}");
             }
         }
+        assert_eq!(server.compared("nobody").await, None, "nothing is compared that nobody asked for");
         for host in ["cars.example.com-shadow", "cars.example.com-shadow:80"] {
             let request = Client::new().post(server.infer_url());
             let response = request.header("host", host).json(&body()).send().await.unwrap();

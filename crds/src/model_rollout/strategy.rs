@@ -95,6 +95,14 @@ pub struct Shadow {
     #[serde(default = "default_min_requests")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub min_requests: u32,
+    /// Names of metrics that count in shadow, in place of `strategy.rollbackTriggers`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16), inner(length(max = 63)))]
+    pub rollback_triggers: Option<Vec<String>>,
+    /// Names of metrics that people are warned by in shadow, in place of `strategy.warnTriggers`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), inner(length(max = 63)))]
+    pub warn_triggers: Option<Vec<String>>,
 }
 
 /// So many of so many requests.

@@ -12,7 +12,7 @@ use std::{thread, time::Duration};
 
 use common::{
     Kubectl,
-    delivery::{HOME, Model, get, until},
+    delivery::{HOME, Model, REQUEST, get, until},
 };
 use serde_json::{Value, json};
 
@@ -59,6 +59,59 @@ fn faulty_in_shadow() {
         "no client met it"
     );
     model.left_in_time(&status, &answers);
+    model.clean_up();
+}
+
+fn otherwise_in_shadow() {
+    let metric = |name: &str, form: Value| {
+        let mut metric = json!({"name": name, "window": "10s", "interval": "1s"});
+        metric[name] = form;
+        metric
+    };
+    let mut all = metrics();
+    let more =
+        [metric("agreement", json!({"min": 0.9, "requestsPerSecond": 20})), metric("paired", json!({}))];
+    all.as_array_mut().unwrap().extend(more);
+    let mut spec = spec(json!({"metrics": all}));
+    spec["strategy"]["shadow"] = json!({"duration": "15s", "minRequests": 20, "warnTriggers": ["paired"],
+        "rollbackTriggers": ["error_rate", "agreement"]});
+    let model = Model::new("otherwise", GATEWAY, spec);
+    let clients = model.clients();
+    model.version(2, &["--fault=wrong=1"]);
+    let status = model.rolled_back();
+    assert!(status["decision"]["message"].as_str().unwrap().starts_with("agreement of "), "{status:#}");
+
+    // Another good model may answer the one request of the clients otherwise.
+    let any = r#"[{"op": "replace", "path": "/spec/metrics/3/agreement/min", "value": 0}]"#;
+    Kubectl::run(&["patch", "mro", "otherwise", "-n", HOME, "--type=json", "-p", any], None).unwrap();
+    model.version(3, &[]);
+    model.until("the third version is in shadow", |status| {
+        status["phase"] == "Shadow" && !status["trafficAcceptedAt"].is_null()
+    });
+    let mut asked: Value = serde_json::from_str(REQUEST).unwrap();
+    let rows = asked["inputs"][0]["shape"][0].as_u64().unwrap();
+    let labels = json!(vec!["0"; usize::try_from(rows).unwrap()]);
+    let mut number = 0;
+    until("a label tells the version in shadow who was right", || {
+        number += 1;
+        let id = format!("request-{number}");
+        asked["id"] = id.clone().into();
+        assert_eq!(model.infer(&asked).status, Ok(200));
+        thread::sleep(Duration::from_millis(300));
+        assert_eq!(model.feedback(&id, &labels).status, Ok(202));
+        model.counted(3, "anneal_serve_paired_total", "result=") > 0.0
+    });
+    model.until("it is in production", |status| {
+        status["phase"] == "Healthy" && status["stable"]["version"] == "v20261122.3"
+    });
+    let selector = get("service/otherwise-stable")["spec"]["selector"]["anneal.dev/version"].clone();
+    assert_eq!(selector, "v20261122.3");
+    let answers = clients.finish();
+    assert!(
+        answers.iter().all(|answer| answer.version.as_deref() != Some("v20261122.2")),
+        "no client met it"
+    );
+    model.nobody_failed(&answers);
     model.clean_up();
 }
 
@@ -218,6 +271,7 @@ fn deliveries_end_as_promised_and_nobody_else_notices() {
     thread::scope(|scope| {
         let all = [
             faulty_in_shadow,
+            otherwise_in_shadow,
             slow_in_canary,
             drifted_after_full,
             stable_pod_lost,

@@ -177,8 +177,16 @@ fn chart(context: &Context) -> Result<()> {
 }
 
 /// Tests with cases for programs that read what we write.
-const READERS: [&str; 7] =
-    ["promql", "core_value", "core_means", "core_foreign", "core_drift", "gitops", "notifications"];
+const READERS: [&str; 8] = [
+    "promql",
+    "core_value",
+    "core_means",
+    "core_foreign",
+    "core_drift",
+    "core_agreement",
+    "gitops",
+    "notifications",
+];
 
 /// Alerts, dashboards, queries and statuses, by the programs that read them: Prometheus, Alertmanager, and what Flux and Helm are
 /// built on.

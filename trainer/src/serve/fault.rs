@@ -8,7 +8,7 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use super::metrics::Arm;
 
-/// Which faults: `latency=200ms,error=0.3`, and with `arm=live` only in answers that someone waits for. The default is
+/// Which faults: `latency=200ms,error=0.3,wrong=0.1`, and with `arm=live` only in answers that someone waits for. The default is
 /// none.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Fault {
@@ -16,6 +16,8 @@ pub struct Fault {
     pub latency: Duration,
     /// Share of requests that are answered with 500, from 0 to 1.
     pub error: f64,
+    /// Share of answers that are others than the model's, from 0 to 1.
+    pub wrong: f64,
     /// Which requests are spoiled.
     pub spoils: Spoils,
 }
@@ -51,21 +53,23 @@ impl FromStr for Fault {
                     let span: Span = value.parse().map_err(|error| format!("latency: {error}"))?;
                     fault.latency = Duration::from_millis(u64::try_from(span.as_millis()).unwrap_or(0));
                 }
-                Some(("error", value)) => {
-                    let share = value.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-                    fault.error = share
-                        .ok_or_else(|| format!("error={value}: give a share from 0 to 1, such as 0.3"))?;
-                }
+                Some(("error", value)) => fault.error = share("error", value)?,
+                Some(("wrong", value)) => fault.wrong = share("wrong", value)?,
                 Some(("arm", "live")) => fault.spoils = Spoils::Live,
                 _ => {
                     return Err(format!(
-                        "`{part}` is no fault: write latency=200ms, error=0.3, arm=live or several with commas"
+                        "`{part}` is no fault: write latency=200ms, error=0.3, wrong=0.1, arm=live or several with commas"
                     ));
                 }
             }
         }
         Ok(fault)
     }
+}
+
+fn share(name: &str, value: &str) -> Result<f64, String> {
+    let share = value.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| format!("{name}={value}: give a share from 0 to 1, such as 0.3"))
 }
 
 /// Which requests fail: always the same ones, counted from the start of the process.
@@ -77,7 +81,7 @@ impl Sequence {
         Self(ChaCha8Rng::seed_from_u64(2025))
     }
 
-    pub(super) fn next_fails(&mut self, share: f64) -> bool {
+    pub(super) fn next_happens(&mut self, share: f64) -> bool {
         share > 0.0 && self.0.random::<f64>() < share
     }
 }
@@ -88,14 +92,15 @@ mod tests {
 
     #[test]
     fn faults_are_read_from_the_command_line() {
-        let both = Fault { latency: Duration::from_millis(200), error: 0.3, spoils: Spoils::All };
+        let both = Fault { latency: Duration::from_millis(200), error: 0.3, wrong: 0.0, spoils: Spoils::All };
         assert_eq!("latency=200ms,error=0.3".parse(), Ok(both));
         let live = Fault { spoils: Spoils::Live, ..both };
         assert_eq!("latency=200ms,error=0.3,arm=live".parse(), Ok(live));
         assert_eq!(live.for_arm(Arm::Live), live);
         assert_eq!(live.for_arm(Arm::Shadow), Fault::default());
+        assert_eq!("wrong=0.1".parse(), Ok(Fault { wrong: 0.1, ..Fault::default() }));
         assert_eq!("".parse(), Ok(Fault::default()));
-        for bad in ["latency=fast", "error=2", "error=nan", "delay=1s", "error", "arm=shadow"] {
+        for bad in ["latency=fast", "error=2", "error=nan", "wrong=-1", "delay=1s", "error", "arm=shadow"] {
             assert!(bad.parse::<Fault>().is_err(), "{bad}");
         }
     }
@@ -104,7 +109,7 @@ mod tests {
     fn the_sequence_is_always_the_same_and_has_its_share() {
         let failures = |share| {
             let mut sequence = Sequence::new();
-            (0..10_000).map(|_| sequence.next_fails(share)).collect::<Vec<_>>()
+            (0..10_000).map(|_| sequence.next_happens(share)).collect::<Vec<_>>()
         };
         assert_eq!(failures(0.3), failures(0.3));
         let count = failures(0.3).iter().filter(|fails| **fails).count();

@@ -22,7 +22,9 @@ use serde_json::json;
 use super::{
     Options,
     body::{Bodies, Body},
+    compare::{Comparer, Copied},
     fault::{Fault, Sequence},
+    feedback::Feedback,
     metrics::{Arm, Metrics, Pending},
     protocol::{self, BadRequest},
     worker::{Refusal, Served, Workers},
@@ -38,18 +40,26 @@ pub(super) struct App {
     workers: Workers,
     bodies: Bodies,
     metrics: Metrics,
+    comparer: Option<Arc<Comparer>>,
     fault: Fault,
     faults: Mutex<Sequence>,
     ready: AtomicBool,
 }
 
 impl App {
-    pub(super) fn new(options: &Options, served: Arc<Served>, workers: Workers, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        options: &Options,
+        served: Arc<Served>,
+        workers: Workers,
+        metrics: Metrics,
+        comparer: Option<Arc<Comparer>>,
+    ) -> Self {
         Self {
             served,
             workers,
             bodies: Bodies::new(),
             metrics,
+            comparer,
             fault: options.fault,
             faults: Mutex::new(Sequence::new()),
             ready: AtomicBool::new(true),
@@ -61,8 +71,9 @@ impl App {
         self.ready.store(false, Ordering::Relaxed);
     }
 
-    fn next_fails(&self, fault: Fault) -> bool {
-        self.faults.lock().is_ok_and(|mut sequence| sequence.next_fails(fault.error))
+    /// Whether the next of those happens that happen in such a share.
+    fn next_happens(&self, share: f64) -> bool {
+        self.faults.lock().is_ok_and(|mut sequence| sequence.next_happens(share))
     }
 }
 
@@ -83,6 +94,7 @@ pub(super) fn router(app: Arc<App>, door: Door) -> Router {
         .route("/v2/models/{model}", get(metadata))
         .route("/v2/models/{model}/ready", get(model_ready))
         .route("/v2/models/{model}/infer", post(move |app, model, request| infer(app, model, request, door)))
+        .route("/v2/feedback", post(move |app, request| feedback(app, request, door)))
         .route(
             "/metrics",
             get(|State(app): State<Arc<App>>| async move { metrics_page(&app.metrics.registry) }),
@@ -131,15 +143,11 @@ async fn infer(
     request: Request,
     door: Door,
 ) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let arm = match door {
-        Door::Main => Arm::of_host(host),
-        Door::Shadow => Arm::Shadow,
-    };
+    let arm = arm(&request, door);
     // Before anything is awaited, and so before the client can go away unseen.
     let mut pending = app.metrics.begin(arm);
     let response = if model == app.served.model {
-        receive(&app, app.fault.for_arm(arm), request, &mut pending).await
+        receive(&app, arm, request, &mut pending).await
     } else {
         no_model(&app)
     };
@@ -147,11 +155,48 @@ async fn infer(
     response
 }
 
-async fn receive(app: &App, fault: Fault, request: Request, pending: &mut Pending<'_>) -> Response {
+fn arm(request: &Request, door: Door) -> Arm {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    match door {
+        Door::Main => Arm::of_host(host),
+        Door::Shadow => Arm::Shadow,
+    }
+}
+
+/// Labels. A copy of them tells the version in shadow who was right.
+async fn feedback(State(app): State<Arc<App>>, request: Request, door: Door) -> Response {
+    let comparer = app.comparer.as_ref().filter(|_| arm(&request, door) == Arm::Shadow);
+    let body = match app.bodies.receive(request).await {
+        Ok(body) => body,
+        Err(none) => {
+            let (code, field, reason) = none.answer();
+            return answer_error(code, field, &reason);
+        }
+    };
+    match Feedback::parse(&body.bytes) {
+        Ok(feedback) => {
+            if let Some(comparer) = comparer {
+                comparer.learn(&feedback);
+            }
+            (StatusCode::ACCEPTED, Json(json!({"id": feedback.id}))).into_response()
+        }
+        Err(BadRequest { field, reason }) => answer_error(StatusCode::BAD_REQUEST, &field, &reason),
+    }
+}
+
+async fn receive(app: &App, arm: Arm, request: Request, pending: &mut Pending<'_>) -> Response {
+    let comparer = app.comparer.as_ref().filter(|_| arm == Arm::Shadow);
+    let head =
+        comparer.map(|comparer| (comparer, request.uri().path().to_owned(), request.headers().clone()));
     let body = app.bodies.receive(request).await;
     pending.arrived();
     match body {
-        Ok(body) => answer(app, fault, body).await,
+        Ok(body) => {
+            let copy = head.map(|(comparer, path, headers)| {
+                (comparer, Copied { path, headers, body: body.bytes.clone() })
+            });
+            answer(app, app.fault.for_arm(arm), body, copy).await
+        }
         Err(none) => {
             let (code, field, reason) = none.answer();
             answer_error(code, field, &reason)
@@ -159,11 +204,11 @@ async fn receive(app: &App, fault: Fault, request: Request, pending: &mut Pendin
     }
 }
 
-async fn answer(app: &App, fault: Fault, body: Body) -> Response {
+async fn answer(app: &App, fault: Fault, body: Body, copy: Option<(&Arc<Comparer>, Copied)>) -> Response {
     if fault.latency > Duration::ZERO {
         tokio::time::sleep(fault.latency).await;
     }
-    if app.next_fails(fault) {
+    if app.next_happens(fault.error) {
         let mut response =
             answer_error(StatusCode::INTERNAL_SERVER_ERROR, "fault", "injected by --fault: start without it");
         // So that whoever counts errors can tell the wanted ones.
@@ -172,6 +217,10 @@ async fn answer(app: &App, fault: Fault, body: Body) -> Response {
     }
     match app.workers.infer(body).await {
         Ok(json) => {
+            let json = if app.next_happens(fault.wrong) { protocol::spoilt(&json) } else { json };
+            if let Some((comparer, copy)) = copy {
+                comparer.compare(copy, &json);
+            }
             ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json).into_response()
         }
         Err(Refusal::Request(BadRequest { field, reason })) => {

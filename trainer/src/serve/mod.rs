@@ -3,9 +3,12 @@
 //! Called by `main`. The artifact's digest is checked before anything is served. Requests are parsed and answered
 //! on worker threads, never on the threads that speak HTTP.
 
+mod agree;
 mod body;
+mod compare;
 mod datum;
 mod fault;
+mod feedback;
 mod http;
 mod metrics;
 mod protocol;
@@ -26,6 +29,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
+pub use compare::Options as CompareOptions;
 pub use fault::Fault;
 pub(crate) use http::metrics_page;
 
@@ -36,6 +40,7 @@ use crate::{
     nn::{Compute, set_threads},
     storage::Location,
 };
+use compare::Comparer;
 use http::{App, Door};
 use metrics::Metrics;
 use worker::{Served, Workers};
@@ -58,6 +63,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Where to listen for copied requests, whose answers reach nobody.
     pub shadow: Option<SocketAddr>,
+    /// How answers to copies are compared with the stable version's, if they are.
+    pub compare: Option<CompareOptions>,
     /// How long to go on after being asked to stop, so that nobody is sent here any more.
     pub drain: Duration,
     /// What to do wrong on purpose.
@@ -73,6 +80,10 @@ pub fn serve(runtime: &Handle, options: Options) -> Result<(), Failure> {
     let folder = Location::open(runtime, &options.artifact)?;
     let model = Model::load(&folder, Some(&options.digest), Compute::CPU)?;
     let metrics = Metrics::new(&options.model, &options.version)?;
+    let comparer = options.compare.clone().map(|compare| {
+        Comparer::new(compare, &options.model, &options.version, &metrics.registry).map(Arc::new)
+    });
+    let comparer = comparer.transpose()?;
     let served = Served {
         model: options.model.clone(),
         version: options.version.clone(),
@@ -82,7 +93,7 @@ pub fn serve(runtime: &Handle, options: Options) -> Result<(), Failure> {
     let workers = Workers::start(&model, &served, host::processors())?;
     // Each worker has a network of its own by now.
     drop(model);
-    let app = Arc::new(App::new(&options, served, workers, metrics));
+    let app = Arc::new(App::new(&options, served, workers, metrics, comparer));
     runtime.block_on(listen(options, app))
 }
 

@@ -173,6 +173,20 @@ pub(super) fn outputs(schema: &Schema, outputs: &[f32]) -> Vec<Value> {
     }
 }
 
+/// An answer with other outputs than these: another class, and another value. For `--fault wrong=…`.
+pub(super) fn spoilt(json: &[u8]) -> Vec<u8> {
+    let Ok(mut answer) = serde_json::from_slice::<Value>(json) else { return json.to_vec() };
+    let outputs = answer["outputs"].as_array_mut().into_iter().flatten();
+    for entry in outputs.filter_map(|output| output["data"].as_array_mut()).flatten() {
+        *entry = match &*entry {
+            Value::String(text) => format!("not {text}").into(),
+            Value::Number(number) => number.as_f64().map(|number| number + 1.0).into(),
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => continue,
+        };
+    }
+    serde_json::to_vec(&answer).unwrap_or_else(|_| json.to_vec())
+}
+
 /// What `GET /v2/models/<model>` says of inputs and outputs.
 pub(super) fn metadata(schema: &Schema, model: &str, version: &str) -> Value {
     let tensor = |name: &str, datatype: &str| json!({"name": name, "datatype": datatype, "shape": [-1]});

@@ -50,12 +50,39 @@ impl Server {
         Client::new().post(self.infer_url()).json(body).send().await.unwrap()
     }
 
+    /// Sends what a gateway sends to a version in shadow.
+    pub async fn copy(&self, body: &Value) -> Response {
+        let request = Client::new().post(self.infer_url()).header("host", "cars.example.com-shadow");
+        request.json(body).send().await.unwrap()
+    }
+
     /// Value of a series of `anneal_serve_requests_total`.
     pub async fn count(&self, arm: &str, code: u16) -> Option<f64> {
+        let labels = format!("arm=\"{arm}\",code=\"{code}\",model=\"cars\",version=\"v20261121.1\"");
+        self.series("anneal_serve_requests_total", &labels).await
+    }
+
+    /// Copied requests by who answered otherwise.
+    pub async fn compared(&self, result: &str) -> Option<f64> {
+        let labels = format!("model=\"cars\",result=\"{result}\",version=\"v20261121.1\"");
+        self.series("anneal_serve_compared_total", &labels).await
+    }
+
+    /// Labels of copied requests by who was right.
+    pub async fn paired(&self, result: &str) -> Option<f64> {
+        let labels = format!("model=\"cars\",result=\"{result}\",version=\"v20261121.1\"");
+        self.series("anneal_serve_paired_total", &labels).await
+    }
+
+    /// Copied requests that were not compared, by the reason.
+    pub async fn not_compared(&self, reason: &str) -> Option<f64> {
+        let labels = format!("model=\"cars\",reason=\"{reason}\",version=\"v20261121.1\"");
+        self.series("anneal_serve_not_compared_total", &labels).await
+    }
+
+    async fn series(&self, name: &str, labels: &str) -> Option<f64> {
         let page = self.get("/metrics").await.text().await.unwrap();
-        let start = format!(
-            "anneal_serve_requests_total{{arm=\"{arm}\",code=\"{code}\",model=\"cars\",version=\"v20261121.1\"}} "
-        );
+        let start = format!("{name}{{{labels}}} ");
         page.lines().find_map(|line| line.strip_prefix(&start)?.parse().ok())
     }
 }

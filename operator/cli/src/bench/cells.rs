@@ -33,6 +33,8 @@ pub enum Section {
     Pods,
     /// Candidates with a mean of errors, healthy and worse.
     Means,
+    /// Answers in shadow beside those of the stable version, and labels of both.
+    Shadow,
 }
 
 /// Ticks of ten minutes in a day.
@@ -103,8 +105,8 @@ pub fn cells(section: Section) -> Vec<Cell> {
         Section::Delays => delays(),
         Section::Outage => outage(),
         Section::Noninferiority => noninferiority(),
-        // Experiments have looks and no ticks, and means are no counts.
-        Section::Winner | Section::Means => vec![],
+        // Experiments have looks and no ticks, means are no counts, and a shadow has one arm.
+        Section::Winner | Section::Means | Section::Shadow => vec![],
         Section::Sticky => sticky(),
         Section::Pods => pods(),
     }

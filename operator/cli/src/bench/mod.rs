@@ -1,7 +1,8 @@
 //! `judge-bench`: how often healthy candidates are rolled back and how fast bad ones are, simulated.
 //!
 //! `cells` says what is simulated, `traffic` draws it, `scrape` turns it into raw counters, `trial` lets the judge and its
-//! `peers` watch it, `experiment` and `means` draw what is no count of a tick, `report` prints what they did. Nothing here is asserted; tests assert it with fewer rollouts.
+//! `peers` watch it, `experiment`, `means` and `shadow` draw what is no count of a tick in two arms, `report` prints what they did.
+//! Nothing here is asserted; tests assert it with fewer rollouts.
 
 mod cells;
 mod experiment;
@@ -10,6 +11,7 @@ mod peers;
 mod policy_file;
 mod report;
 mod scrape;
+mod shadow;
 mod traffic;
 mod trial;
 
@@ -68,6 +70,11 @@ pub fn run(options: &Options, out: &mut impl Write) -> anyhow::Result<()> {
         if section == Section::Means {
             for cell in means::run(options.seed, options.rollouts)? {
                 report.means(&cell, out)?;
+            }
+        }
+        if section == Section::Shadow {
+            for cell in shadow::run(options.seed, options.rollouts)? {
+                report.shadow(&cell, out)?;
             }
         }
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{
     cells::Section,
     experiment::Experiment,
-    means,
+    means, shadow,
     traffic::World,
     trial::{Cell, Decision},
 };
@@ -37,6 +37,12 @@ pub struct Figure {
     /// The same for nine of ten.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p90_hours: Option<f64>,
+    /// Requests until then, if half of all were decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub median_requests: Option<u64>,
+    /// The same for nine of ten.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p90_requests: Option<u64>,
     /// The most bad requests of a candidate before the deciding tick.
     pub bad_before: u64,
 }
@@ -71,6 +77,8 @@ impl Figure {
             early: early / count,
             median_hours: at(0.5),
             p90_hours: at(0.9),
+            median_requests: None,
+            p90_requests: None,
             bad_before: decisions.iter().map(|decision| decision.bad_before).max().unwrap_or(0),
         }
     }
@@ -88,6 +96,12 @@ impl Figure {
                     hours(self.p90_hours),
                     self.decided * 100.0
                 )
+            }
+            Section::Shadow => {
+                let said =
+                    |requests: Option<u64>| requests.map_or("-".to_owned(), |requests| requests.to_string());
+                let (median, p90) = (said(self.median_requests), said(self.p90_requests));
+                format!("{:.2}% ({median}/{p90})", self.decided * 100.0)
             }
             Section::Noninferiority => {
                 format!("{:.2}% {}/{}", self.decided * 100.0, hours(self.median_hours), hours(self.p90_hours))
@@ -125,6 +139,9 @@ impl Report {
                 "means of errors: hours, median/90th percentile (rolled back at all; bound: x1.2)"
             }
             Section::Pods => "pods of one version differ: rolled back",
+            Section::Shadow => {
+                "answers in shadow: rolled back (requests, median/90th percentile; 5 % may differ)"
+            }
         };
         writeln!(out, "\n{what}")?;
         Ok(())
@@ -161,6 +178,8 @@ impl Report {
             early: 0.0,
             median_hours: None,
             p90_hours: None,
+            median_requests: None,
+            p90_requests: None,
             bad_before: 0,
         });
         Ok(())
@@ -178,9 +197,35 @@ impl Report {
                 early: 0.0,
                 median_hours: *median_hours,
                 p90_hours: *p90_hours,
+                median_requests: None,
+                p90_requests: None,
                 bad_before: 0,
             };
             write!(out, "  {contender}: {}", figure.show(Section::Means))?;
+            self.figures.push(figure);
+        }
+        writeln!(out)?;
+        Ok(())
+    }
+
+    /// Prints what was decided by answers in shadow, and keeps its figures.
+    pub fn shadow(&mut self, cell: &shadow::Cell, out: &mut impl Write) -> anyhow::Result<()> {
+        write!(out, "  {:<50}", cell.name)?;
+        for shadow::Figure { contender, decided, requests: [median_requests, p90_requests] } in &cell.figures
+        {
+            let figure = Figure {
+                section: "shadow".to_owned(),
+                cell: cell.name.clone(),
+                contender,
+                decided: *decided,
+                early: 0.0,
+                median_hours: None,
+                p90_hours: None,
+                median_requests: *median_requests,
+                p90_requests: *p90_requests,
+                bad_before: 0,
+            };
+            write!(out, "  {contender}: {}", figure.show(Section::Shadow))?;
             self.figures.push(figure);
         }
         writeln!(out)?;

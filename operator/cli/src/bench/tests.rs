@@ -142,3 +142,36 @@ fn a_mean_rolls_back_who_is_worse_and_rarely_who_is_healthy() {
         }
     }
 }
+
+/// Validation A8: pairs need at most 35 % of the labels that two arms do, and neither they nor agreement roll back who is no worse.
+#[test]
+fn a_shadow_is_decided_by_few_answers_and_fewer_labels() {
+    let cells = super::shadow::run(7, 200).unwrap();
+    let figure = |cell: &str, contender: &str| {
+        let cell = cells.iter().find(|one| one.name.starts_with(cell)).unwrap();
+        cell.figures.iter().find(|one| one.contender == contender).unwrap()
+    };
+    for (cell, contender) in [
+        ("differs in 0 %", "judge"),
+        ("differs in 5 %", "judge"),
+        ("differs in 15 %", "judge"),
+        ("right alone in 4 %", "pairs"),
+        ("right alone in 5 %", "pairs"),
+    ] {
+        let decided = figure(cell, contender).decided;
+        assert!(decided <= 0.05 + 3.0 * 0.0154, "{cell} {contender}: {decided}");
+    }
+    for cell in ["differs in 10 %", "differs in 20 %", "differs in 100 %"] {
+        assert!(figure(cell, "judge").decided > 0.99, "{cell}");
+    }
+    assert!(figure("differs in 15 %", "not subtracted").decided > 0.99);
+    for cell in ["right alone in 3 %", "right alone in 2 %"] {
+        let labels = |contender| figure(cell, contender).requests[0].unwrap() as f64;
+        assert!(
+            labels("pairs") <= 0.35 * labels("two arms"),
+            "{cell}: {} {}",
+            labels("pairs"),
+            labels("two arms")
+        );
+    }
+}

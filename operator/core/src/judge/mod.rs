@@ -14,12 +14,13 @@
 //! is neither evidence against the candidate nor for it, and never advances. A fold is total: no input makes it panic.
 //!
 //! `relative` compares the arms, `absolute` compares one arm with a threshold; `latency` makes shares of a histogram;
-//! `means` and `paired` judge what is not a share; `labels` is what is known only later. `split` watches whether traffic is
+//! `means`, `paired` and `agreement` judge what is not a share; `labels` is what is known only later. `split` watches whether traffic is
 //! divided as asked. `evidence` mixes alternatives and moments of change; `rules` resolves a policy once; `state` is what a
 //! status keeps. `experiment` looks at an experiment at its planned times, and `winner` is the test that ends it. Beside the
 //! fold: `dispersion` learns from stable's history before a rollout, `power` says what a step can see.
 
 mod absolute;
+mod agreement;
 pub mod dispersion;
 mod distribution;
 mod estimate;
@@ -41,6 +42,7 @@ mod tick;
 mod verdict;
 pub mod winner;
 
+pub use agreement::Compared;
 pub use estimate::Estimate;
 pub use evidence::Nats;
 pub use experiment::Look;

@@ -1,6 +1,6 @@
 //! Pairs (T5): in shadow both versions answer the same request, and only requests that one of them got wrong say anything.
 //!
-//! Used by [`super::tick`] for a counter of pairs that the shadow lost and one of those that it won (McNemar's test as an
+//! Used by [`super::tick`] for counters of pairs: those that the shadow lost, those that it won, and all (McNemar's test as an
 //! e-process). If neither is better, a discordant pair is lost with chance one half.
 
 use schemars::JsonSchema;
@@ -11,19 +11,22 @@ use super::evidence::log_add;
 /// Chances of losing a discordant pair, each as likely as the others.
 const CHANCES: [f64; 5] = [0.55, 0.6, 0.67, 0.75, 0.9];
 
-/// Discordant pairs.
+/// Pairs of answers to one request whose label is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Pairs {
-    /// Live was right, the shadow wrong.
+    /// All of them, the concordant ones too.
+    pub all: u64,
+    /// Live was right, the shadow wrong, or live nearer to the truth.
     pub lost: u64,
-    /// Live was wrong, the shadow right.
+    /// The other way round.
     pub won: u64,
 }
 
 impl Pairs {
     /// Adds a tick.
     pub(super) const fn add(&mut self, pairs: Self) {
+        self.all = self.all.saturating_add(pairs.all);
         self.lost = self.lost.saturating_add(pairs.lost);
         self.won = self.won.saturating_add(pairs.won);
     }
@@ -55,9 +58,13 @@ fn ln_mixture(lost: u64, won: u64) -> f64 {
 mod tests {
     use super::*;
 
+    fn discordant(lost: u64, won: u64) -> Pairs {
+        Pairs { all: lost.saturating_add(won), lost, won }
+    }
+
     #[test]
     fn each_pair_has_expectation_one_if_neither_is_better() {
-        let after = |lost, won| Pairs { lost, won }.ln_worse().exp();
+        let after = |lost, won| discordant(lost, won).ln_worse().exp();
         for (lost, won) in [(0, 0), (3, 1), (10, 20)] {
             let next = 0.5 * (after(lost + 1, won) + after(lost, won + 1));
             assert!((next / after(lost, won) - 1.0).abs() < 1e-12);
@@ -66,15 +73,15 @@ mod tests {
 
     #[test]
     fn evidence_is_symmetric_and_grows_with_the_pairs() {
-        let (few, many) = (Pairs { lost: 6, won: 3 }, Pairs { lost: 80, won: 40 });
+        let (few, many) = (discordant(6, 3), discordant(80, 40));
         assert!(few.ln_worse() < 20.0_f64.ln() && many.ln_worse() > 20.0_f64.ln());
-        assert_eq!(many.ln_worse(), Pairs { lost: 40, won: 80 }.ln_better());
+        assert_eq!(many.ln_worse(), discordant(40, 80).ln_better());
         assert!(many.ln_better() < 0.0);
-        let even = Pairs { lost: 30, won: 30 };
+        let even = discordant(30, 30);
         assert!(even.ln_noninferior(2.0) > 0.0 && many.ln_noninferior(2.0) < 0.0);
         // At the limit a lost pair is twice as likely as a won one, and the expectation is one.
-        let one = |lost, won| Pairs { lost, won }.ln_noninferior(2.0).exp();
+        let one = |lost, won| discordant(lost, won).ln_noninferior(2.0).exp();
         assert!((2.0 / 3.0 * one(1, 0) + 1.0 / 3.0 * one(0, 1) - 1.0).abs() < 1e-12);
-        assert!(Pairs { lost: u64::MAX, won: u64::MAX }.ln_worse().is_finite());
+        assert!(discordant(u64::MAX, u64::MAX).ln_worse().is_finite());
     }
 }

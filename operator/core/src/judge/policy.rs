@@ -92,6 +92,10 @@ pub enum Source {
     Counters,
     /// A sum of values, and a counter of how many they are.
     Sums,
+    /// Counters of requests in which one version alone answered otherwise, and one of all that were compared.
+    Compared,
+    /// Counters of labels by which one version alone was right, and one of all.
+    Pairs,
     /// A histogram: a request is bad if it took longer than this, in the histogram's unit.
     Histogram(f64),
 }
@@ -126,11 +130,32 @@ pub enum Rule {
     Mean(Mean),
     /// Pairs of answers to the same request, in shadow: rolled back if more are lost than won (T5).
     Paired,
+    /// Answers of both versions to the same request, in shadow: rolled back if the candidate differs from stable in a larger
+    /// share of requests than this, beyond what stable differs from itself; from 0 to 1.
+    Agreement {
+        /// The share.
+        most: f64,
+    },
     /// A share of bad events without evidence: one tick above `max` rolls back, as plain thresholds do.
     Plain {
         /// Largest share in a tick, from 0 to 1.
         max: f64,
     },
+}
+
+impl Rule {
+    /// The share of requests in which the candidate may answer otherwise; none where answers are not compared.
+    pub(super) const fn most_differing(&self) -> Option<f64> {
+        match self {
+            Self::Agreement { most } => Some(*most),
+            Self::Share { .. }
+            | Self::Primary { .. }
+            | Self::Secondary { .. }
+            | Self::Mean(_)
+            | Self::Paired
+            | Self::Plain { .. } => None,
+        }
+    }
 }
 
 /// What is asked of a mean, in its own unit.
@@ -265,7 +290,9 @@ impl MetricPolicy {
                 require(share(bound), "threshold", "a share from 0 to 1")
             }
             Rule::Primary { .. } | Rule::Paired => Ok(()),
-            Rule::Plain { max } => require(share(max), "threshold", "a share from 0 to 1"),
+            Rule::Plain { max: most } | Rule::Agreement { most } => {
+                require(share(most), "threshold", "a share from 0 to 1")
+            }
         }
     }
 }

@@ -107,13 +107,17 @@ impl MetricRules {
             | Rule::Secondary { .. }
             | Rule::Mean(_)
             | Rule::Paired
+            | Rule::Agreement { .. }
             | Rule::Plain { .. } => None,
         };
         let bound = match metric.rule {
             Rule::Secondary { bound, .. } => Some(Absolute::new(bound)),
-            Rule::Share { .. } | Rule::Primary { .. } | Rule::Mean(_) | Rule::Paired | Rule::Plain { .. } => {
-                absolute.clone()
-            }
+            Rule::Share { .. }
+            | Rule::Primary { .. }
+            | Rule::Mean(_)
+            | Rule::Paired
+            | Rule::Agreement { .. }
+            | Rule::Plain { .. } => absolute.clone(),
         };
         Self {
             relative: tolerance.map(|tolerance| Relative::new(tolerance, RATIOS)),
@@ -133,7 +137,12 @@ pub(super) const fn limit(rule: Rule, advance: Advance) -> Option<f64> {
         (Rule::Secondary { below, .. }, _) => Some(below),
         (Rule::Share { relative: Some(_), .. } | Rule::Paired, Advance::Evidence(ratio)) => Some(ratio),
         (
-            Rule::Share { .. } | Rule::Primary { .. } | Rule::Mean(_) | Rule::Paired | Rule::Plain { .. },
+            Rule::Share { .. }
+            | Rule::Primary { .. }
+            | Rule::Mean(_)
+            | Rule::Paired
+            | Rule::Agreement { .. }
+            | Rule::Plain { .. },
             Advance::Interval | Advance::Evidence(_),
         ) => None,
     }
@@ -145,7 +154,7 @@ fn tests(metric: &MetricPolicy) -> usize {
             usize::from(relative.is_some()) + usize::from(absolute.is_some())
         }
         Rule::Mean(_) => 2,
-        Rule::Paired => 1,
+        Rule::Paired | Rule::Agreement { .. } => 1,
         Rule::Primary { .. } | Rule::Secondary { .. } | Rule::Plain { .. } => 0,
     }
 }
@@ -153,9 +162,12 @@ fn tests(metric: &MetricPolicy) -> usize {
 const fn tolerance(metric: &MetricPolicy) -> Option<f64> {
     match metric.rule {
         Rule::Share { relative, .. } => relative,
-        Rule::Primary { .. } | Rule::Secondary { .. } | Rule::Mean(_) | Rule::Paired | Rule::Plain { .. } => {
-            None
-        }
+        Rule::Primary { .. }
+        | Rule::Secondary { .. }
+        | Rule::Mean(_)
+        | Rule::Paired
+        | Rule::Agreement { .. }
+        | Rule::Plain { .. } => None,
     }
 }
 

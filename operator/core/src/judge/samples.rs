@@ -73,12 +73,23 @@ pub enum Counters {
         /// Their number.
         count: Vec<Counter>,
     },
-    /// Of discordant pairs in shadow.
+    /// Of pairs of answers in shadow.
     Paired {
         /// Live was right, the shadow wrong.
         lost: Vec<Counter>,
         /// Live was wrong, the shadow right.
         won: Vec<Counter>,
+        /// All of them.
+        all: Vec<Counter>,
+    },
+    /// Of requests in shadow that both versions answered.
+    Compared {
+        /// The candidate alone answered otherwise.
+        candidate: Vec<Counter>,
+        /// Stable alone differed from itself.
+        stable: Vec<Counter>,
+        /// All of them.
+        all: Vec<Counter>,
     },
 }
 
@@ -86,9 +97,13 @@ impl Counters {
     /// Every counter.
     fn all(&self) -> Vec<&Counter> {
         match self {
-            Self::Share { events: one, all: other }
-            | Self::Mean { sum: one, count: other }
-            | Self::Paired { lost: one, won: other } => one.iter().chain(other).collect(),
+            Self::Share { events: one, all: other } | Self::Mean { sum: one, count: other } => {
+                one.iter().chain(other).collect()
+            }
+            Self::Paired { lost: one, won: other, all }
+            | Self::Compared { candidate: one, stable: other, all } => {
+                one.iter().chain(other).chain(all).collect()
+            }
             Self::Histogram(buckets) => buckets.iter().map(|bucket| &bucket.counter).collect(),
         }
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     absolute,
+    agreement::Compared,
     estimate::Tally,
     evidence::{Nats, empty},
     experiment::Look,
@@ -103,6 +104,9 @@ pub struct MetricState {
     /// T5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pairs: Option<Pairs>,
+    /// Agreement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared: Option<Compared>,
     /// For the estimate.
     pub tally: Tally,
 }
@@ -165,6 +169,7 @@ impl MetricState {
             | Rule::Secondary { .. }
             | Rule::Mean(_)
             | Rule::Paired
+            | Rule::Agreement { .. }
             | Rule::Plain { .. } => (None, None),
         };
         Self {
@@ -186,9 +191,11 @@ impl MetricState {
                 | Rule::Primary { .. }
                 | Rule::Secondary { .. }
                 | Rule::Paired
+                | Rule::Agreement { .. }
                 | Rule::Plain { .. } => None,
             },
             pairs: (metric.rule == Rule::Paired).then(Pairs::default),
+            compared: matches!(metric.rule, Rule::Agreement { .. }).then(Compared::default),
             tally: Tally::default(),
         }
     }

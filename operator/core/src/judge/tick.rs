@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
+    agreement::Compared,
     estimate::Estimate,
     evidence,
     means::{ArmSum, MeanState},
@@ -63,8 +64,10 @@ pub enum Outcome {
         /// Of the stable version, if there is a stable arm.
         stable: Option<ArmSum>,
     },
-    /// Discordant pairs in shadow.
+    /// Pairs of answers in shadow whose labels came.
     Pairs(Pairs),
+    /// Requests in shadow that both versions answered.
+    Compared(Compared),
     /// Nothing to count.
     Missing(Missing),
 }
@@ -76,8 +79,8 @@ impl Outcome {
             Self::Both { shares, .. } => Some(shares.candidate.requests),
             Self::Alone(candidate) => Some(candidate.requests),
             Self::Means { candidate, .. } => Some(candidate.count),
-            // Pairs that agree are not counted, so a tick without any is not one without traffic.
-            Self::Pairs(_) | Self::Missing(_) => None,
+            // Not all answers are compared, and labels come when they come: a tick without any is not one without traffic.
+            Self::Pairs(_) | Self::Compared(_) | Self::Missing(_) => None,
         }
     }
 
@@ -86,7 +89,11 @@ impl Outcome {
         match self {
             Self::Both { shares, .. } => Some(shares.stable.requests),
             Self::Means { stable: Some(stable), .. } => Some(stable.count),
-            Self::Means { stable: None, .. } | Self::Alone(_) | Self::Pairs(_) | Self::Missing(_) => None,
+            Self::Means { stable: None, .. }
+            | Self::Alone(_)
+            | Self::Pairs(_)
+            | Self::Compared(_)
+            | Self::Missing(_) => None,
         }
     }
 
@@ -98,7 +105,11 @@ impl Outcome {
             Self::Means { candidate, stable: Some(stable) } => {
                 Some(Shares { candidate: requests(candidate.count), stable: requests(stable.count) })
             }
-            Self::Means { stable: None, .. } | Self::Alone(_) | Self::Pairs(_) | Self::Missing(_) => None,
+            Self::Means { stable: None, .. }
+            | Self::Alone(_)
+            | Self::Pairs(_)
+            | Self::Compared(_)
+            | Self::Missing(_) => None,
         }
     }
 }
@@ -204,12 +215,20 @@ impl Judge {
                     miss(metric, why);
                 }
                 // Labels that are early for their requests are not like the others.
-                Outcome::Both { .. } | Outcome::Alone(_) | Outcome::Means { .. } | Outcome::Pairs(_)
+                Outcome::Both { .. }
+                | Outcome::Alone(_)
+                | Outcome::Means { .. }
+                | Outcome::Pairs(_)
+                | Outcome::Compared(_)
                     if rules.labels.is_some_and(|labels| !labels.are_of(step, start_ms)) =>
                 {
                     metric.blind = 0;
                 }
-                Outcome::Both { .. } | Outcome::Alone(_) | Outcome::Means { .. } | Outcome::Pairs(_) => {
+                Outcome::Both { .. }
+                | Outcome::Alone(_)
+                | Outcome::Means { .. }
+                | Outcome::Pairs(_)
+                | Outcome::Compared(_) => {
                     self.weigh(metric, rules, outcome, in_step);
                 }
             }
@@ -276,6 +295,7 @@ impl Judge {
             Outcome::Alone(candidate) => self.alone(metric, rules, candidate, of_step),
             Outcome::Means { candidate, stable } => differ(metric, rules, candidate, stable, of_step),
             Outcome::Pairs(pairs) => pair(metric, rules, pairs, of_step),
+            Outcome::Compared(compared) => agree(metric, compared, of_step),
             Outcome::Missing(_) => {}
         }
     }
@@ -336,13 +356,17 @@ impl Judge {
             let relative = metric.relative.as_ref().map(|weights| evidence::value(weights, unspent));
             let absolute = metric.absolute.as_ref().map(|weights| evidence::value(weights, unspent));
             let (worse, beyond) = self.mean_values(metric, rules).unzip();
-            let pairs = metric.pairs.map(|pairs| libm::exp((pairs.ln_worse() * rules.tempering).min(700.0)));
+            let evidence = |ln: f64| libm::exp((ln * rules.tempering).min(700.0));
+            let pairs = metric.pairs.map(|pairs| evidence(pairs.ln_worse()));
+            let differs = metric.compared.zip(rules.rule.most_differing());
+            let differs = differs.map(|(compared, most)| evidence(compared.ln_differs(most)));
             for (value, test) in [
                 (relative, TestName::Relative),
                 (absolute, TestName::Absolute),
                 (worse, TestName::Mean),
                 (beyond, TestName::Absolute),
                 (pairs, TestName::Paired),
+                (differs, TestName::Agreement),
             ] {
                 let Some(value) = value else { continue };
                 all += self.weight * value;
@@ -434,21 +458,33 @@ fn pair(metric: &mut MetricState, rules: &MetricRules, pairs: Pairs, of_step: bo
     if let (Some(state), Some(ln_limit), true) = (&mut metric.advance, rules.ln_limit, of_step) {
         state.add(pairs.ln_noninferior(libm::exp(ln_limit)) * rules.tempering, pairs.lost);
     }
-    count(metric, ArmCount { requests: pairs.lost.saturating_add(pairs.won), bad: pairs.lost }, of_step);
+    count(metric, ArmCount { requests: pairs.all, bad: pairs.lost }, of_step);
+}
+
+fn agree(metric: &mut MetricState, compared: Compared, of_step: bool) {
+    if let Some(state) = &mut metric.compared {
+        state.add(compared);
+    }
+    count(metric, ArmCount { requests: compared.all, bad: compared.candidate }, of_step);
 }
 
 /// Whether a plain threshold is crossed in this tick.
 fn breaches(rule: Rule, outcome: &Outcome) -> bool {
     let max = match rule {
         Rule::Plain { max } => max,
-        Rule::Share { .. } | Rule::Primary { .. } | Rule::Secondary { .. } | Rule::Mean(_) | Rule::Paired => {
-            return false;
-        }
+        Rule::Share { .. }
+        | Rule::Primary { .. }
+        | Rule::Secondary { .. }
+        | Rule::Mean(_)
+        | Rule::Paired
+        | Rule::Agreement { .. } => return false,
     };
     let arm = match outcome {
         Outcome::Both { shares, .. } => shares.candidate,
         Outcome::Alone(candidate) => *candidate,
-        Outcome::Means { .. } | Outcome::Pairs(_) | Outcome::Missing(_) => return false,
+        Outcome::Means { .. } | Outcome::Pairs(_) | Outcome::Compared(_) | Outcome::Missing(_) => {
+            return false;
+        }
     };
     arm.requests > 0 && arm.bad as f64 > max * arm.requests as f64
 }

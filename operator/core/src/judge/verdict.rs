@@ -58,6 +58,8 @@ pub enum TestName {
     Mean,
     /// Of pairs in shadow.
     Paired,
+    /// Of answers to the same request in shadow.
+    Agreement,
     /// Against a threshold, without evidence.
     Plain,
     /// The step reached its longest duration.

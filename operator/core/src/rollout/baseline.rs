@@ -71,7 +71,12 @@ fn length(metric: &Metric) -> Option<Span> {
     match metric.source.form() {
         Form::Drift(drift) => Some(drift.baseline),
         Form::Stability(stability) => Some(stability.baseline),
-        Form::Ratio(_) | Form::Mean(_) | Form::Histogram(_) | Form::Value(_) => None,
+        Form::Ratio(_)
+        | Form::Mean(_)
+        | Form::Histogram(_)
+        | Form::Value(_)
+        | Form::Agreement(_)
+        | Form::Paired(_) => None,
     }
 }
 
@@ -131,7 +136,12 @@ fn name(metric: &Metric, series: &Series) -> Option<String> {
         Form::Stability(_) => {
             series.labels.get(KEY).filter(|name| (1..=MAX_NAME).contains(&name.len())).cloned()
         }
-        Form::Ratio(_) | Form::Mean(_) | Form::Histogram(_) | Form::Value(_) => None,
+        Form::Ratio(_)
+        | Form::Mean(_)
+        | Form::Histogram(_)
+        | Form::Value(_)
+        | Form::Agreement(_)
+        | Form::Paired(_) => None,
     }
 }
 
@@ -160,9 +170,12 @@ pub(super) fn compare(metric: &Metric, window: &Values, baseline: &Values) -> Re
             let equal = "it needs three ranks or more that are not all equal";
             spearman(&list(window), &list(baseline)).ok_or_else(|| malformed(equal))
         }
-        Form::Ratio(_) | Form::Mean(_) | Form::Histogram(_) | Form::Value(_) => {
-            Err(malformed("it has no baseline"))
-        }
+        Form::Ratio(_)
+        | Form::Mean(_)
+        | Form::Histogram(_)
+        | Form::Value(_)
+        | Form::Agreement(_)
+        | Form::Paired(_) => Err(malformed("it has no baseline")),
     }
 }
 

@@ -11,6 +11,7 @@ use anneal_crds::{
 };
 use serde_json::{Value, json};
 
+use super::agreement;
 use crate::{
     object::{Key, Kind, Object, Owner},
     pod::{self, Access},
@@ -114,7 +115,7 @@ impl<'a> Home<'a> {
         }
     }
 
-    fn version_labels(self, version: &str) -> Value {
+    pub(super) fn version_labels(self, version: &str) -> Value {
         let mut labels = self.labels();
         labels[names::LABEL_VERSION] = version.into();
         labels
@@ -140,6 +141,7 @@ pub(super) fn deployment(home: Home<'_>, version: &ModelVersion) -> Object {
         format!("--shadow-port={}", serving.shadow_port),
         format!("--drain={SERVE_DRAIN_SECONDS}s"),
     ];
+    args.extend(agreement::args(home));
     args.extend(version.spec.serving.iter().flat_map(|serving| serving.args.iter().cloned()));
     let mut container = json!({
         "name": names::SERVING_CONTAINER,

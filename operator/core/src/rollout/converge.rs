@@ -54,7 +54,8 @@ impl Draft<'_> {
         self.make_test(home);
         self.note_accepted_traffic();
         self.mark(home);
-        self.retire(home, &wanted);
+        let stable_service = self.apply_stable_service(home);
+        self.retire(home, &wanted, stable_service);
         self.autoscale(home, &wanted);
     }
 
@@ -162,9 +163,9 @@ impl Draft<'_> {
     }
 
     /// Versions that left traffic go, once the data plane has had time to forget them.
-    fn retire(&mut self, home: Home<'_>, wanted: &[VersionRef]) {
-        let names: Vec<String> =
-            wanted.iter().map(|version| build::workload_name(home.name, &version.version)).collect();
+    fn retire(&mut self, home: Home<'_>, wanted: &[VersionRef], stable_service: Option<String>) {
+        let wanted = wanted.iter().map(|version| build::workload_name(home.name, &version.version));
+        let names: Vec<String> = wanted.chain(stable_service).collect();
         let children = self.snapshot.children;
         let kinds = [(Kind::Deployment, &children.deployments), (Kind::Service, &children.services)];
         let surplus: Vec<Action> = kinds

@@ -2,9 +2,12 @@
 //!
 //! Written for `query`, and read again by `reading`.
 
-use anneal_crds::metric::{Absent, Form, Metric, Others, Ratio};
+use anneal_crds::{
+    contract::{COMPARED, Differs, PAIRED, WasRight},
+    metric::{Absent, Form, Metric, Others, Ratio},
+};
 
-use super::{scope::Scope, value};
+use super::{agreement, scope::Scope, value};
 
 /// Label that tells the parts of an answer apart.
 pub(super) const PART: &str = "anneal_part";
@@ -82,8 +85,35 @@ pub(super) fn expression(metric: &Metric, scope: &Scope, ranges: Ranges) -> Resu
             let newest = part("at", &format!("max(timestamp({}))", scope.apply(&stability.gauge)));
             keyed(metric, scope, &window_range, "").into_iter().chain([newest]).collect()
         }
+        Form::Agreement(_) => {
+            let alone = [Differs::Candidate, Differs::Stable].map(agreement::selector);
+            versus(COMPARED, alone, scope, &window_range, &step_range)
+        }
+        Form::Paired(_) => {
+            let alone = [WasRight::Candidate, WasRight::Stable].map(agreement::label_selector);
+            versus(PAIRED, alone, scope, &window_range, &step_range)
+        }
     };
     Ok(parts.join(" or "))
+}
+
+/// Counts of what is so of the candidate alone, of the stable version alone, and of all that `counter` counts.
+fn versus(
+    counter: &str,
+    [candidate, stable]: [String; 2],
+    scope: &Scope,
+    window: &str,
+    step: &str,
+) -> Vec<String> {
+    let all = scope.apply(counter);
+    let alone = |name: &str, selector: &str| part(name, &increase(&scope.apply(selector), window));
+    vec![
+        alone("candidate", &candidate),
+        alone("stable", &stable),
+        part("total", &increase(&all, window)),
+        part("step", &increase(&all, step)),
+        part("at", &format!("max(timestamp({all}))")),
+    ]
 }
 
 fn increase(scoped: &str, range: &str) -> String {
@@ -108,7 +138,14 @@ pub(super) fn keyed(metric: &Metric, scope: &Scope, range: &str, at: &str) -> Op
                 "label_replace(avg by ({by}) (avg_over_time({gauge}[{range}]{at})), \"{KEY}\", \"$1\", \"{by}\", \"(.*)\")"
             )
         }
-        Form::Ratio(_) | Form::Mean(_) | Form::Histogram(_) | Form::Value(_) => return None,
+        Form::Ratio(_)
+        | Form::Mean(_)
+        | Form::Histogram(_)
+        | Form::Value(_)
+        | Form::Agreement(_)
+        | Form::Paired(_) => {
+            return None;
+        }
     };
     Some(part(KEYED, &values))
 }

@@ -33,10 +33,14 @@ pub(super) fn longest_delay_ms(spec: &ModelRolloutSpec, triggers: &[String]) -> 
 pub(super) fn uncounted(metric: &Metric) -> Option<&'static str> {
     metric.labels()?;
     match &metric.source {
-        Source::Ratio(_) | Source::Mean(_) | Source::Histogram(_) => None,
+        Source::Ratio(_) | Source::Mean(_) | Source::Histogram(_) | Source::Paired(_) => None,
         Source::Value(value) if value.requests.is_some() => None,
         Source::Value(_) => Some("with labelDelay it needs requests, the counter of its labels"),
-        Source::Errors(_) | Source::Latency(_) | Source::Drift(_) | Source::Stability(_) => {
+        Source::Errors(_)
+        | Source::Latency(_)
+        | Source::Drift(_)
+        | Source::Stability(_)
+        | Source::Agreement(_) => {
             Some("labelDelay is for events that are known later than their requests, and its events are not")
         }
     }

@@ -12,11 +12,12 @@
 //! people ask for, `freeze` when nothing advances, and `group` for whom it waits. `query`, `expression` and `value` are what is
 //! asked about a version, and `reading`, `plain`, `baseline`, `labels`, `sequential` and `warning` what the answers say. `steps`
 //! says which share it gets and for how long, `staging`,
-//! `probe` and `smoke` what it must answer before it takes requests and after, and `approval` what someone has to approve.
+//! `probe` and `smoke` what it must answer before it takes requests and after, `agreement` whose answers it is compared with, and `approval` what someone has to approve.
 //! `transition` is what is written down, `recover` what of it is found again, and `build` which objects follow; `attach` is a route
 //! of the user's, `rule` the one rule of it that counts, `capacity`, `autoscaler` and `gpus` how many pods there are, and
 //! `incumbent` who answers beside the version on trial.
 
+mod agreement;
 mod approval;
 mod attach;
 mod autoscaler;
@@ -59,6 +60,7 @@ mod transition;
 mod value;
 mod warning;
 
+pub use agreement::stable_service;
 pub use autoscaler::autoscaler_kinds;
 pub use build::{workload_name, workload_names};
 pub use group::members;

@@ -114,6 +114,12 @@ impl Draft<'_> {
 fn is_value(metric: &Metric) -> bool {
     match metric.source.form() {
         Form::Value(_) => true,
-        Form::Ratio(_) | Form::Mean(_) | Form::Histogram(_) | Form::Drift(_) | Form::Stability(_) => false,
+        Form::Ratio(_)
+        | Form::Mean(_)
+        | Form::Histogram(_)
+        | Form::Drift(_)
+        | Form::Stability(_)
+        | Form::Agreement(_)
+        | Form::Paired(_) => false,
     }
 }

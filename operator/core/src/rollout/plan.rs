@@ -151,7 +151,7 @@ impl Draft<'_> {
             Choice::Candidate(wanted) if !is_under_way(&wanted) => {
                 // What takes the place of another one needs no more than that.
                 let begins = !self.status.phase.is_moving();
-                let obstacle = value::obstacle(&self.rollout.spec);
+                let obstacle = value::obstacle(&self.rollout.spec).or_else(|| self.agreement_obstacle());
                 match obstacle.or_else(|| self.gpu_obstacle(&wanted).filter(|_| begins)) {
                     Some(obstacle) => Choice::Stay(Some(obstacle)),
                     None => Choice::Candidate(wanted),

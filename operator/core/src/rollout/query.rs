@@ -94,10 +94,10 @@ pub fn queries(rollout: &ModelRollout, now: Timestamp) -> Vec<Query> {
     }
 }
 
-/// Whether the judge compares this metric with the stable version's.
+/// Whether the judge compares this metric with the stable version's, or the answers that it is made of.
 pub(super) fn is_compared(metric: &Metric) -> bool {
     match metric.source.form() {
-        Form::Ratio(_) | Form::Mean(_) | Form::Histogram(_) => true,
+        Form::Ratio(_) | Form::Mean(_) | Form::Histogram(_) | Form::Agreement(_) | Form::Paired(_) => true,
         Form::Value(_) | Form::Drift(_) | Form::Stability(_) => false,
     }
 }

@@ -132,6 +132,8 @@ pub fn read(
     }
     let value = match metric.source.form() {
         Form::Ratio(_) => share(vector),
+        Form::Agreement(_) => agreement(vector),
+        Form::Paired(_) => lost(vector),
         Form::Mean(_) => mean(vector),
         Form::Histogram(histogram) => {
             quantile(vector, histogram.quantile).map(|value| value / histogram.unit.per_second())
@@ -150,7 +152,12 @@ pub fn read(
 
 fn counts_requests(source: &Source) -> bool {
     match source.form() {
-        Form::Ratio(_) | Form::Mean(_) | Form::Histogram(_) | Form::Drift(_) => true,
+        Form::Ratio(_)
+        | Form::Mean(_)
+        | Form::Histogram(_)
+        | Form::Drift(_)
+        | Form::Agreement(_)
+        | Form::Paired(_) => true,
         Form::Value(value) => value.requests.is_some(),
         Form::Stability(_) => false,
     }
@@ -190,6 +197,31 @@ fn share(vector: &[Series]) -> Result<f64, Reading> {
     }
     // `increase` extrapolates, so the parts of one whole may disagree in the last digits.
     Ok((bad / total).min(1.0))
+}
+
+/// How often the version in shadow agrees with the stable one, as often as that agrees with itself being 1.
+fn agreement(vector: &[Series]) -> Result<f64, Reading> {
+    let (candidate, stable, all) = versus(vector)?;
+    Ok(1.0 - (candidate - stable) / all)
+}
+
+/// Of the labels by which one version alone was right, the share by which the stable one was. Without any neither is worse.
+fn lost(vector: &[Series]) -> Result<f64, Reading> {
+    let (won, lost, _) = versus(vector)?;
+    Ok(if lost + won > 0.0 { lost / (lost + won) } else { 0.0 })
+}
+
+/// Counts of the candidate alone, of the stable version alone, and of all.
+fn versus(vector: &[Series]) -> Result<(f64, f64, f64), Reading> {
+    let (Some(candidate), Some(stable), Some(all)) =
+        (part(vector, "candidate"), part(vector, "stable"), part(vector, "total"))
+    else {
+        return Err(Reading::Empty);
+    };
+    if [candidate, stable, all].iter().any(|count| !count.is_finite() || *count < 0.0) {
+        return Err(Reading::NotFinite);
+    }
+    if all == 0.0 { Err(Reading::Empty) } else { Ok((candidate, stable, all)) }
 }
 
 /// The mean of the values in the window.
@@ -300,9 +332,13 @@ pub fn judge(metric: &Metric, reading: &Reading, server: &str, query: &str) -> (
 fn asked(metric: &Metric, query: &str) -> String {
     match metric.source.form() {
         Form::Value(value) => value.expression.clone(),
-        Form::Ratio(_) | Form::Mean(_) | Form::Histogram(_) | Form::Drift(_) | Form::Stability(_) => {
-            without_ranges(query)
-        }
+        Form::Ratio(_)
+        | Form::Mean(_)
+        | Form::Histogram(_)
+        | Form::Drift(_)
+        | Form::Stability(_)
+        | Form::Agreement(_)
+        | Form::Paired(_) => without_ranges(query),
     }
 }
 
@@ -352,6 +388,8 @@ fn within(source: &Source, value: f64) -> bool {
         Form::Histogram(histogram) => value <= histogram.max.as_secs_f64(),
         Form::Drift(drift) => value <= drift.max,
         Form::Stability(stability) => value >= stability.min,
+        Form::Agreement(agreement) => value >= agreement.min,
+        Form::Paired(paired) => value <= paired.max(),
     }
 }
 
@@ -371,6 +409,8 @@ pub(super) fn bound(source: &Source) -> String {
         Form::Histogram(histogram) => return format!("<= {}", histogram.max),
         Form::Drift(drift) => return format!("<= {} bits", drift.max),
         Form::Stability(stability) => (Some(stability.min), None),
+        Form::Agreement(agreement) => (Some(agreement.min), None),
+        Form::Paired(paired) => (None, Some(paired.max())),
     };
     match (min, max) {
         (Some(min), Some(max)) => format!(">= {min} and <= {max}"),
@@ -383,9 +423,13 @@ pub(super) fn bound(source: &Source) -> String {
 fn show(source: &Source, value: f64) -> String {
     match source.form() {
         // Enough digits to tell a breach from its bound.
-        Form::Ratio(_) | Form::Mean(_) | Form::Value(_) | Form::Drift(_) | Form::Stability(_) => {
-            significant(value)
-        }
+        Form::Ratio(_)
+        | Form::Mean(_)
+        | Form::Value(_)
+        | Form::Drift(_)
+        | Form::Stability(_)
+        | Form::Agreement(_)
+        | Form::Paired(_) => significant(value),
         Form::Histogram(_) => format!("{}ms", significant(value * 1000.0)),
     }
 }

@@ -112,7 +112,7 @@ pub(super) fn terms(strategy: &Strategy, status: &ModelRolloutStatus) -> Option<
             duration: shadow.duration,
             shortest: shadow.duration,
             min_requests: shadow.min_requests,
-            triggers: strategy.rollback_triggers.clone(),
+            triggers: shadow.rollback_triggers.as_ref().unwrap_or(&strategy.rollback_triggers).clone(),
             then: then(strategy, status, Place::Shadow, Then::Advance),
         }),
         RolloutPhase::Experiment => experiment(strategy, status).map(|experiment| Terms {
@@ -157,9 +157,11 @@ pub(super) fn triggers(spec: &ModelRolloutSpec, status: &ModelRolloutStatus) -> 
 /// Metrics that people are warned by while `status` is what it is.
 pub(super) fn warn_triggers<'a>(spec: &'a ModelRolloutSpec, status: &ModelRolloutStatus) -> &'a [String] {
     match status.phase {
-        RolloutPhase::Shadow | RolloutPhase::Experiment | RolloutPhase::Canary => {
-            &spec.strategy.warn_triggers
+        RolloutPhase::Shadow => {
+            let own = spec.strategy.shadow.as_ref().and_then(|shadow| shadow.warn_triggers.as_ref());
+            own.unwrap_or(&spec.strategy.warn_triggers)
         }
+        RolloutPhase::Experiment | RolloutPhase::Canary => &spec.strategy.warn_triggers,
         RolloutPhase::Baking => spec.strategy.bake.as_ref().map_or(&[], |bake| &bake.warn_triggers),
         RolloutPhase::Pending
         | RolloutPhase::Preparing
@@ -176,7 +178,8 @@ pub(super) fn trigger_lists(strategy: &Strategy) -> impl Iterator<Item = &Vec<St
         Progression::Steps(steps) => steps.as_slice(),
         Progression::Canary(_) | Progression::BlueGreen(_) => &[],
     };
-    let own = steps.iter().filter_map(|step| step.rollback_triggers.as_ref());
+    let shadow = strategy.shadow.as_ref().and_then(|shadow| shadow.rollback_triggers.as_ref());
+    let own = steps.iter().filter_map(|step| step.rollback_triggers.as_ref()).chain(shadow);
     let bake = strategy.bake.as_ref().map(|bake| &bake.rollback_triggers);
     own.chain([&strategy.rollback_triggers]).chain(bake)
 }

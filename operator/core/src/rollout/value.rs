@@ -131,7 +131,7 @@ pub(super) fn obstacle(spec: &ModelRolloutSpec) -> Option<Obstacle> {
             Form::Value(value) => scoped(value, metric.window.as_millis(), &anything).err(),
             Form::Drift(_) | Form::Stability(_) => baseline::too_short(spec, metric),
             Form::Mean(mean) => unlimited(spec, mean),
-            Form::Ratio(_) | Form::Histogram(_) => None,
+            Form::Ratio(_) | Form::Histogram(_) | Form::Agreement(_) | Form::Paired(_) => None,
         };
         let why = why.or_else(|| labels::uncounted(metric).map(str::to_owned))?;
         Some(format!("Metric {}: {why}. Mend it in spec.metrics.", metric.name))
@@ -179,7 +179,12 @@ fn undecidable(spec: &ModelRolloutSpec) -> Option<String> {
 fn is_share(metric: &Metric) -> bool {
     match metric.source.form() {
         Form::Ratio(_) | Form::Histogram(_) => true,
-        Form::Mean(_) | Form::Value(_) | Form::Drift(_) | Form::Stability(_) => false,
+        Form::Mean(_)
+        | Form::Value(_)
+        | Form::Drift(_)
+        | Form::Stability(_)
+        | Form::Agreement(_)
+        | Form::Paired(_) => false,
     }
 }
 

@@ -65,10 +65,11 @@ impl Clients {
     fn start(address: &str, host: &str, model: &str) -> Self {
         let (stop, drift) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let answers = Arc::new(Mutex::new(vec![]));
-        let good = request(host, model, include_str!("../../../../examples/car-loan/request.json"));
+        let path = infer(model);
+        let good = request(host, &path, REQUEST);
         let other = request(
             host,
-            model,
+            &path,
             r#"{"inputs": [{"name": "none", "shape": [1], "datatype": "FP64", "data": [1.0]}]}"#,
         );
         let client = |_| {
@@ -105,9 +106,16 @@ impl Clients {
     }
 }
 
-fn request(host: &str, model: &str, body: &str) -> String {
+/// What the demo's model is asked.
+pub const REQUEST: &str = include_str!("../../../../examples/car-loan/request.json");
+
+fn infer(model: &str) -> String {
+    format!("/v2/models/{model}/infer")
+}
+
+fn request(host: &str, path: &str, body: &str) -> String {
     format!(
-        "POST /v2/models/{model}/infer HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        "POST {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )
 }
@@ -161,7 +169,7 @@ impl Model {
         model.until("the first version is in production", |status| status["phase"] == "Healthy");
         until("the gateway leads to it", || {
             // The demo's route has no host name, so before that its model answers, which is another one.
-            matches!(ask(&model.address(), &request(&model.host(), name, "{}")).status, Ok(400))
+            matches!(ask(&model.address(), &request(&model.host(), &infer(name), "{}")).status, Ok(400))
         });
         model
     }
@@ -178,6 +186,29 @@ impl Model {
     /// Clients of it.
     pub fn clients(&self) -> Clients {
         Clients::start(&self.address(), &self.host(), self.name)
+    }
+
+    /// Asks it by its gateway.
+    pub fn infer(&self, body: &Value) -> Answer {
+        ask(&self.address(), &request(&self.host(), &infer(self.name), &body.to_string()))
+    }
+
+    /// Tells it the labels of a request, by its gateway.
+    pub fn feedback(&self, id: &str, labels: &Value) -> Answer {
+        let body = json!({"id": id, "labels": labels}).to_string();
+        ask(&self.address(), &request(&self.host(), "/v2/feedback", &body))
+    }
+
+    /// Sum of a counter with such labels in a version's first pod.
+    pub fn counted(&self, number: usize, counter: &str, labels: &str) -> f64 {
+        let pods =
+            Kubectl::run(&["get", "pods", "-n", HOME, "-l", &self.pods_of(number), "-o", "name"], None);
+        let pods = pods.unwrap();
+        let Some(pod) = pods.lines().next().and_then(|pod| pod.strip_prefix("pod/")) else { return 0.0 };
+        let page = format!("/api/v1/namespaces/{HOME}/pods/{pod}:8080/proxy/metrics");
+        let page = Kubectl::run(&["get", "--raw", &page], None).unwrap_or_default();
+        let lines = page.lines().filter(|line| line.starts_with(counter) && line.contains(labels));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     }
 
     /// Records a version, which its server serves with these arguments besides.

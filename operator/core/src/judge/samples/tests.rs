@@ -86,7 +86,9 @@ fn counts(outcome: Outcome) -> (u64, u64) {
     match outcome {
         Outcome::Both { shares, .. } => (shares.candidate.requests, shares.candidate.bad),
         Outcome::Alone(count) => (count.requests, count.bad),
-        Outcome::Missing(_) | Outcome::Means { .. } | Outcome::Pairs(_) => panic!("{outcome:?}"),
+        Outcome::Missing(_) | Outcome::Means { .. } | Outcome::Pairs(_) | Outcome::Compared(_) => {
+            panic!("{outcome:?}")
+        }
     }
 }
 
@@ -125,7 +127,7 @@ proptest! {
             match outcome {
                 Outcome::Alone(arm) => sum = (sum.0 + arm.requests, sum.1 + arm.bad),
                 Outcome::Missing(Missing::Gap) => prop_assert!(policy.tick_ms < SCRAPE),
-                Outcome::Missing(_) | Outcome::Both { .. } | Outcome::Means { .. } | Outcome::Pairs(_) => {
+                Outcome::Missing(_) | Outcome::Both { .. } | Outcome::Means { .. } | Outcome::Pairs(_) | Outcome::Compared(_) => {
                     prop_assert!(false, "{outcome:?}");
                 }
             }
@@ -241,7 +243,11 @@ fn what_is_left_out_is_told_apart() {
     let (candidate, stable) = (steady(Arm::Candidate, 20, 0.0, 10.0), steady(Arm::Stable, 20, 1.0, 90.0));
     let missing = |pods: &[Pod], start| match outcome_at(pods, start) {
         Outcome::Missing(missing) => Some(missing),
-        Outcome::Both { .. } | Outcome::Alone(_) | Outcome::Means { .. } | Outcome::Pairs(_) => None,
+        Outcome::Both { .. }
+        | Outcome::Alone(_)
+        | Outcome::Means { .. }
+        | Outcome::Pairs(_)
+        | Outcome::Compared(_) => None,
     };
     let silent = pod(Arm::Candidate, counter(&[0.0]), counter(&[1.0]));
     assert_eq!(missing(&[candidate.clone(), stable.clone()], TICK), None);
@@ -293,7 +299,9 @@ fn slow_requests_are_counted_at_the_bucket_above_and_for_advancing_below() {
         match Window::new(&policy(), 0).outcome(&metric(Source::Histogram(threshold)), Arms::Both, &pods) {
             Outcome::Both { shares, strict } => Ok((shares.candidate, strict.candidate)),
             Outcome::Missing(missing) => Err(missing),
-            Outcome::Alone(_) | Outcome::Means { .. } | Outcome::Pairs(_) => unreachable!(),
+            Outcome::Alone(_) | Outcome::Means { .. } | Outcome::Pairs(_) | Outcome::Compared(_) => {
+                unreachable!()
+            }
         }
     };
     let (four, eight) = (ArmCount { requests: 40, bad: 4 }, ArmCount { requests: 40, bad: 8 });
@@ -383,7 +391,8 @@ fn judged(rule: Rule, advance: Advance, pods: &[Pod], ticks: i64) -> (State, Ver
 fn a_shadow_that_loses_is_rolled_back_and_one_that_does_not_advances() {
     let pairs = |lost: f64, won: f64| {
         let line = |slope: f64| counter(&(0..400).map(|i| f64::from(i) * slope).collect::<Vec<_>>());
-        let counters = Counters::Paired { lost: vec![line(lost)], won: vec![line(won)] };
+        let all = vec![line(10.0)];
+        let counters = Counters::Paired { lost: vec![line(lost)], won: vec![line(won)], all };
         [Pod { arm: Arm::Candidate, started_ms: None, ready_ms: None, counters }]
     };
     let (state, verdict) = judged(Rule::Paired, Advance::Evidence(2.0), &pairs(2.0, 1.0), 90);
@@ -394,6 +403,33 @@ fn a_shadow_that_loses_is_rolled_back_and_one_that_does_not_advances() {
     assert!(state.rollback.is_some());
     assert_eq!(judged(Rule::Paired, Advance::Evidence(2.0), &pairs(1.0, 1.0), 90).1, Verdict::Advance);
     assert_eq!(judged(Rule::Paired, Advance::Interval, &pairs(1.0, 1.0), 90).1, Verdict::Progressing);
+}
+
+#[test]
+fn a_shadow_that_answers_otherwise_is_rolled_back_and_one_that_stable_differs_as_often_is_not() {
+    let triples = |candidate: f64, stable: f64| {
+        let line = |slope: f64| vec![counter(&(0..400).map(|i| f64::from(i) * slope).collect::<Vec<_>>())];
+        let counters =
+            Counters::Compared { candidate: line(candidate), stable: line(stable), all: line(100.0) };
+        [Pod { arm: Arm::Candidate, started_ms: None, ready_ms: None, counters }]
+    };
+    let rule = Rule::Agreement { most: 0.05 };
+    let (_, verdict) = judged(rule, Advance::Interval, &triples(20.0, 0.0), 90);
+    assert!(
+        matches!(&verdict, Verdict::Rollback(why) if why.test == crate::judge::TestName::Agreement),
+        "{verdict:?}"
+    );
+    for (candidate, stable) in [(20.0, 18.0), (5.0, 0.0), (0.0, 0.0)] {
+        let (state, verdict) = judged(rule, Advance::Interval, &triples(candidate, stable), 90);
+        assert_eq!(verdict, Verdict::Progressing, "{candidate} and {stable}");
+        let compared = state.metrics[0].compared.unwrap();
+        assert_eq!(compared.agreement(), Some(1.0 - (candidate - stable) / 100.0));
+        assert_eq!(state.metrics[0].step_requests, compared.all);
+    }
+    // More that differ than were compared are no numbers.
+    let (state, verdict) = judged(rule, Advance::Interval, &triples(80.0, 80.0), 90);
+    assert!(matches!(verdict, Verdict::Hold(crate::judge::Hold::NoData { .. })), "{verdict:?}");
+    assert!(state.metrics[0].invalid > 0);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use super::{Arm, Bucket, Counter, Counters, Observations, Pod, Sample, Seen};
 use crate::judge::{
+    agreement::Compared,
     latency::Bounds,
     means::ArmSum,
     paired::Pairs,
@@ -111,10 +112,11 @@ impl Window {
             Rule::Share { events, .. } | Rule::Primary { events } | Rule::Secondary { events, .. } => {
                 counts_good(metric.source, events)
             }
-            Rule::Plain { .. } | Rule::Mean(_) | Rule::Paired => false,
+            Rule::Plain { .. } | Rule::Mean(_) | Rule::Paired | Rule::Agreement { .. } => false,
         };
         match metric.rule {
             Rule::Paired => candidate.pairs().map(Outcome::Pairs),
+            Rule::Agreement { .. } => candidate.compared().map(Outcome::Compared),
             Rule::Mean(_) => {
                 let stable = match arms {
                     Arms::Both => Some(self.arm(bounds, pods, Arm::Stable)?.values()?),
@@ -204,6 +206,7 @@ impl Window {
         let below = sum(&series.below, true)?.unwrap_or(0.0);
         Ok(Some(match series.kind {
             Kind::Events | Kind::Values => Increments { all, above, below: above },
+            Kind::Opposed => Increments { all, above, below },
             // Buckets count the fast ones.
             Kind::Buckets => Increments { all, above: all - above, below: all - below },
         }))
@@ -305,13 +308,15 @@ enum Kind {
     Events,
     Buckets,
     Values,
+    /// Two kinds of events that exclude each other, and all.
+    Opposed,
 }
 
 impl Kind {
     /// Whether what is summed besides the number of all only grows.
     const fn counts(self) -> bool {
         match self {
-            Self::Events | Self::Buckets => true,
+            Self::Events | Self::Buckets | Self::Opposed => true,
             Self::Values => false,
         }
     }
@@ -320,16 +325,16 @@ impl Kind {
 impl<'a> Series<'a> {
     /// Nothing if the counters are not of the policy's kind.
     fn of(counters: &'a Counters, bounds: Option<Bounds>) -> Option<Self> {
-        let two = |kind, all: &'a [Counter], above: &'a [Counter]| Self {
-            kind,
-            all: all.iter().map(Vec::as_slice).collect(),
-            above: above.iter().map(Vec::as_slice).collect(),
-            below: Vec::new(),
-        };
+        let slices = |counters: &'a [Counter]| counters.iter().map(Vec::as_slice).collect();
+        let two = |kind, all, above| Self { kind, all: slices(all), above: slices(above), below: vec![] };
         match (counters, bounds) {
             (Counters::Share { events, all }, None) => Some(two(Kind::Events, all, events)),
             (Counters::Mean { sum, count }, None) => Some(two(Kind::Values, count, sum)),
-            (Counters::Paired { lost, won }, None) => Some(two(Kind::Events, won, lost)),
+            (
+                Counters::Compared { candidate: above, stable: below, all }
+                | Counters::Paired { lost: above, won: below, all },
+                None,
+            ) => Some(Self { below: slices(below), ..two(Kind::Opposed, all, above) }),
             (Counters::Histogram(buckets), Some(bounds)) => {
                 let at = |bound: f64| {
                     let ends = |bucket: &&Bucket| bucket.le.to_bits() == bound.to_bits();
@@ -342,7 +347,13 @@ impl<'a> Series<'a> {
                     below: bounds.below.map(at).unwrap_or_default(),
                 })
             }
-            (Counters::Share { .. } | Counters::Mean { .. } | Counters::Paired { .. }, Some(_))
+            (
+                Counters::Share { .. }
+                | Counters::Mean { .. }
+                | Counters::Paired { .. }
+                | Counters::Compared { .. },
+                Some(_),
+            )
             | (Counters::Histogram(_), None) => None,
         }
     }
@@ -391,8 +402,18 @@ impl Increments {
         Ok(ArmSum { count: whole(self.all)?, sum: self.above })
     }
 
+    /// All, and of them two kinds that exclude each other.
+    fn opposed(self) -> Result<[u64; 3], Missing> {
+        let [all, above, below] = [whole(self.all)?, whole(self.above)?, whole(self.below)?];
+        if above.saturating_add(below) <= all { Ok([all, above, below]) } else { Err(Missing::Invalid) }
+    }
+
+    fn compared(self) -> Result<Compared, Missing> {
+        self.opposed().map(|[all, candidate, stable]| Compared { all, candidate, stable })
+    }
+
     fn pairs(self) -> Result<Pairs, Missing> {
-        Ok(Pairs { lost: whole(self.above)?, won: whole(self.all)? })
+        self.opposed().map(|[all, lost, won]| Pairs { all, lost, won })
     }
 }
 
@@ -408,7 +429,7 @@ fn whole(number: f64) -> Result<u64, Missing> {
 /// The bounds that stand for a threshold; none where there is no histogram.
 fn bounds(source: Source, pods: &[Pod]) -> Result<Option<Bounds>, Missing> {
     match source {
-        Source::Counters | Source::Sums => Ok(None),
+        Source::Counters | Source::Sums | Source::Compared | Source::Pairs => Ok(None),
         Source::Histogram(_) if pods.is_empty() => Err(Missing::NoSeries),
         Source::Histogram(threshold) => common_bounds(pods, threshold).map(Some).ok_or(Missing::NoBucket),
     }
@@ -418,7 +439,10 @@ fn bounds(source: Source, pods: &[Pod]) -> Result<Option<Bounds>, Missing> {
 fn common_bounds(pods: &[Pod], threshold: f64) -> Option<Bounds> {
     let histograms = pods.iter().map(|pod| match &pod.counters {
         Counters::Histogram(buckets) => buckets.as_slice(),
-        Counters::Share { .. } | Counters::Mean { .. } | Counters::Paired { .. } => &[],
+        Counters::Share { .. }
+        | Counters::Mean { .. }
+        | Counters::Paired { .. }
+        | Counters::Compared { .. } => &[],
     });
     let mut histograms = histograms.filter(|buckets| !buckets.is_empty());
     let first = histograms.next()?;

@@ -49,7 +49,7 @@ impl Draft<'_> {
             .zip(&judged)
             .zip(comparison.judge.tolerances())
             .filter(|((_, judged), _)| judged.role == Role::Guard)
-            .filter(|((state, _), _)| state.asked && state.stable_requests >= ENOUGH)
+            .filter(|((state, _), _)| state.asked && state.stable_requests.max(compared(state)) >= ENOUGH)
             .filter_map(|((state, judged), tolerance)| {
                 // Labels of the step come for the rest of it.
                 let delay = judged.metric.labels().map_or(0.0, |labels| labels.delay.as_secs_f64());
@@ -60,6 +60,11 @@ impl Draft<'_> {
                         Some(can_see(judged.metric, most, &plan, seconds))
                     }
                     Limit::Mean { .. } => comparison.can_see_mean(judged.metric, state, seconds),
+                    // It promises no bound: any difference is found some day.
+                    Limit::Paired => None,
+                    Limit::Agreement { most } => {
+                        comparison.can_see_difference(judged.metric, most, state, seconds)
+                    }
                 }
             })
             .collect();
@@ -152,6 +157,41 @@ impl Comparison {
             two_digits(promised),
         )))
     }
+}
+
+impl Comparison {
+    /// Whether a candidate that answers otherwise twice as often as it may is found within the step; else what is.
+    fn can_see_difference(
+        &self,
+        metric: &Metric,
+        most: f64,
+        state: &MetricState,
+        seconds: f64,
+    ) -> Option<Result<(), String>> {
+        let seen = state.compared?;
+        let a_second = state.step_requests as f64 / self.elapsed(self.policy_of(state));
+        let least = seen.least_visible(a_second * seconds, most, self.judge.alpha_of_a_test());
+        // Where no difference is allowed, one of a hundred stands for a small one.
+        if least.is_some_and(|least| least <= (2.0 * most).max(0.01)) {
+            return Some(Ok(()));
+        }
+        let least = least.map_or_else(
+            || "nothing at all can be seen".to_owned(),
+            |least| format!("the least that can be seen is an agreement of {} %", percent(1.0 - least)),
+        );
+        Some(Err(format!(
+            "{}: with {} answers compared a second, {least} within {}, and the bound is {} %; a longer shadow or more requestsPerSecond would do.",
+            metric.name,
+            two_digits(a_second),
+            span(seconds),
+            percent(1.0 - most),
+        )))
+    }
+}
+
+/// Requests whose answers were compared in shadow.
+fn compared(state: &MetricState) -> u64 {
+    state.compared.map_or(0, |compared| compared.all)
 }
 
 /// Whether a candidate at the metric's bound is found within the step; else what is, and what it would take.

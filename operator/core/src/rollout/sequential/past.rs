@@ -32,7 +32,7 @@ impl Draft<'_> {
         let events = self.past(judged.metric, Question::PastEvents)?;
         let all = match judged.source {
             Source::Counters | Source::Sums => self.past(judged.metric, Question::PastAll)?,
-            Source::Histogram(_) => Cow::default(),
+            Source::Histogram(_) | Source::Compared | Source::Pairs => Cow::default(),
         };
         let pods = self.labels(&past.stable).pods(judged.source, &events, &all);
         let span = (past.until_ms.saturating_sub(past.point_ms * PAST_POINTS), past.until_ms);

@@ -2,11 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anneal_crds::{VersionRef, names, prometheus::Prometheus};
+use anneal_crds::{
+    VersionRef,
+    contract::{Differs, WasRight},
+    names,
+    prometheus::Prometheus,
+};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 
-use super::{super::samples::RawSeries, native};
+use super::{
+    super::{agreement, samples::RawSeries},
+    native,
+};
 use crate::judge::{
     self,
     samples::{Arm, Bucket, Counter, Counters, Pod, Sample},
@@ -195,6 +203,8 @@ fn none(source: judge::Source) -> Counters {
     match source {
         judge::Source::Counters => Counters::Share { events: vec![], all: vec![] },
         judge::Source::Sums => Counters::Mean { sum: vec![], count: vec![] },
+        judge::Source::Compared => Counters::Compared { candidate: vec![], stable: vec![], all: vec![] },
+        judge::Source::Pairs => Counters::Paired { lost: vec![], won: vec![], all: vec![] },
         judge::Source::Histogram(_) => Counters::Histogram(vec![]),
     }
 }
@@ -213,9 +223,23 @@ fn add(counters: &mut Counters, source: judge::Source, series: &RawSeries, is_al
                 buckets.extend(native::buckets(&series.histograms, threshold));
             }
         }
+        (Counters::Compared { all, .. }, _) if is_all => all.push(counter(series)),
+        (Counters::Compared { candidate, stable, .. }, _) => match agreement::differs(series) {
+            Some(Differs::Candidate) => candidate.push(counter(series)),
+            Some(Differs::Stable) => stable.push(counter(series)),
+            Some(Differs::Nobody | Differs::Both) | None => {}
+        },
+        (Counters::Paired { all, .. }, _) if is_all => all.push(counter(series)),
+        (Counters::Paired { lost, won, .. }, _) => match agreement::was_right(series) {
+            Some(WasRight::Stable) => lost.push(counter(series)),
+            Some(WasRight::Candidate) => won.push(counter(series)),
+            Some(WasRight::Both | WasRight::Neither) | None => {}
+        },
         // Made by `none` for the very same source.
-        (Counters::Histogram(_), judge::Source::Counters | judge::Source::Sums)
-        | (Counters::Paired { .. }, _) => {}
+        (
+            Counters::Histogram(_),
+            judge::Source::Counters | judge::Source::Sums | judge::Source::Compared | judge::Source::Pairs,
+        ) => {}
     }
 }
 

@@ -93,6 +93,13 @@ pub(super) enum Limit {
         /// The worst that is no defect.
         bound: f64,
     },
+    /// Answers to the same requests, which nothing but a guard is.
+    Agreement {
+        /// Largest share of requests in which the candidate may answer otherwise, from 0 to 1.
+        most: f64,
+    },
+    /// Who is right about the same requests, which nothing but a guard is either.
+    Paired,
 }
 
 /// What a metric is counted for.
@@ -147,6 +154,18 @@ fn bounds(metric: &Metric, role: Role) -> Vec<Judged<'_>> {
             // `obstacle` says so before anything begins.
             Role::Primary | Role::Secondary => vec![],
         },
+        Form::Agreement(agreement) => match role {
+            Role::Guard => {
+                let limit = Limit::Agreement { most: 1.0 - agreement.min };
+                vec![Judged { metric, source: judge::Source::Compared, limit, role }]
+            }
+            // `obstacle` says so before anything begins.
+            Role::Primary | Role::Secondary => vec![],
+        },
+        Form::Paired(_) => match role {
+            Role::Guard => vec![Judged { metric, source: judge::Source::Pairs, limit: Limit::Paired, role }],
+            Role::Primary | Role::Secondary => vec![],
+        },
         Form::Value(_) | Form::Drift(_) | Form::Stability(_) => vec![],
     }
 }
@@ -197,7 +216,10 @@ fn planned_ms(spec: &ModelRolloutSpec) -> Vec<i64> {
     let canary = steps::steps(strategy).into_iter();
     let canary = canary.map(|step| lasts(step.duration, step.rollback_triggers.as_deref().unwrap_or(all)));
     let others = [
-        strategy.shadow.as_ref().map(|shadow| lasts(shadow.duration, all)),
+        strategy
+            .shadow
+            .as_ref()
+            .map(|shadow| lasts(shadow.duration, shadow.rollback_triggers.as_deref().unwrap_or(all))),
         strategy
             .experiment
             .as_ref()
@@ -273,6 +295,8 @@ fn rule(judged: &Judged<'_>, terms: &Sequential, half_step_ticks: u32) -> Rule {
             let tuned_ticks = half_step_ticks.max(judge::FEWEST_DIFFERENCES);
             return Rule::Mean(judge::Mean { better, margin, bound, tuned_ticks });
         }
+        Limit::Agreement { most } => return Rule::Agreement { most },
+        Limit::Paired => return Rule::Paired,
     };
     match judged.role {
         Role::Guard => Rule::Share { events, relative: Some(terms.tolerance), absolute: Some(most) },

@@ -2,6 +2,7 @@
 
 use anneal_crds::{
     ModelRollout, ModelRolloutStatus, VersionRef, Weight,
+    contract::{COMPARED, PAIRED},
     metric::{Form, Metric, Others},
     model_rollout::RolloutPhase,
     sequential::Dispersion,
@@ -13,6 +14,7 @@ use super::{
     record::{Range, Stored, seconds},
 };
 use crate::rollout::{
+    agreement,
     query::{Query, Question, Shape},
     scope::Scope,
     steps,
@@ -144,6 +146,8 @@ pub(super) fn selectors(
         }
         Form::Mean(mean) => (Some((events, mean.sum.clone())), Some((all, mean.count.clone()))),
         Form::Histogram(histogram) => (Some((events, histogram.selector.clone())), None),
+        Form::Agreement(_) => (Some((events, agreement::one_differs())), Some((all, COMPARED.to_owned()))),
+        Form::Paired(_) => (Some((events, agreement::one_was_right())), Some((all, PAIRED.to_owned()))),
         Form::Value(_) | Form::Drift(_) | Form::Stability(_) => (None, None),
     };
     first.into_iter().chain(second)

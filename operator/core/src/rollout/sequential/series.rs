@@ -29,7 +29,13 @@ impl Draft<'_> {
         let own = self.answered(metric, question);
         let ratio = match metric.source.form() {
             Form::Ratio(ratio) => Some(ratio),
-            Form::Mean(_) | Form::Histogram(_) | Form::Value(_) | Form::Drift(_) | Form::Stability(_) => None,
+            Form::Mean(_)
+            | Form::Histogram(_)
+            | Form::Value(_)
+            | Form::Drift(_)
+            | Form::Stability(_)
+            | Form::Agreement(_)
+            | Form::Paired(_) => None,
         };
         let absent = ratio.as_ref().map_or(Absent::Missing, |ratio| ratio.absent);
         let is_apart = ratio.is_some_and(|ratio| matches!(ratio.others, Others::Good(_)));

@@ -95,6 +95,8 @@ impl Draft<'_> {
                 format!("{own}, stable - {margin}")
             }
             Form::Mean(Mean { margin: None, .. }) => own,
+            Form::Agreement(_) => own,
+            Form::Paired(_) => "no worse than stable".to_owned(),
             Form::Ratio(_) | Form::Histogram(_) | Form::Value(_) | Form::Drift(_) | Form::Stability(_) => {
                 format!("{own}, {} x stable", policy::terms(&self.rollout.spec).tolerance)
             }
@@ -129,10 +131,10 @@ impl Draft<'_> {
                 }
             }
             let series = &self.series(metric, question);
-            for (version, whose) in [
-                (Some(trial), "this version"),
-                (control(&self.status), "the stable version, to compare with"),
-            ] {
+            let beside = control(&self.status).filter(|_| has_stable_arm(metric));
+            for (version, whose) in
+                [(Some(trial), "this version"), (beside, "the stable version, to compare with")]
+            {
                 if let Some(version) = version {
                     self.is_fresh(series, version, whose, range, counted)?;
                     self.is_counted_once(series, trial, version, range)?;
@@ -210,6 +212,7 @@ impl Draft<'_> {
                 | TestName::Absolute
                 | TestName::Mean
                 | TestName::Paired
+                | TestName::Agreement
                 | TestName::Plain => (
                     "ThresholdBreached",
                     format!("its {} was shown to be worse than tolerated", rollback.metric),
@@ -256,6 +259,19 @@ impl Draft<'_> {
                     .to_owned(),
             ),
         }
+    }
+}
+
+/// Whether stable's own pods count what the metric is made of. Who agrees with it is counted by those of the other one.
+fn has_stable_arm(metric: &Metric) -> bool {
+    match metric.source.form() {
+        Form::Agreement(_) | Form::Paired(_) => false,
+        Form::Ratio(_)
+        | Form::Mean(_)
+        | Form::Histogram(_)
+        | Form::Value(_)
+        | Form::Drift(_)
+        | Form::Stability(_) => true,
     }
 }
 
@@ -335,6 +351,15 @@ impl Comparison {
                 Some(stable) => format!("{said}, stable {}", four_digits(stable)),
                 None => said,
             };
+        }
+        if let Some(compared) = metric.compared {
+            return compared.agreement().map_or_else(
+                || "no answer was compared".to_owned(),
+                |agreement| format!("{} of {}", four_digits(agreement), compared.all),
+            );
+        }
+        if let Some(pairs) = metric.pairs {
+            return format!("{} lost and {} won of {} labels", pairs.lost, pairs.won, pairs.all);
         }
         let share = match metric.step_requests {
             0 => format!("no {events}"),

@@ -1,0 +1,144 @@
+//! Agreement: how a version in shadow is compared, answer by answer, with the stable one, and with labels when those arrive.
+//!
+//! The serving pods do it. Each is told the address of a Service that leads to the stable version, whichever that is, because a
+//! promotion must not change a pod. `build` and `converge` make both; `expression`, `queries` and `pods` read what the pods
+//! count, by the names of the contract.
+
+use anneal_crds::{
+    ModelRollout, ModelRolloutSpec, VersionRef,
+    contract::{COMPARED, COMPARED_RESULT, Differs, PAIRED, WasRight},
+    metric::{Agreement, Form, Metric},
+};
+use serde_json::json;
+
+use super::{
+    build::{self, Home},
+    converge::name_conflict,
+    draft::Draft,
+    incumbent::Incumbent,
+    samples::RawSeries,
+    select::Obstacle,
+};
+use crate::{
+    object::{Key, Kind, Object, covers},
+    plan::Action,
+};
+
+/// Selector of the requests in which these differed.
+pub(super) fn selector(differs: Differs) -> String {
+    format!("{COMPARED}{{{COMPARED_RESULT}=\"{}\"}}", differs.name())
+}
+
+/// Selector of the requests in which one of the two alone differed.
+pub(super) fn one_differs() -> String {
+    let (candidate, stable) = (Differs::Candidate.name(), Differs::Stable.name());
+    format!("{COMPARED}{{{COMPARED_RESULT}=~\"{candidate}|{stable}\"}}")
+}
+
+/// Whose requests a series of [`COMPARED`] counts.
+pub(super) fn differs(series: &RawSeries) -> Option<Differs> {
+    let result = series.labels.get(COMPARED_RESULT)?;
+    Differs::ALL.into_iter().find(|differs| differs.name() == result)
+}
+
+/// Selector of the labels by which these were right.
+pub(super) fn label_selector(was_right: WasRight) -> String {
+    format!("{PAIRED}{{{COMPARED_RESULT}=\"{}\"}}", was_right.name())
+}
+
+/// Selector of the labels by which one of the two alone was right.
+pub(super) fn one_was_right() -> String {
+    let (candidate, stable) = (WasRight::Candidate.name(), WasRight::Stable.name());
+    format!("{PAIRED}{{{COMPARED_RESULT}=~\"{candidate}|{stable}\"}}")
+}
+
+/// Whose labels a series of [`PAIRED`] counts.
+pub(super) fn was_right(series: &RawSeries) -> Option<WasRight> {
+    let result = series.labels.get(COMPARED_RESULT)?;
+    WasRight::ALL.into_iter().find(|was_right| was_right.name() == result)
+}
+
+/// Whether pods compare answers for a metric.
+fn compares(metric: &Metric) -> bool {
+    matches!(metric.source.form(), Form::Agreement(_) | Form::Paired(_))
+}
+
+fn is_wanted(spec: &ModelRolloutSpec) -> bool {
+    spec.metrics.iter().any(compares)
+}
+
+/// What serving pods are told.
+pub(super) fn args(home: Home<'_>) -> Vec<String> {
+    let spec = &home.rollout.spec;
+    if !is_wanted(spec) {
+        return vec![];
+    }
+    let settings = spec.metrics.iter().find_map(|metric| match metric.source.form() {
+        Form::Agreement(agreement) => Some(agreement.clone()),
+        Form::Paired(_)
+        | Form::Ratio(_)
+        | Form::Mean(_)
+        | Form::Histogram(_)
+        | Form::Value(_)
+        | Form::Drift(_)
+        | Form::Stability(_) => None,
+    });
+    let Agreement { tolerance, requests_per_second, .. } = settings.unwrap_or_default();
+    let with =
+        format!("--compare-with=http://{}.{}.svc:{}", service_name(home.name), home.namespace, build::SHADOW);
+    let tolerance = tolerance.map(|tolerance| format!("--compare-tolerance={tolerance}"));
+    [with, format!("--compare-rate={requests_per_second}")].into_iter().chain(tolerance).collect()
+}
+
+/// Name of the Service of the stable version, whichever that is. No version's has such a name.
+fn service_name(rollout: &str) -> String {
+    format!("{rollout}-stable")
+}
+
+/// Name of the Service that answers are compared by, if a rollout's are.
+pub fn stable_service(rollout: &ModelRollout) -> Option<String> {
+    rollout.metadata.name.as_deref().filter(|_| is_wanted(&rollout.spec)).map(service_name)
+}
+
+/// The Service of the stable version. Only copies go there: requests of users go to the version's own.
+fn service(home: Home<'_>, stable: &VersionRef) -> Object {
+    let body = json!({
+        "metadata": {"labels": home.labels(), "ownerReferences": home.owner().reference()},
+        "spec": {
+            "type": "ClusterIP",
+            "selector": home.version_labels(&stable.version),
+            "ports": [{"name": "shadow", "port": build::SHADOW, "targetPort": "shadow", "protocol": "TCP"}],
+        },
+    });
+    Object::new(Key::new(Kind::Service, home.namespace, &service_name(home.name)), body).stamped()
+}
+
+impl Draft<'_> {
+    /// The Service that answers are compared by; the name of one that is to stay.
+    pub(super) fn apply_stable_service(&mut self, home: Home<'_>) -> Option<String> {
+        let stable = self.status.stable.as_ref().filter(|_| is_wanted(&home.rollout.spec));
+        let service = service(home, stable?);
+        let name = service.key.name.clone();
+        let seen = self.snapshot.children.services.iter().find(|seen| seen["metadata"]["name"] == name);
+        match seen {
+            Some(seen) if !home.owns(seen) => self.blocked(&name_conflict(&service.key)),
+            Some(seen) if covers(seen, &service.body) => {}
+            Some(_) | None => self.actions.push(Action::Apply(service)),
+        }
+        Some(name)
+    }
+
+    /// Why no version can be compared with what serves: a Service of the user's has no second door for copies.
+    pub(super) fn agreement_obstacle(&self) -> Option<Obstacle> {
+        let Incumbent::Adopted(service) = self.incumbent() else { return None };
+        let spec = &self.rollout.spec;
+        let triggers = spec.strategy.shadow.as_ref()?.rollback_triggers.as_ref()?;
+        let metric =
+            spec.metrics.iter().find(|metric| compares(metric) && triggers.contains(&metric.name))?;
+        let message = format!(
+            "Metric {} compares answers with those of a stable version, and Service {service} serves. Take it out of strategy.shadow.rollbackTriggers until a version is stable.",
+            metric.name
+        );
+        Some(Obstacle { reason: "InvalidMetric", message })
+    }
+}
