@@ -30,7 +30,7 @@ fn optional_selector(generator: &mut schemars::SchemaGenerator) -> schemars::Sch
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.minLabels) || has(self.labelDelay)").message("minLabels needs labelDelay"))]
-#[x_kube(validation = Rule::new("!has(self.labelDelay) || !(has(self.errors) || has(self.latency) || has(self.drift) || has(self.stability) || has(self.agreement))").message("labelDelay is for events that are known later than their requests: a ratio, a mean, a histogram or a value"))]
+#[x_kube(validation = Rule::new("!has(self.labelDelay) || !(has(self.errors) || has(self.latency) || has(self.drift) || has(self.stability) || has(self.agreement))").message("labelDelay is for events that are known later than their requests: a ratio, a mean, a histogram, a value or a paired metric"))]
 #[x_kube(validation = Rule::new("!has(self.labelDelay) || !has(self.value) || has(self.value.requests)").message("a value with labelDelay needs requests, the counter of its labels"))]
 pub struct Metric {
     /// Name by which triggers and messages call it, such as `error_rate`.
@@ -353,9 +353,10 @@ impl Default for Agreement {
 #[serde(rename_all = "camelCase")]
 pub struct Paired {
     /// Of the labels by which one of the two alone was right, the largest share that passes by which the stable version was,
-    /// inclusive. Only with `judge.evidence: none`; `sequential` rolls back what is shown to be wrong more often. Default 0.5.
+    /// inclusive. Default 0.5, which two versions that are alike go beyond as often as not: where it is compared as it is, as with
+    /// `judge.evidence: none` or in `warnTriggers`, it must be above that, and ten such labels are needed for a breach.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(range(min = 0.5, max = 0.99))]
     pub max: Option<f64>,
 }
 

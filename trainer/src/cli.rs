@@ -131,6 +131,9 @@ pub struct ServeArgs {
     /// By how much numbers may differ that are the same answer; without it they are not compared.
     #[arg(long, requires = "compare_with", value_parser = tolerance)]
     pub compare_tolerance: Option<f64>,
+    /// How much later than their requests labels come: so long answers that were compared are remembered.
+    #[arg(long, default_value = "1h", requires = "compare_with")]
+    pub label_delay: Span,
     /// Time to go on after being asked to stop.
     #[arg(long, default_value = "5s")]
     pub drain: Span,

@@ -115,6 +115,7 @@ pub fn serve(runtime: &Handle, args: ServeArgs) -> Result<ExitCode, Failure> {
             with,
             rate: args.compare_rate,
             tolerance: args.compare_tolerance,
+            label_delay: Duration::from_millis(u64::try_from(args.label_delay.as_millis()).unwrap_or(0)),
         }),
         drain: Duration::from_millis(u64::try_from(args.drain.as_millis()).unwrap_or(0)),
         fault: args.fault,

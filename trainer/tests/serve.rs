@@ -125,34 +125,53 @@ async fn copies<'s>(server: &'s Server, number: u32, count: impl AsyncFn(&'s Ser
 #[test]
 fn answers_to_copies_are_compared_with_two_of_the_stable_version() {
     let (world, result) = trained();
-    let stable = Server::start(&result, &[]);
+    let stable = Server::start(&result, &["--shadow-port", "0"]);
+    let door = |server: &Server| server.copies.clone().unwrap();
     let compare = |with: &str, rate: &str, more: &[&str]| {
         let args = ["--shadow-port", "0", "--compare-rate", rate, "--compare-with", with];
         Server::start(&result, &[&args, more].concat())
     };
     world.runtime.block_on(async {
-        let same = compare(&stable.url, "1000", &["--compare-tolerance", "0.001"]);
+        let same = compare(&door(&stable), "1000", &["--compare-tolerance", "0.001"]);
         for result in ["nobody", "candidate", "stable", "both"] {
             assert_eq!(same.compared(result).await, Some(0.0), "{result}");
         }
         copies(&same, 3, async |server| server.compared("nobody").await).await;
         // A user's own request is not compared, and neither is what another pod asks for a comparison.
         same.infer(&body()).await;
-        let asked =
-            Client::new().post(same.infer_url()).header("host", "a-shadow").header("x-anneal-compare", "1");
-        assert_eq!(asked.json(&body()).send().await.unwrap().status(), StatusCode::OK);
+        let url = format!("{}/v2/models/cars/infer", door(&same));
+        let asked = Client::new().post(url).header("x-anneal-compare", "1").json(&body());
+        assert_eq!(asked.send().await.unwrap().status(), StatusCode::OK);
+        // What one refuses the other does too.
+        let mut unknown = body();
+        unknown["inputs"][0]["name"] = "y".into();
+        assert_eq!(same.copy(&unknown).await.status(), StatusCode::BAD_REQUEST);
         copies(&same, 1, async |server| server.compared("nobody").await).await;
-        assert_eq!(same.compared("nobody").await, Some(4.0));
-        assert_eq!(stable.count("live", 200).await, Some(8.0), "each copy is asked twice");
+        while same.compared("nobody").await != Some(5.0) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(stable.asked().await, Some(8.0), "each copy is asked twice");
+        assert_eq!(
+            (stable.count("live", 200).await, stable.count("shadow", 200).await),
+            (Some(0.0), Some(0.0))
+        );
 
-        let wrong = compare(&stable.url, "1000", &["--fault", "wrong=1"]);
+        let wrong = compare(&door(&stable), "1000", &["--fault", "wrong=1"]);
         copies(&wrong, 3, async |server| server.compared("candidate").await).await;
         // Labels say who was right, once, where the request is known: stable was, about both rows.
+        let mut named = body();
+        named["id"] = "43".into();
+        wrong.copy(&named).await;
+        while wrong.compared("candidate").await != Some(4.0) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         for (id, labels, code) in [
             ("41", json!(["1", "0"]), StatusCode::ACCEPTED),
-            ("42", json!([1, 0]), StatusCode::ACCEPTED),
-            ("42", json!([1, 0]), StatusCode::ACCEPTED),
-            ("42", json!("1"), StatusCode::BAD_REQUEST),
+            // Several requests had this one.
+            ("42", json!(["1", "0"]), StatusCode::ACCEPTED),
+            ("43", json!([1, 0]), StatusCode::ACCEPTED),
+            ("43", json!([1, 0]), StatusCode::ACCEPTED),
+            ("43", json!("1"), StatusCode::BAD_REQUEST),
         ] {
             let url = format!("{}/v2/feedback", wrong.url);
             let request =
@@ -166,8 +185,8 @@ fn answers_to_copies_are_compared_with_two_of_the_stable_version() {
         assert_eq!(right, [0.0, 0.0, 1.0, 0.0]);
 
         // A stable version that differs from itself: of two answers the first is wrong, or the second.
-        let lots = Server::start(&result, &["--fault", "wrong=0.5"]);
-        let beside = compare(&lots.url, "1000", &[]);
+        let lots = Server::start(&result, &["--shadow-port", "0", "--fault", "wrong=0.5"]);
+        let beside = compare(&door(&lots), "1000", &[]);
         copies(&beside, 20, async |server| {
             let (mut sum, all) = (0.0, ["nobody", "candidate", "stable", "both"]);
             for result in all {
@@ -180,11 +199,14 @@ fn answers_to_copies_are_compared_with_two_of_the_stable_version() {
 
         let alone = compare("http://127.0.0.1:9", "1000", &[]);
         copies(&alone, 1, async |server| server.not_compared("unanswered").await).await;
-        let busy = compare(&stable.url, "1", &[]);
+        let busy = compare(&door(&stable), "1", &[]);
         for _ in 0..20 {
             busy.copy(&body()).await;
         }
         assert!(busy.not_compared("busy").await >= Some(1.0));
+        let failing = compare(&door(&stable), "1000", &["--fault", "error=1"]);
+        failing.copy(&body()).await;
+        assert_eq!(failing.not_compared("failed").await, Some(1.0));
     });
 }
 

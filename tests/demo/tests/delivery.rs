@@ -69,8 +69,10 @@ fn otherwise_in_shadow() {
         metric
     };
     let mut all = metrics();
-    let more =
-        [metric("agreement", json!({"min": 0.9, "requestsPerSecond": 20})), metric("paired", json!({}))];
+    let more = [
+        metric("agreement", json!({"min": 0.9, "requestsPerSecond": 20})),
+        metric("paired", json!({"max": 0.9})),
+    ];
     all.as_array_mut().unwrap().extend(more);
     let mut spec = spec(json!({"metrics": all}));
     spec["strategy"]["shadow"] = json!({"duration": "15s", "minRequests": 20, "warnTriggers": ["paired"],

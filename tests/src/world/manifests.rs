@@ -42,6 +42,7 @@ pub fn rollout(name: &str, dice: &mut Dice) -> Object {
     if dice.chance(250) {
         spec["traffic"] = attached::traffic(name, dice.chance(700));
     }
+    may_compare(&mut spec, dice);
     if dice.chance(300) {
         spec["serving"]["warmup"] = json!({"requests": [{"path": "/warm", "body": {"inputs": []}}]});
     }
@@ -140,6 +141,14 @@ pub fn may_experiment(spec: &mut Value, dice: &mut Dice) {
         "minDuration": "20s", "primary": "mistakes", "secondary": secondary, "minRequests": 20, "then": then});
 }
 
+/// Answers compared in shadow, where there is always a version to compare with.
+pub fn may_compare(spec: &mut Value, dice: &mut Dice) {
+    let is_attached = !spec["traffic"]["attach"].is_null();
+    if !spec["strategy"]["shadow"].is_null() && !is_attached && dice.chance(300) {
+        spec["strategy"]["shadow"]["rollbackTriggers"] = json!(["error_rate", "agreement", "latency"]);
+    }
+}
+
 /// Some wait for labels too.
 fn with_labels<'a>(triggers: &[&'a str], dice: &mut Dice) -> Vec<&'a str> {
     let labels = dice.chance(250).then_some("accuracy");
@@ -200,6 +209,7 @@ fn metrics(window: &str) -> Value {
         {"name": "accuracy", "window": window, "interval": "10s",
             "labelDelay": format!("{LABEL_DELAY}s"), "minLabels": MIN_LABELS,
             "ratio": {"bad": "wrong", "total": "labels", "max": MAX_ERRORS}},
+        {"name": "agreement", "window": window, "interval": "10s", "agreement": {"min": 0.95}},
     ])
 }
 

@@ -8,7 +8,10 @@ use anneal_core::{
     object::{Key, Kind},
     rollout::{Answer, RawSeries, Series},
 };
-use anneal_crds::names;
+use anneal_crds::{
+    contract::{COMPARED, Differs},
+    names,
+};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
@@ -233,10 +236,9 @@ impl Sim {
             let count = self.counters.at(version, at - LABEL_DELAY as f64)?;
             (count >= 1.0).then_some((*at, count))
         };
-        let of = |le: Option<&str>, share: f64| {
-            let labels = [("version", Some(version)), ("pod", Some("only")), ("le", le)];
-            let labels =
-                labels.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
+        let of = |more: Option<(&str, &str)>, share: f64| {
+            let labels = [("version", version), ("pod", "only")].into_iter().chain(more);
+            let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
             let samples = self.counters.samples.get(version).into_iter().flatten();
             let samples =
                 samples.filter_map(
@@ -254,9 +256,14 @@ impl Sim {
         let fast = if truth.slow { 0.5 } else { 1.0 };
         let series = match raw.selector.as_str() {
             "seconds_bucket" => {
-                vec![of(Some("0.1"), fast), of(Some("0.3"), fast), of(Some("1"), 1.0), of(Some("+Inf"), 1.0)]
+                let buckets = [("0.1", fast), ("0.3", fast), ("1", 1.0), ("+Inf", 1.0)];
+                buckets.into_iter().map(|(le, share)| of(Some(("le", le)), share)).collect()
             }
-            "requests" | "labels" => vec![of(None, 1.0)],
+            "requests" | "labels" | COMPARED => vec![of(None, 1.0)],
+            selector if selector.starts_with(COMPARED) => vec![
+                of(Some(("result", Differs::Candidate.name())), otherwise(truth)),
+                of(Some(("result", Differs::Stable.name())), 0.0),
+            ],
             "mistakes" => vec![of(None, truth.mistakes)],
             _ => vec![of(None, truth.error_rate)],
         };
@@ -306,6 +313,10 @@ impl Sim {
             vector.push(series("bucket", Some("0.3"), fast));
             vector.push(series("bucket", Some("1"), window));
             vector.push(series("bucket", Some("+Inf"), window));
+        } else if question.compared {
+            vector.push(series("candidate", None, window * otherwise(truth)));
+            vector.push(series("stable", None, 0.0));
+            vector.push(series("total", None, window));
         } else {
             vector.push(series("bad", None, window * truth.error_rate));
             vector.push(series("total", None, window));
@@ -330,6 +341,11 @@ impl Sim {
     }
 }
 
+/// Share of requests in which a version answers otherwise than the stable one: what fails more often is another model.
+fn otherwise(truth: &Truth) -> f64 {
+    if truth.error_rate <= MAX_ERRORS { 0.0 } else { 0.3 }
+}
+
 /// Whether a counter counts labels of requests, and not requests.
 fn are_labels(selector: &str) -> bool {
     ["labels", "wrong"].contains(&selector)
@@ -347,6 +363,7 @@ struct Question {
     version: String,
     histogram: bool,
     labels: bool,
+    compared: bool,
     window: f64,
     elapsed: f64,
 }
@@ -371,6 +388,7 @@ impl Question {
             version: between("version=\"", "\"")?,
             histogram: expression.contains("sum by (le)"),
             labels: expression.contains("labels{"),
+            compared: expression.contains(COMPARED),
             window: millis / 1000.0,
             elapsed: seconds,
         })

@@ -60,6 +60,7 @@ impl Sim {
         let stable = workload(name, &status["stable"]);
         let record = Key::new(Kind::ModelVersion, NAMESPACE, text(&status["stable"]["name"]));
         let recorded = self.store.get(&record).is_some();
+        let asked = Key::new(Kind::Service, NAMESPACE, &format!("{name}-stable"));
         for kind in [Kind::Deployment, Kind::Service] {
             let label = (names::LABEL_ROLLOUT, name);
             let found: Vec<String> = self
@@ -67,6 +68,7 @@ impl Sim {
                 .list_at(kind, NAMESPACE, label, u64::MAX)
                 .iter()
                 .map(|object| text(&object["metadata"]["name"]).to_owned())
+                .filter(|name| kind != Kind::Service || *name != asked.name)
                 .collect();
             if recorded && found != [stable.clone()] {
                 self.broken(
@@ -74,6 +76,12 @@ impl Sim {
                     format!("{name}: {kind:?} {found:?}, stable {stable}"),
                 );
             }
+        }
+        let leads_to =
+            self.store.get(&asked).map(|service| service["spec"]["selector"][names::LABEL_VERSION].clone());
+        if leads_to.as_ref() != Some(&status["stable"]["version"]) {
+            let why = format!("{name}: {leads_to:?}, stable {stable}");
+            self.broken("answers are compared with those of the stable version", why);
         }
     }
 

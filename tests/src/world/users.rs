@@ -68,6 +68,7 @@ impl Sim {
         let Some(mut spec) = self.store.get(&key).map(|rollout| rollout["spec"].clone()) else { return };
         spec["strategy"] = strategy;
         manifests::may_experiment(&mut spec, &mut self.dice);
+        manifests::may_compare(&mut spec, &mut self.dice);
         self.say(|_| format!("a user changes the strategy of {}: {}", name(&key), spec["strategy"]));
         self.store.edit(&key, |rollout| rollout["spec"] = spec);
     }
@@ -146,7 +147,9 @@ impl Sim {
     fn route_is_changed(&mut self, who: &str) {
         let Some(route) = self.any(Kind::HttpRoute) else { return };
         let mut services = self.store.keys(Kind::Service);
-        services.retain(|service| service.name.starts_with(&route.name));
+        // The Service of the stable version has no door for users' requests.
+        services
+            .retain(|service| service.name.starts_with(&route.name) && !service.name.ends_with("-stable"));
         let Some(service) = self.dice.pick(&services).cloned() else { return };
         let backend =
             json!({"group": "", "kind": "Service", "name": service.name, "port": 80, "weight": 1000});

@@ -14,6 +14,11 @@ pub(super) enum Prediction {
     Number(f64),
 }
 
+/// How many rows an answer has.
+pub(super) fn rows(answer: &Value) -> Option<u64> {
+    outputs(answer).first()?["shape"][0].as_u64().filter(|rows| *rows > 0)
+}
+
 /// What an answer says of the row drawn by `lot`: its first text, or its first number where it has none.
 pub(super) fn prediction(answer: &Value, lot: u64) -> Option<Prediction> {
     let rows = || outputs(answer).iter().filter_map(|output| row(output, lot));
@@ -53,12 +58,27 @@ fn off(value: f64, label: &Value) -> Option<f64> {
     label.as_f64().map(|label| (value - label).abs())
 }
 
-/// Who answered otherwise in one row, drawn by `lot`, of an answer and two of the stable version; none where nothing can be
-/// compared. Without `tolerance` numbers are not.
-pub(super) fn differs(own: &Value, stable: [&Value; 2], lot: u64, tolerance: Option<f64>) -> Option<Differs> {
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Said {
+    /// The answer.
+    Answer(Value),
+    /// The request is none that the version understands.
+    Refused,
+}
+
+/// Who answered otherwise in one row, drawn by `lot`, beside two answers of the stable version; none where those cannot be compared
+/// with each other. Without `tolerance` numbers are not.
+pub(super) fn differs(own: &Said, stable: [&Said; 2], lot: u64, tolerance: Option<f64>) -> Option<Differs> {
     let [first, second] = stable;
-    let is_same = |answer| same(answer, first, lot, tolerance);
-    Some(match (is_same(own)?, is_same(second)?) {
+    let is_same = |said: &Said| match (said, first) {
+        (Said::Answer(one), Said::Answer(other)) => same(one, other, lot, tolerance),
+        (Said::Refused, Said::Refused) => Some(true),
+        (Said::Answer(_), Said::Refused) | (Said::Refused, Said::Answer(_)) => Some(false),
+    };
+    let stable_is_same = is_same(second)?;
+    // What has nothing in common with an answer is another one.
+    Some(match (is_same(own).unwrap_or(false), stable_is_same) {
         (true, true) => Differs::Nobody,
         (false, true) => Differs::Candidate,
         (true, false) => Differs::Stable,
@@ -128,14 +148,20 @@ mod tests {
 
     #[test]
     fn it_says_who_differs() {
-        let [a, b, c] = ["a", "b", "c"].map(|label| classes(&[label], 0.9));
+        let [a, b, c] = ["a", "b", "c"].map(|label| Said::Answer(classes(&[label], 0.9)));
+        let (number, refused) = (Said::Answer(values(&[1.0])), Said::Refused);
         for (own, first, second, who) in [
-            (&a, &a, &a, Differs::Nobody),
-            (&b, &a, &a, Differs::Candidate),
-            (&a, &a, &b, Differs::Stable),
-            (&b, &a, &c, Differs::Both),
+            (&a, &a, &a, Some(Differs::Nobody)),
+            (&b, &a, &a, Some(Differs::Candidate)),
+            (&a, &a, &b, Some(Differs::Stable)),
+            (&b, &a, &c, Some(Differs::Both)),
+            (&refused, &a, &a, Some(Differs::Candidate)),
+            (&a, &refused, &refused, Some(Differs::Candidate)),
+            (&refused, &refused, &refused, Some(Differs::Nobody)),
+            (&number, &a, &a, Some(Differs::Candidate)),
+            (&number, &number, &number, None),
         ] {
-            assert_eq!(differs(own, [first, second], 7, None), Some(who));
+            assert_eq!(differs(own, [first, second], 7, None), who);
         }
     }
 

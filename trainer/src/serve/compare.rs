@@ -1,6 +1,6 @@
 //! Comparing: a copied request is asked of the stable version too, twice, and who differs from whom is counted.
 //!
-//! Called by `http` for copies that were answered. Asking stable once more shows how often it differs from itself, which says
+//! Called by `http` for copies. Asking stable once more shows how often it differs from itself, which says
 //! nothing about the version in shadow. Nobody waits for this: a copy whose turn it is not, or that stable does not
 //! answer in time, is left out and counted as such.
 
@@ -12,7 +12,7 @@ use std::{
 use anneal_crds::contract::{COMPARED, COMPARED_RESULT, Differs, PAIRED, WasRight};
 use axum::{
     body::Bytes,
-    http::{HeaderMap, HeaderName, header},
+    http::{HeaderName, HeaderValue, header},
 };
 use prometheus::{CounterVec, Opts, Registry};
 use rand::RngCore;
@@ -23,25 +23,29 @@ use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    agree,
+    agree::{self, Said},
     body::MAX_BODY,
-    feedback::{Feedback, Memory, Pair},
+    feedback::{Feedback, MOST, Memory, Pair},
 };
 use crate::{error::Failure, host::Stopwatch};
 
 /// Marks what is asked for a comparison: whoever gets it asks nobody else.
 pub(super) const ASKED: HeaderName = HeaderName::from_static("x-anneal-compare");
 /// Copies that are compared at once.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 32;
 /// How long stable may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 const COMPARED_HELP: &str = "Copied requests whose answer was compared with two of the stable version's, by who differed from its first \
     one: nobody, candidate (the version in shadow), stable or both.";
-const LEFT_OUT_HELP: &str = "Copied requests whose answer was not compared. busy: beyond --compare-rate; unanswered: the stable version did \
-    not answer; incomparable: no output of the same name that is a text, or a number with --compare-tolerance.";
+const LEFT_OUT_HELP: &str = "Copied requests whose answer was not compared. busy: beyond --compare-rate, or 32 at once; failed: the \
+    version itself failed; unanswered: the stable version did not answer; incomparable: the stable version's two have no output of the same name \
+    that is a text, or a number with --compare-tolerance.";
 
 const PAIRED_HELP: &str = "Labels of copied requests that were compared and had an id, by who was right: both, candidate (the version in \
     shadow), stable or neither. Of two numbers the nearer one is right.";
+
+const FEEDBACK_HELP: &str = "Copied labels. counted: of a request that was compared; unknown: of another one, or it was forgotten; unusable: not one \
+    label for each row, or none that an answer could have been.";
 
 /// How answers are compared.
 #[derive(Clone, Debug)]
@@ -52,6 +56,8 @@ pub struct Options {
     pub rate: u32,
     /// By how much numbers may differ that are the same answer; without it they are not compared.
     pub tolerance: Option<f64>,
+    /// How much later than their requests labels come. So long pairs must be remembered.
+    pub label_delay: Duration,
 }
 
 /// Compares answers.
@@ -59,13 +65,15 @@ pub struct Options {
 pub(super) struct Comparer {
     options: Options,
     client: Client,
-    turns: Mutex<Turns>,
     clock: Stopwatch,
+    turns: Mutex<Turns>,
+    remembered: Mutex<Turns>,
     at_once: Arc<Semaphore>,
     memory: Mutex<Memory>,
     compared: CounterVec,
-    paired: CounterVec,
     left_out: CounterVec,
+    paired: CounterVec,
+    feedback: CounterVec,
     labels: [String; 2],
 }
 
@@ -73,20 +81,53 @@ pub(super) struct Comparer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LeftOut {
     Busy,
+    Failed,
     Unanswered,
     Incomparable,
 }
 
 impl LeftOut {
-    const ALL: [Self; 3] = [Self::Busy, Self::Unanswered, Self::Incomparable];
+    const ALL: [Self; 4] = [Self::Busy, Self::Failed, Self::Unanswered, Self::Incomparable];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Busy => "busy",
+            Self::Failed => "failed",
             Self::Unanswered => "unanswered",
             Self::Incomparable => "incomparable",
         }
     }
+}
+
+/// What became of a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Label {
+    Counted,
+    Unknown,
+    Unusable,
+}
+
+impl Label {
+    const ALL: [Self; 3] = [Self::Counted, Self::Unknown, Self::Unusable];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Counted => "counted",
+            Self::Unknown => "unknown",
+            Self::Unusable => "unusable",
+        }
+    }
+}
+
+/// What the version itself answered.
+#[derive(Debug)]
+pub(super) enum Own {
+    /// This JSON.
+    Answer(Vec<u8>),
+    /// That it does not understand the request.
+    Refused,
+    /// Nothing, by no fault of the request.
+    Failed,
 }
 
 impl Comparer {
@@ -98,67 +139,103 @@ impl Comparer {
         registry: &Registry,
     ) -> Result<Self, Failure> {
         let bug = |error: prometheus::Error| Failure::Panic(format!("metrics: {error}"));
-        let counter = |name: &str, help: &str, by: &str| -> Result<CounterVec, Failure> {
+        let labels = [model.to_owned(), version.to_owned()];
+        let counter = |name: &str, help: &str, by: &str, all: &[&str]| -> Result<CounterVec, Failure> {
             let counter = CounterVec::new(Opts::new(name, help), &["model", "version", by]).map_err(bug)?;
             registry.register(Box::new(counter.clone())).map_err(bug)?;
+            all.iter().for_each(|value| drop(counter.with_label_values(&[model, version, value])));
             Ok(counter)
         };
-        let comparer = Self {
-            memory: Mutex::default(),
-            compared: counter(COMPARED, COMPARED_HELP, COMPARED_RESULT)?,
-            paired: counter(PAIRED, PAIRED_HELP, COMPARED_RESULT)?,
-            left_out: counter("anneal_serve_not_compared_total", LEFT_OUT_HELP, "reason")?,
+        let rate = f64::from(options.rate);
+        // Half of the memory is for labels that come late.
+        let lasts = MOST as f64 / (2.0 * options.label_delay.as_secs_f64()).max(1.0);
+        Ok(Self {
             client: client()?,
-            turns: Mutex::new(Turns::new(options.rate)),
             clock: Stopwatch::start(),
+            turns: Mutex::new(Turns::new(rate)),
+            remembered: Mutex::new(Turns::new(rate.min(lasts))),
             at_once: Arc::new(Semaphore::new(AT_ONCE)),
-            labels: [model.to_owned(), version.to_owned()],
+            memory: Mutex::default(),
+            compared: counter(COMPARED, COMPARED_HELP, COMPARED_RESULT, &Differs::ALL.map(Differs::name))?,
+            left_out: counter(
+                "anneal_serve_not_compared_total",
+                LEFT_OUT_HELP,
+                "reason",
+                &LeftOut::ALL.map(LeftOut::name),
+            )?,
+            paired: counter(PAIRED, PAIRED_HELP, COMPARED_RESULT, &WasRight::ALL.map(WasRight::name))?,
+            feedback: counter(
+                "anneal_serve_feedback_total",
+                FEEDBACK_HELP,
+                "result",
+                &Label::ALL.map(Label::name),
+            )?,
+            labels,
             options,
-        };
-        Differs::ALL
-            .into_iter()
-            .for_each(|differs| drop(comparer.series(&comparer.compared, differs.name())));
-        WasRight::ALL.into_iter().for_each(|right| drop(comparer.series(&comparer.paired, right.name())));
-        LeftOut::ALL.into_iter().for_each(|why| drop(comparer.series(&comparer.left_out, why.name())));
-        Ok(comparer)
+        })
     }
 
-    /// Compares the answer to a copied request, if it is its turn and it was not itself asked for a comparison.
-    pub(super) fn compare(self: &Arc<Self>, copy: Copied, answer: &[u8]) {
-        if copy.headers.contains_key(ASKED) {
-            return;
+    /// Compares the answer to a copied request, if it is its turn.
+    pub(super) fn compare(self: &Arc<Self>, copy: Copied, own: Own) {
+        if matches!(own, Own::Failed) {
+            return self.leave_out(LeftOut::Failed);
         }
-        let turn = self.turns.lock().ok().and_then(|mut turns| turns.take(self.clock.elapsed()));
-        let (Some(lot), Ok(place)) = (turn, self.at_once.clone().try_acquire_owned()) else {
+        // A turn is not to be lost to a request for which there is no room.
+        let place = self.at_once.clone().try_acquire_owned().ok();
+        let (Some(place), Some(lot)) = (place, self.turn(&self.turns)) else {
             return self.leave_out(LeftOut::Busy);
         };
-        let (own, comparer) = (serde_json::from_slice(answer).unwrap_or_default(), self.clone());
+        let comparer = self.clone();
         tokio::spawn(async move { comparer.ask(copy, own, lot, place).await });
     }
 
-    async fn ask(&self, copy: Copied, own: Value, lot: u64, _place: OwnedSemaphorePermit) {
+    fn turn(&self, turns: &Mutex<Turns>) -> Option<u64> {
+        turns.lock().ok()?.take(self.clock.elapsed())
+    }
+
+    async fn ask(self: Arc<Self>, copy: Copied, own: Own, lot: u64, place: OwnedSemaphorePermit) {
         let (Some(first), Some(second)) = tokio::join!(self.stable(&copy), self.stable(&copy)) else {
             return self.leave_out(LeftOut::Unanswered);
         };
+        // Bodies may be long, and whoever speaks HTTP has others to answer.
+        let judged = tokio::task::spawn_blocking(move || {
+            self.judge(&copy, &own, [first, second], lot);
+            drop(place);
+        });
+        // It ends with the process, too.
+        drop(judged.await);
+    }
+
+    fn judge(&self, copy: &Copied, own: &Own, [first, second]: [Own; 2], lot: u64) {
+        let (Some(own), Some(first), Some(second)) = (said(own), said(&first), said(&second)) else {
+            return self.leave_out(LeftOut::Unanswered);
+        };
+        if let (Said::Answer(own), Said::Answer(first)) = (&own, &first) {
+            self.remember(&copy.body, lot, own, first);
+        }
         match agree::differs(&own, [&first, &second], lot, self.options.tolerance) {
-            Some(differs) => {
-                self.remember(&copy, lot, &own, &first);
-                self.series(&self.compared, differs.name()).inc();
-            }
+            Some(differs) => self.series(&self.compared, differs.name()).inc(),
             None => self.leave_out(LeftOut::Incomparable),
         }
     }
 
     /// Remembers what both said until the label comes. Without an id of the request's own nobody could say what it is of.
-    fn remember(&self, copy: &Copied, lot: u64, own: &Value, stable: &Value) {
+    fn remember(&self, body: &[u8], lot: u64, own: &Value, stable: &Value) {
         #[derive(Deserialize)]
         struct Identified {
             id: Option<String>,
         }
-        let id = serde_json::from_slice(&copy.body).ok().and_then(|Identified { id }| id);
-        let said = (agree::prediction(own, lot), agree::prediction(stable, lot));
-        if let (Some(id), (Some(candidate), Some(stable)), Ok(mut memory)) = (id, said, self.memory.lock()) {
-            memory.remember(&id, Pair { lot, candidate, stable });
+        let Ok(Identified { id: Some(id) }) = serde_json::from_slice(body) else { return };
+        let (Some(candidate), Some(stable), Some(rows)) =
+            (agree::prediction(own, lot), agree::prediction(stable, lot), agree::rows(own))
+        else {
+            return;
+        };
+        let (Ok(row), Ok(rows)) = (usize::try_from(lot % rows), usize::try_from(rows)) else { return };
+        if self.turn(&self.remembered).is_some()
+            && let Ok(mut memory) = self.memory.lock()
+        {
+            memory.remember(&id, Pair { row, rows, candidate, stable });
         }
     }
 
@@ -166,23 +243,32 @@ impl Comparer {
     pub(super) fn learn(&self, feedback: &Feedback) {
         let pair = self.memory.lock().ok().and_then(|mut memory| memory.take(&feedback.id));
         let right = pair
+            .as_ref()
             .and_then(|pair| agree::was_right(&pair.candidate, &pair.stable, pair.label(&feedback.labels)?));
-        if let Some(right) = right {
-            self.series(&self.paired, right.name()).inc();
-        }
+        let label = match (pair, right) {
+            (None, _) => Label::Unknown,
+            (Some(_), None) => Label::Unusable,
+            (Some(_), Some(right)) => {
+                self.series(&self.paired, right.name()).inc();
+                Label::Counted
+            }
+        };
+        self.series(&self.feedback, label.name()).inc();
     }
 
     /// One answer of the stable version, by a connection of its own, so that any pod may be the one that gives it.
-    async fn stable(&self, copy: &Copied) -> Option<Value> {
+    async fn stable(&self, copy: &Copied) -> Option<Own> {
         let mut url = self.options.with.clone();
         url.set_path(&copy.path);
         let mut request = self.client.post(url).body(copy.body.clone()).header(ASKED, "1");
-        if let Some(kind) = copy.headers.get(header::CONTENT_TYPE) {
+        if let Some(kind) = &copy.kind {
             request = request.header(header::CONTENT_TYPE, kind);
         }
         let mut response = request.send().await.ok()?;
-        if response.status() != StatusCode::OK {
-            return None;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => return Some(Own::Refused),
+            _ => return None,
         }
         let mut body = Vec::new();
         while let Some(part) = response.chunk().await.ok()? {
@@ -191,7 +277,7 @@ impl Comparer {
             }
             body.extend_from_slice(&part);
         }
-        serde_json::from_slice(&body).ok()
+        Some(Own::Answer(body))
     }
 
     fn leave_out(&self, why: LeftOut) {
@@ -204,11 +290,21 @@ impl Comparer {
     }
 }
 
+/// As it is compared; nothing where there is no answer, or none in JSON.
+fn said(own: &Own) -> Option<Said> {
+    match own {
+        Own::Answer(json) => serde_json::from_slice(json).ok().map(Said::Answer),
+        Own::Refused => Some(Said::Refused),
+        Own::Failed => None,
+    }
+}
+
 /// A copied request.
 #[derive(Debug)]
 pub(super) struct Copied {
     pub(super) path: String,
-    pub(super) headers: HeaderMap,
+    /// Its content type.
+    pub(super) kind: Option<HeaderValue>,
     pub(super) body: Bytes,
 }
 
@@ -229,15 +325,14 @@ struct Turns {
 }
 
 impl Turns {
-    fn new(rate: u32) -> Self {
-        let rate = f64::from(rate);
-        Self { rate, left: rate, at: Duration::ZERO, lots: ChaCha8Rng::seed_from_u64(2026) }
+    fn new(rate: f64) -> Self {
+        Self { rate, left: rate.max(1.0), at: Duration::ZERO, lots: ChaCha8Rng::seed_from_u64(2026) }
     }
 
     /// A lot for the request that came at `now`, if it has a turn.
     fn take(&mut self, now: Duration) -> Option<u64> {
         let since = now.saturating_sub(self.at).as_secs_f64();
-        self.left = (self.left + since * self.rate).min(self.rate);
+        self.left = (self.left + since * self.rate).min(self.rate.max(1.0));
         self.at = self.at.max(now);
         if self.left < 1.0 {
             return None;
@@ -253,12 +348,15 @@ mod tests {
 
     #[test]
     fn a_second_has_as_many_turns_as_it_may() {
-        let mut turns = Turns::new(10);
+        let mut turns = Turns::new(10.0);
         let mut taken = |from_ms: u64, until_ms: u64| {
             (from_ms..until_ms).filter(|ms| turns.take(Duration::from_millis(*ms)).is_some()).count()
         };
         assert_eq!(taken(0, 10), 10, "a burst of a second's");
         assert_eq!(taken(10, 1010), 10);
-        assert_eq!(taken(61_010, 61_020), 10, "an hour of silence is no hour of turns");
+        assert_eq!(taken(61_010, 61_020), 10, "a minute of silence is no minute of turns");
+        let mut rare = Turns::new(0.5);
+        let taken = (0..10_000).filter(|ms| rare.take(Duration::from_millis(*ms)).is_some()).count();
+        assert_eq!(taken, 5);
     }
 }

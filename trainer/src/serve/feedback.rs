@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{agree::Prediction, protocol::BadRequest};
 
 /// Most requests that are remembered.
-const MOST: usize = 1 << 16;
+pub(super) const MOST: usize = 1 << 16;
 /// Longest id that is remembered, in bytes.
 const MAX_ID: usize = 128;
 
@@ -39,8 +39,10 @@ impl Feedback {
 /// What both versions said of one row of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Pair {
-    /// Drawn for the row.
-    pub(super) lot: u64,
+    /// Which row.
+    pub(super) row: usize,
+    /// Of so many.
+    pub(super) rows: usize,
     /// What the version in shadow said.
     pub(super) candidate: Prediction,
     /// What the stable version said first.
@@ -48,38 +50,47 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    /// The label of its row.
+    /// The label of its row; none if there is not one for each row.
     pub(super) fn label<'l>(&self, labels: &'l [Value]) -> Option<&'l Value> {
-        let rows = u64::try_from(labels.len()).ok().filter(|rows| *rows > 0)?;
-        labels.get(usize::try_from(self.lot % rows).ok()?)
+        labels.get(self.row).filter(|_| labels.len() == self.rows)
     }
 }
 
 /// Pairs whose labels have not come yet, by the request's id. The oldest are forgotten first.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    pairs: HashMap<String, Pair>,
-    ids: VecDeque<String>,
+    /// With the number under which it was remembered; no pair where several requests had the id, so that it names none.
+    pairs: HashMap<String, (u64, Option<Pair>)>,
+    ids: VecDeque<(u64, String)>,
+    remembered: u64,
 }
 
 impl Memory {
-    /// Remembers a pair, unless its id is too long or in use.
+    /// Remembers a pair, unless its id is too long.
     pub(super) fn remember(&mut self, id: &str, pair: Pair) {
-        if id.len() > MAX_ID || self.pairs.contains_key(id) {
+        if id.len() > MAX_ID {
             return;
         }
-        self.pairs.insert(id.to_owned(), pair);
-        self.ids.push_back(id.to_owned());
+        if let Some((_, known)) = self.pairs.get_mut(id) {
+            *known = None;
+            return;
+        }
+        self.remembered += 1;
+        self.pairs.insert(id.to_owned(), (self.remembered, Some(pair)));
+        self.ids.push_back((self.remembered, id.to_owned()));
         // Those whose labels came are still in line.
         while self.ids.len() > MOST {
-            let oldest = self.ids.pop_front();
-            oldest.and_then(|oldest| self.pairs.remove(&oldest));
+            if let Some((number, oldest)) = self.ids.pop_front()
+                && self.pairs.get(&oldest).is_some_and(|known| known.0 == number)
+            {
+                self.pairs.remove(&oldest);
+            }
         }
     }
 
     /// The pair of a request, once.
     pub(super) fn take(&mut self, id: &str) -> Option<Pair> {
-        self.pairs.remove(id)
+        self.pairs.remove(id)?.1
     }
 }
 
@@ -89,27 +100,43 @@ mod tests {
 
     use super::*;
 
-    fn pair(lot: u64) -> Pair {
-        Pair { lot, candidate: Prediction::Number(1.0), stable: Prediction::Number(2.0) }
+    fn pair(row: usize) -> Pair {
+        Pair { row, rows: 2, candidate: Prediction::Number(1.0), stable: Prediction::Number(2.0) }
     }
 
     #[test]
     fn a_label_counts_once_and_the_oldest_are_forgotten() {
         let mut memory = Memory::default();
         memory.remember("a", pair(1));
-        memory.remember("a", pair(2));
         assert_eq!((memory.take("a"), memory.take("a")), (Some(pair(1)), None));
+        memory.remember("a", pair(2));
         memory.remember(&"x".repeat(MAX_ID + 1), pair(3));
-        (0..=MOST as u64).for_each(|number| memory.remember(&number.to_string(), pair(number)));
-        assert_eq!((memory.pairs.len(), memory.ids.len()), (MOST, MOST));
-        assert_eq!((memory.take("0"), memory.take("1")), (None, Some(pair(1))));
+        // The first that had this id is forgotten, and its place in the line is not the second's.
+        (2..MOST).for_each(|number| memory.remember(&number.to_string(), pair(number)));
+        memory.remember("b", pair(4));
+        assert_eq!(memory.ids.len(), MOST);
+        assert_eq!(
+            (memory.take("a"), memory.take("2"), memory.take("b")),
+            (Some(pair(2)), Some(pair(2)), Some(pair(4)))
+        );
+        ["c", "d", "e"].into_iter().for_each(|id| memory.remember(id, pair(5)));
+        assert_eq!((memory.take("3"), memory.take("4")), (None, Some(pair(4))));
+    }
+
+    #[test]
+    fn an_id_that_several_requests_had_names_none() {
+        let mut memory = Memory::default();
+        memory.remember("a", pair(1));
+        memory.remember("a", pair(2));
+        memory.remember("a", pair(3));
+        assert_eq!(memory.take("a"), None);
     }
 
     #[test]
     fn a_pair_has_the_label_of_its_row() {
         let labels = [json!("a"), json!("b")];
-        assert_eq!((pair(4).label(&labels), pair(5).label(&labels)), (Some(&labels[0]), Some(&labels[1])));
-        assert_eq!(pair(4).label(&[]), None);
+        assert_eq!((pair(0).label(&labels), pair(1).label(&labels)), (Some(&labels[0]), Some(&labels[1])));
+        assert_eq!((pair(0).label(&labels[..1]), pair(0).label(&[])), (None, None));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use serde_json::json;
 use super::{
     Options,
     body::{Bodies, Body},
-    compare::{Comparer, Copied},
+    compare::{ASKED, Comparer, Copied, Own},
     fault::{Fault, Sequence},
     feedback::Feedback,
     metrics::{Arm, Metrics, Pending},
@@ -144,10 +144,13 @@ async fn infer(
     door: Door,
 ) -> Response {
     let arm = arm(&request, door);
+    // What a version in shadow asks is no request of a user, and no copy of one.
+    let asked = door == Door::Shadow && request.headers().contains_key(ASKED);
     // Before anything is awaited, and so before the client can go away unseen.
-    let mut pending = app.metrics.begin(arm);
+    let mut pending = if asked { app.metrics.begin_asked() } else { app.metrics.begin(arm) };
     let response = if model == app.served.model {
-        receive(&app, arm, request, &mut pending).await
+        let comparer = app.comparer.as_ref().filter(|_| arm == Arm::Shadow && !asked);
+        receive(&app, app.fault.for_arm(arm), comparer, request, &mut pending).await
     } else {
         no_model(&app)
     };
@@ -184,52 +187,81 @@ async fn feedback(State(app): State<Arc<App>>, request: Request, door: Door) -> 
     }
 }
 
-async fn receive(app: &App, arm: Arm, request: Request, pending: &mut Pending<'_>) -> Response {
-    let comparer = app.comparer.as_ref().filter(|_| arm == Arm::Shadow);
-    let head =
-        comparer.map(|comparer| (comparer, request.uri().path().to_owned(), request.headers().clone()));
+async fn receive(
+    app: &App,
+    fault: Fault,
+    comparer: Option<&Arc<Comparer>>,
+    request: Request,
+    pending: &mut Pending<'_>,
+) -> Response {
+    let path = request.uri().path().to_owned();
+    let kind = request.headers().get(header::CONTENT_TYPE).cloned();
     let body = app.bodies.receive(request).await;
     pending.arrived();
-    match body {
-        Ok(body) => {
-            let copy = head.map(|(comparer, path, headers)| {
-                (comparer, Copied { path, headers, body: body.bytes.clone() })
-            });
-            answer(app, app.fault.for_arm(arm), body, copy).await
-        }
+    let body = match body {
+        Ok(body) => body,
         Err(none) => {
             let (code, field, reason) = none.answer();
-            answer_error(code, field, &reason)
+            return answer_error(code, field, &reason);
         }
+    };
+    let copy = comparer.map(|comparer| (comparer, Copied { path, kind, body: body.bytes.clone() }));
+    let answer = answer(app, fault, body).await;
+    if let Some((comparer, copy)) = copy {
+        comparer.compare(copy, own(&answer));
+    }
+    match answer {
+        Answer::Json(json) => {
+            ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json).into_response()
+        }
+        Answer::Injected => {
+            let mut response = answer_error(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "fault",
+                "injected by --fault: start without it",
+            );
+            // So that whoever counts errors can tell the wanted ones.
+            response.headers_mut().insert(FAULT_HEADER, HeaderValue::from_static("error"));
+            response
+        }
+        Answer::None(Refusal::Request(BadRequest { field, reason })) => {
+            answer_error(StatusCode::BAD_REQUEST, &field, &reason)
+        }
+        Answer::None(Refusal::Busy) => {
+            answer_error(StatusCode::SERVICE_UNAVAILABLE, "queue", "is full: try again or add replicas")
+        }
+        Answer::None(Refusal::Failed(why)) => answer_error(StatusCode::INTERNAL_SERVER_ERROR, "model", &why),
     }
 }
 
-async fn answer(app: &App, fault: Fault, body: Body, copy: Option<(&Arc<Comparer>, Copied)>) -> Response {
+/// What became of a request.
+#[derive(Debug)]
+enum Answer {
+    Json(Vec<u8>),
+    Injected,
+    None(Refusal),
+}
+
+async fn answer(app: &App, fault: Fault, body: Body) -> Answer {
     if fault.latency > Duration::ZERO {
         tokio::time::sleep(fault.latency).await;
     }
     if app.next_happens(fault.error) {
-        let mut response =
-            answer_error(StatusCode::INTERNAL_SERVER_ERROR, "fault", "injected by --fault: start without it");
-        // So that whoever counts errors can tell the wanted ones.
-        response.headers_mut().insert(FAULT_HEADER, HeaderValue::from_static("error"));
-        return response;
+        return Answer::Injected;
     }
     match app.workers.infer(body).await {
-        Ok(json) => {
-            let json = if app.next_happens(fault.wrong) { protocol::spoilt(&json) } else { json };
-            if let Some((comparer, copy)) = copy {
-                comparer.compare(copy, &json);
-            }
-            ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json).into_response()
-        }
-        Err(Refusal::Request(BadRequest { field, reason })) => {
-            answer_error(StatusCode::BAD_REQUEST, &field, &reason)
-        }
-        Err(Refusal::Busy) => {
-            answer_error(StatusCode::SERVICE_UNAVAILABLE, "queue", "is full: try again or add replicas")
-        }
-        Err(Refusal::Failed(why)) => answer_error(StatusCode::INTERNAL_SERVER_ERROR, "model", &why),
+        Ok(json) if app.next_happens(fault.wrong) => Answer::Json(protocol::spoilt(&json)),
+        Ok(json) => Answer::Json(json),
+        Err(refusal) => Answer::None(refusal),
+    }
+}
+
+/// The same for a comparison.
+fn own(answer: &Answer) -> Own {
+    match answer {
+        Answer::Json(json) => Own::Answer(json.clone()),
+        Answer::None(Refusal::Request(_)) => Own::Refused,
+        Answer::Injected | Answer::None(Refusal::Busy | Refusal::Failed(_)) => Own::Failed,
     }
 }
 

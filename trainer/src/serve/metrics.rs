@@ -19,6 +19,7 @@ const CLIENT_GONE: u16 = 499;
 const CODES: [u16; 5] = [200, 400, CLIENT_GONE, 500, 503];
 const REQUESTS_HELP: &str = "Inference requests by code of the answer. 499: the client went away before it, of its own will or because a \
     gateway gave up waiting; select code=~\"5..|499\" to count that as an error.";
+const ASKED_HELP: &str = "Requests that versions in shadow compared their answers by, by code of the answer. No other metric has them.";
 const DURATION_HELP: &str = "Time from an inference request's last byte to its answer, or to the moment its client went away (code 499).";
 
 /// Whether an answer reaches a user.
@@ -50,11 +51,20 @@ impl Arm {
     }
 }
 
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Answer(Arm),
+    /// Chosen by another version's answers, it says nothing about how this one does.
+    Comparison,
+}
+
 #[derive(Debug)]
 pub(super) struct Metrics {
     pub(super) registry: Registry,
     requests: CounterVec,
     duration: HistogramVec,
+    asked: CounterVec,
     model: String,
     version: String,
 }
@@ -67,7 +77,10 @@ impl Metrics {
         let duration = HistogramOpts::new("anneal_serve_request_duration_seconds", DURATION_HELP);
         let duration = HistogramVec::new(duration.buckets(BUCKETS.to_vec()), &["model", "version", "arm"])
             .map_err(bug)?;
+        let asked = Opts::new("anneal_serve_asked_total", ASKED_HELP);
+        let asked = CounterVec::new(asked, &["model", "version", "code"]).map_err(bug)?;
         let registry = Registry::new();
+        registry.register(Box::new(asked.clone())).map_err(bug)?;
         registry.register(Box::new(requests.clone())).map_err(bug)?;
         registry.register(Box::new(duration.clone())).map_err(bug)?;
         for arm in Arm::ALL {
@@ -76,16 +89,31 @@ impl Metrics {
                 requests.with_label_values(&[model, version, arm.name(), &code.to_string()]);
             }
         }
-        Ok(Self { registry, requests, duration, model: model.to_owned(), version: version.to_owned() })
+        Ok(Self { registry, requests, duration, asked, model: model.to_owned(), version: version.to_owned() })
     }
 
     /// Begins to count a request, whatever becomes of it.
     pub(super) fn begin(&self, arm: Arm) -> Pending<'_> {
-        Pending { metrics: self, arm, watch: Stopwatch::start(), code: CLIENT_GONE }
+        self.pending(Purpose::Answer(arm))
     }
 
-    fn record(&self, arm: Arm, code: u16, took: Duration) {
-        let (model, version, arm) = (self.model.as_str(), self.version.as_str(), arm.name());
+    /// Begins to count a request that a version in shadow compares its answer by.
+    pub(super) fn begin_asked(&self) -> Pending<'_> {
+        self.pending(Purpose::Comparison)
+    }
+
+    fn pending(&self, purpose: Purpose) -> Pending<'_> {
+        Pending { metrics: self, purpose, watch: Stopwatch::start(), code: CLIENT_GONE }
+    }
+
+    fn record(&self, purpose: Purpose, code: u16, took: Duration) {
+        let (model, version) = (self.model.as_str(), self.version.as_str());
+        let arm = match purpose {
+            Purpose::Answer(arm) => arm.name(),
+            Purpose::Comparison => {
+                return self.asked.with_label_values(&[model, version, &code.to_string()]).inc();
+            }
+        };
         self.requests.with_label_values(&[model, version, arm, &code.to_string()]).inc();
         self.duration.with_label_values(&[model, version, arm]).observe(took.as_secs_f64());
     }
@@ -95,7 +123,7 @@ impl Metrics {
 #[derive(Debug)]
 pub(super) struct Pending<'a> {
     metrics: &'a Metrics,
-    arm: Arm,
+    purpose: Purpose,
     watch: Stopwatch,
     code: u16,
 }
@@ -116,7 +144,7 @@ impl Drop for Pending<'_> {
     fn drop(&mut self) {
         // A handler that panics is dropped too, and nobody but the server is to blame for that.
         let code = if thread::panicking() { 500 } else { self.code };
-        self.metrics.record(self.arm, code, self.watch.elapsed());
+        self.metrics.record(self.purpose, code, self.watch.elapsed());
     }
 }
 

@@ -113,6 +113,9 @@ async fn listen(options: Options, app: Arc<App>) -> Result<(), Failure> {
     let (asked, mut stop) = tokio::sync::watch::channel(());
     let draining = app.clone();
     let drain = options.drain;
+    if let Some(address) = shadow.as_ref().and_then(|shadow| shadow.local_addr().ok()) {
+        let _ = writeln!(stderr(), "copies on {address}");
+    }
     let shutdown = async move {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -14,6 +14,8 @@ use super::process::BINARY;
 pub struct Server {
     pub child: Child,
     pub url: String,
+    /// Where it takes copies, if it does.
+    pub copies: Option<String>,
 }
 
 impl Server {
@@ -28,9 +30,13 @@ impl Server {
         command.envs(environment.iter().cloned());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let line = lines.find(|line| line.as_ref().unwrap().starts_with("serving ")).unwrap().unwrap();
-        let port = line.rsplit_once(':').unwrap().1.to_owned();
-        Self { child, url: format!("http://127.0.0.1:{port}") }
+        let mut door = |said: &str| {
+            let line = lines.find(|line| line.as_ref().unwrap().starts_with(said)).unwrap().unwrap();
+            format!("http://127.0.0.1:{}", line.rsplit_once(':').unwrap().1)
+        };
+        let url = door("serving ");
+        let copies = more.contains(&"--shadow-port").then(|| door("copies on "));
+        Self { child, url, copies }
     }
 
     /// `127.0.0.1:port`.
@@ -54,6 +60,12 @@ impl Server {
     pub async fn copy(&self, body: &Value) -> Response {
         let request = Client::new().post(self.infer_url()).header("host", "cars.example.com-shadow");
         request.json(body).send().await.unwrap()
+    }
+
+    /// Requests that were asked for a comparison, and answered.
+    pub async fn asked(&self) -> Option<f64> {
+        let labels = "code=\"200\",model=\"cars\",version=\"v20261121.1\"";
+        self.series("anneal_serve_asked_total", labels).await
     }
 
     /// Value of a series of `anneal_serve_requests_total`.

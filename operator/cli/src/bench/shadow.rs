@@ -134,7 +134,7 @@ fn threshold(world: World, subtracts: bool) -> Watcher {
 }
 
 fn pairs(world: World) -> Result<Watcher, PolicyError> {
-    let mut judge = judge(Source::Pairs, Rule::Paired)?;
+    let mut judge = judge(Source::Pairs, Rule::Paired { most: 0.5 })?;
     Ok(Box::new(move |rng| {
         let [won, lost] = draw(TICK, [world.candidate, world.stable], rng);
         judge_counts(&mut judge, 0.0, &[Outcome::Pairs(Pairs { all: TICK, lost, won })]) == Some(true)

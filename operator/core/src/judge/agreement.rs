@@ -56,7 +56,7 @@ impl Compared {
                 >= -libm::log(alpha)
         };
         // The more it differs the more is won, so halving finds where that begins.
-        let (mut hidden, mut shown) = (most, 1.0 - noise);
+        let (mut hidden, mut shown) = (most, 1.0 - 2.0 * noise);
         if shown <= hidden || !shows(shown) {
             return None;
         }

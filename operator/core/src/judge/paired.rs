@@ -1,15 +1,16 @@
 //! Pairs (T5): in shadow both versions answer the same request, and only requests that one of them got wrong say anything.
 //!
 //! Used by [`super::tick`] for counters of pairs: those that the shadow lost, those that it won, and all (McNemar's test as an
-//! e-process). If neither is better, a discordant pair is lost with chance one half.
+//! e-process). If neither is better, a discordant pair is lost with chance one half; somewhat more may be allowed.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::evidence::log_add;
 
-/// Chances of losing a discordant pair, each as likely as the others.
-const CHANCES: [f64; 5] = [0.55, 0.6, 0.67, 0.75, 0.9];
+/// How far towards certainty the chance of losing a discordant pair is beyond what is allowed, each as likely as the others: of
+/// one half they make .55, .6, .67, .75 and .9.
+const BEYOND: [f64; 5] = [0.1, 0.2, 0.34, 0.5, 0.8];
 
 /// Pairs of answers to one request whose label is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -31,27 +32,16 @@ impl Pairs {
         self.won = self.won.saturating_add(pairs.won);
     }
 
-    /// ln of the evidence that the shadow is worse. Reaches ln(1/alpha) with a chance of at most alpha if it is not.
-    pub fn ln_worse(&self) -> f64 {
-        ln_mixture(self.lost, self.won)
+    /// ln of the evidence that the shadow loses more than a share `most` of the discordant pairs, below 1. Reaches ln(1/alpha) with
+    /// a chance of at most alpha if it does not.
+    pub fn ln_worse(&self, most: f64) -> f64 {
+        let (lost, won) = (self.lost as f64, self.won as f64);
+        let terms = BEYOND.map(|beyond| {
+            let chance = most + (1.0 - most) * beyond;
+            lost * libm::log(chance / most) + won * libm::log((1.0 - chance) / (1.0 - most))
+        });
+        terms.into_iter().fold(f64::NEG_INFINITY, log_add) - libm::log(BEYOND.len() as f64)
     }
-
-    /// ln of the evidence that the shadow is better.
-    pub fn ln_better(&self) -> f64 {
-        ln_mixture(self.won, self.lost)
-    }
-
-    /// ln of the evidence that pairs are lost less than `ratio` times as often as won, if in truth they are lost as often.
-    pub(super) fn ln_noninferior(&self, ratio: f64) -> f64 {
-        let limit = ratio / (1.0 + ratio);
-        self.lost as f64 * libm::log(0.5 / limit) + self.won as f64 * libm::log(0.5 / (1.0 - limit))
-    }
-}
-
-fn ln_mixture(lost: u64, won: u64) -> f64 {
-    let terms = CHANCES
-        .map(|chance| lost as f64 * libm::log(2.0 * chance) + won as f64 * libm::log(2.0 * (1.0 - chance)));
-    terms.into_iter().fold(f64::NEG_INFINITY, log_add) - libm::log(CHANCES.len() as f64)
 }
 
 #[cfg(test)]
@@ -63,25 +53,21 @@ mod tests {
     }
 
     #[test]
-    fn each_pair_has_expectation_one_if_neither_is_better() {
-        let after = |lost, won| discordant(lost, won).ln_worse().exp();
-        for (lost, won) in [(0, 0), (3, 1), (10, 20)] {
-            let next = 0.5 * (after(lost + 1, won) + after(lost, won + 1));
-            assert!((next / after(lost, won) - 1.0).abs() < 1e-12);
+    fn each_pair_has_expectation_one_at_the_limit() {
+        for most in [0.5, 0.6, 0.9] {
+            let after = |lost, won| discordant(lost, won).ln_worse(most).exp();
+            for (lost, won) in [(0, 0), (3, 1), (10, 20)] {
+                let next = most * after(lost + 1, won) + (1.0 - most) * after(lost, won + 1);
+                assert!((next / after(lost, won) - 1.0).abs() < 1e-12);
+            }
         }
     }
 
     #[test]
-    fn evidence_is_symmetric_and_grows_with_the_pairs() {
+    fn evidence_grows_with_the_pairs_and_shrinks_with_what_is_allowed() {
         let (few, many) = (discordant(6, 3), discordant(80, 40));
-        assert!(few.ln_worse() < 20.0_f64.ln() && many.ln_worse() > 20.0_f64.ln());
-        assert_eq!(many.ln_worse(), discordant(40, 80).ln_better());
-        assert!(many.ln_better() < 0.0);
-        let even = discordant(30, 30);
-        assert!(even.ln_noninferior(2.0) > 0.0 && many.ln_noninferior(2.0) < 0.0);
-        // At the limit a lost pair is twice as likely as a won one, and the expectation is one.
-        let one = |lost, won| discordant(lost, won).ln_noninferior(2.0).exp();
-        assert!((2.0 / 3.0 * one(1, 0) + 1.0 / 3.0 * one(0, 1) - 1.0).abs() < 1e-12);
-        assert!(discordant(u64::MAX, u64::MAX).ln_worse().is_finite());
+        assert!(few.ln_worse(0.5) < 20.0_f64.ln() && many.ln_worse(0.5) > 20.0_f64.ln());
+        assert!(many.ln_worse(0.7) < 0.0 && discordant(40, 80).ln_worse(0.5) < 0.0);
+        assert!(discordant(u64::MAX, u64::MAX).ln_worse(0.5).is_finite());
     }
 }

@@ -128,8 +128,11 @@ pub enum Rule {
     },
     /// A mean that is worse than stable's by more than a margin, or beyond its bound while stable's is not (T4).
     Mean(Mean),
-    /// Pairs of answers to the same request, in shadow: rolled back if more are lost than won (T5).
-    Paired,
+    /// Pairs of answers to the same request, in shadow (T5).
+    Paired {
+        /// Rolled back if a larger share than this is lost of those that only one of the two got right; above 0, below 1.
+        most: f64,
+    },
     /// Answers of both versions to the same request, in shadow: rolled back if the candidate differs from stable in a larger
     /// share of requests than this, beyond what stable differs from itself; from 0 to 1.
     Agreement {
@@ -141,21 +144,6 @@ pub enum Rule {
         /// Largest share in a tick, from 0 to 1.
         max: f64,
     },
-}
-
-impl Rule {
-    /// The share of requests in which the candidate may answer otherwise; none where answers are not compared.
-    pub(super) const fn most_differing(&self) -> Option<f64> {
-        match self {
-            Self::Agreement { most } => Some(*most),
-            Self::Share { .. }
-            | Self::Primary { .. }
-            | Self::Secondary { .. }
-            | Self::Mean(_)
-            | Self::Paired
-            | Self::Plain { .. } => None,
-        }
-    }
 }
 
 /// What is asked of a mean, in its own unit.
@@ -260,6 +248,7 @@ impl Policy {
 impl MetricPolicy {
     fn check(&self) -> Result<(), PolicyError> {
         let share = |value: f64| (0.0..=1.0).contains(&value);
+        let chance = |value: f64| value > 0.0 && value < 1.0;
         design_effect(self.design_effect)?;
         if let Source::Histogram(threshold) = self.source {
             require(threshold > 0.0 && threshold.is_finite(), "latency threshold", "a number above 0")?;
@@ -289,7 +278,8 @@ impl MetricPolicy {
                 require(below > 1.0 && below.is_finite(), "non-inferiority", "a number above 1, such as 2")?;
                 require(share(bound), "threshold", "a share from 0 to 1")
             }
-            Rule::Primary { .. } | Rule::Paired => Ok(()),
+            Rule::Primary { .. } => Ok(()),
+            Rule::Paired { most } => require(chance(most), "share of lost pairs", "a number between 0 and 1"),
             Rule::Plain { max: most } | Rule::Agreement { most } => {
                 require(share(most), "threshold", "a share from 0 to 1")
             }

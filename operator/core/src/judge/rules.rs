@@ -94,6 +94,8 @@ impl Judge {
                         && state.absolute.is_some() == rules.absolute.is_some()
                         && state.advance.is_some() == rules.ln_limit.is_some()
                         && state.mean.is_some() == matches!(rules.rule, Rule::Mean(_))
+                        && state.pairs.is_some() == matches!(rules.rule, Rule::Paired { .. })
+                        && state.compared.is_some() == matches!(rules.rule, Rule::Agreement { .. })
                 },
             )
     }
@@ -106,7 +108,7 @@ impl MetricRules {
             Rule::Primary { .. }
             | Rule::Secondary { .. }
             | Rule::Mean(_)
-            | Rule::Paired
+            | Rule::Paired { .. }
             | Rule::Agreement { .. }
             | Rule::Plain { .. } => None,
         };
@@ -115,7 +117,7 @@ impl MetricRules {
             Rule::Share { .. }
             | Rule::Primary { .. }
             | Rule::Mean(_)
-            | Rule::Paired
+            | Rule::Paired { .. }
             | Rule::Agreement { .. }
             | Rule::Plain { .. } => absolute.clone(),
         };
@@ -135,12 +137,12 @@ impl MetricRules {
 pub(super) const fn limit(rule: Rule, advance: Advance) -> Option<f64> {
     match (rule, advance) {
         (Rule::Secondary { below, .. }, _) => Some(below),
-        (Rule::Share { relative: Some(_), .. } | Rule::Paired, Advance::Evidence(ratio)) => Some(ratio),
+        (Rule::Share { relative: Some(_), .. }, Advance::Evidence(ratio)) => Some(ratio),
         (
             Rule::Share { .. }
             | Rule::Primary { .. }
             | Rule::Mean(_)
-            | Rule::Paired
+            | Rule::Paired { .. }
             | Rule::Agreement { .. }
             | Rule::Plain { .. },
             Advance::Interval | Advance::Evidence(_),
@@ -154,7 +156,7 @@ fn tests(metric: &MetricPolicy) -> usize {
             usize::from(relative.is_some()) + usize::from(absolute.is_some())
         }
         Rule::Mean(_) => 2,
-        Rule::Paired | Rule::Agreement { .. } => 1,
+        Rule::Paired { .. } | Rule::Agreement { .. } => 1,
         Rule::Primary { .. } | Rule::Secondary { .. } | Rule::Plain { .. } => 0,
     }
 }
@@ -165,7 +167,7 @@ const fn tolerance(metric: &MetricPolicy) -> Option<f64> {
         Rule::Primary { .. }
         | Rule::Secondary { .. }
         | Rule::Mean(_)
-        | Rule::Paired
+        | Rule::Paired { .. }
         | Rule::Agreement { .. }
         | Rule::Plain { .. } => None,
     }

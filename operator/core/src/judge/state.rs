@@ -168,7 +168,7 @@ impl MetricState {
             Rule::Primary { .. }
             | Rule::Secondary { .. }
             | Rule::Mean(_)
-            | Rule::Paired
+            | Rule::Paired { .. }
             | Rule::Agreement { .. }
             | Rule::Plain { .. } => (None, None),
         };
@@ -190,11 +190,11 @@ impl MetricState {
                 Rule::Share { .. }
                 | Rule::Primary { .. }
                 | Rule::Secondary { .. }
-                | Rule::Paired
+                | Rule::Paired { .. }
                 | Rule::Agreement { .. }
                 | Rule::Plain { .. } => None,
             },
-            pairs: (metric.rule == Rule::Paired).then(Pairs::default),
+            pairs: matches!(metric.rule, Rule::Paired { .. }).then(Pairs::default),
             compared: matches!(metric.rule, Rule::Agreement { .. }).then(Compared::default),
             tally: Tally::default(),
         }

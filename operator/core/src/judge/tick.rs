@@ -125,6 +125,8 @@ pub enum Missing {
     Invalid,
     /// No bucket lies above the latency threshold.
     NoBucket,
+    /// Requests were answered, and none of the answers was compared.
+    NoPairs,
     /// The weight changed within the tick.
     WeightChanged,
     /// All pods of an arm became ready only just now.
@@ -197,8 +199,14 @@ impl Judge {
                 .filter_map(|metric| metric.mean.as_mut())
                 .for_each(MeanState::divide_anew);
         }
+        let answered = tick.outcomes.iter().filter_map(Outcome::requests).max();
         for (index, (metric, rules)) in state.metrics.iter_mut().zip(&self.metrics).enumerate() {
             let outcome = tick.outcomes.get(index).copied().unwrap_or(Outcome::Missing(Missing::NoSeries));
+            let outcome = if nothing_compared(outcome, answered) {
+                Outcome::Missing(Missing::NoPairs)
+            } else {
+                outcome
+            };
             match outcome {
                 Outcome::Missing(Missing::NotAsked) => {
                     metric.asked = false;
@@ -294,7 +302,7 @@ impl Judge {
             Outcome::Both { shares, strict } => self.compare(metric, rules, &shares, &strict, of_step),
             Outcome::Alone(candidate) => self.alone(metric, rules, candidate, of_step),
             Outcome::Means { candidate, stable } => differ(metric, rules, candidate, stable, of_step),
-            Outcome::Pairs(pairs) => pair(metric, rules, pairs, of_step),
+            Outcome::Pairs(pairs) => pair(metric, pairs, of_step),
             Outcome::Compared(compared) => agree(metric, compared, of_step),
             Outcome::Missing(_) => {}
         }
@@ -356,19 +364,18 @@ impl Judge {
             let relative = metric.relative.as_ref().map(|weights| evidence::value(weights, unspent));
             let absolute = metric.absolute.as_ref().map(|weights| evidence::value(weights, unspent));
             let (worse, beyond) = self.mean_values(metric, rules).unzip();
-            let evidence = |ln: f64| libm::exp((ln * rules.tempering).min(700.0));
-            let pairs = metric.pairs.map(|pairs| evidence(pairs.ln_worse()));
-            let differs = metric.compared.zip(rules.rule.most_differing());
-            let differs = differs.map(|(compared, most)| evidence(compared.ln_differs(most)));
+            let in_pairs = ln_of_pairs(metric, rules.rule);
+            let in_pairs = in_pairs.map(|(ln, test)| (libm::exp((ln * rules.tempering).min(700.0)), test));
             for (value, test) in [
                 (relative, TestName::Relative),
                 (absolute, TestName::Absolute),
                 (worse, TestName::Mean),
                 (beyond, TestName::Absolute),
-                (pairs, TestName::Paired),
-                (differs, TestName::Agreement),
-            ] {
-                let Some(value) = value else { continue };
+            ]
+            .into_iter()
+            .filter_map(|(value, test)| Some((value?, test)))
+            .chain(in_pairs)
+            {
                 all += self.weight * value;
                 if most.is_none_or(|(highest, ..)| value > highest) {
                     most = Some((value, metric, rules, test));
@@ -385,6 +392,25 @@ impl Judge {
         let (state, alpha) = (metric.mean?, self.alpha_of_a_test());
         Some((state.worse(rule, alpha), state.beyond(rule, alpha)))
     }
+}
+
+/// ln of the evidence of answers to the same requests, where a metric is made of those.
+fn ln_of_pairs(metric: &MetricState, rule: Rule) -> Option<(f64, TestName)> {
+    match rule {
+        Rule::Paired { most } => Some((metric.pairs?.ln_worse(most), TestName::Paired)),
+        Rule::Agreement { most } => Some((metric.compared?.ln_differs(most), TestName::Agreement)),
+        Rule::Share { .. }
+        | Rule::Primary { .. }
+        | Rule::Secondary { .. }
+        | Rule::Mean(_)
+        | Rule::Plain { .. } => None,
+    }
+}
+
+/// Whether no answer was compared although there were some.
+fn nothing_compared(outcome: Outcome, answered: Option<u64>) -> bool {
+    matches!(outcome, Outcome::Compared(Compared { all: 0, .. }))
+        && answered.is_some_and(|answered| answered > 0)
 }
 
 /// Ticks in a row without requests; one in which nothing was counted says nothing.
@@ -427,7 +453,7 @@ fn miss(metric: &mut MetricState, why: Missing) {
             metric.invalid = metric.invalid.saturating_add(1);
             metric.blind = metric.blind.saturating_add(1);
         }
-        Missing::NoSeries | Missing::Gap | Missing::NoBucket => {
+        Missing::NoSeries | Missing::Gap | Missing::NoBucket | Missing::NoPairs => {
             metric.blind = metric.blind.saturating_add(1);
         }
         // Left out on purpose.
@@ -451,12 +477,9 @@ fn differ(
     count(metric, ArmCount { requests: candidate.count, bad: 0 }, of_step);
 }
 
-fn pair(metric: &mut MetricState, rules: &MetricRules, pairs: Pairs, of_step: bool) {
+fn pair(metric: &mut MetricState, pairs: Pairs, of_step: bool) {
     if let Some(state) = &mut metric.pairs {
         state.add(pairs);
-    }
-    if let (Some(state), Some(ln_limit), true) = (&mut metric.advance, rules.ln_limit, of_step) {
-        state.add(pairs.ln_noninferior(libm::exp(ln_limit)) * rules.tempering, pairs.lost);
     }
     count(metric, ArmCount { requests: pairs.all, bad: pairs.lost }, of_step);
 }
@@ -476,7 +499,7 @@ fn breaches(rule: Rule, outcome: &Outcome) -> bool {
         | Rule::Primary { .. }
         | Rule::Secondary { .. }
         | Rule::Mean(_)
-        | Rule::Paired
+        | Rule::Paired { .. }
         | Rule::Agreement { .. } => return false,
     };
     let arm = match outcome {

@@ -9,7 +9,7 @@ use anneal_crds::{
     contract::{COMPARED, COMPARED_RESULT, Differs, PAIRED, WasRight},
     metric::{Agreement, Form, Metric},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     build::{self, Home},
@@ -87,7 +87,10 @@ pub(super) fn args(home: Home<'_>) -> Vec<String> {
     let with =
         format!("--compare-with=http://{}.{}.svc:{}", service_name(home.name), home.namespace, build::SHADOW);
     let tolerance = tolerance.map(|tolerance| format!("--compare-tolerance={tolerance}"));
-    [with, format!("--compare-rate={requests_per_second}")].into_iter().chain(tolerance).collect()
+    let late = spec.metrics.iter().filter(|metric| compares(metric)).find_map(|metric| metric.label_delay);
+    let late = late.map(|delay| format!("--label-delay={delay}"));
+    let rate = format!("--compare-rate={requests_per_second}");
+    [with, rate].into_iter().chain(tolerance).chain(late).collect()
 }
 
 /// Name of the Service of the stable version, whichever that is. No version's has such a name.
@@ -118,27 +121,43 @@ impl Draft<'_> {
     pub(super) fn apply_stable_service(&mut self, home: Home<'_>) -> Option<String> {
         let stable = self.status.stable.as_ref().filter(|_| is_wanted(&home.rollout.spec));
         let service = service(home, stable?);
-        let name = service.key.name.clone();
-        let seen = self.snapshot.children.services.iter().find(|seen| seen["metadata"]["name"] == name);
-        match seen {
+        match self.seen(&service.key) {
             Some(seen) if !home.owns(seen) => self.blocked(&name_conflict(&service.key)),
             Some(seen) if covers(seen, &service.body) => {}
-            Some(_) | None => self.actions.push(Action::Apply(service)),
+            Some(_) | None => self.actions.push(Action::Apply(service.clone())),
         }
-        Some(name)
+        Some(service.key.name)
     }
 
-    /// Why no version can be compared with what serves: a Service of the user's has no second door for copies.
+    /// Why no version can be compared with what serves.
     pub(super) fn agreement_obstacle(&self) -> Option<Obstacle> {
-        let Incumbent::Adopted(service) = self.incumbent() else { return None };
         let spec = &self.rollout.spec;
-        let triggers = spec.strategy.shadow.as_ref()?.rollback_triggers.as_ref()?;
+        let shadow = spec.strategy.shadow.as_ref()?;
+        let triggers = shadow.rollback_triggers.as_ref()?;
         let metric =
             spec.metrics.iter().find(|metric| compares(metric) && triggers.contains(&metric.name))?;
-        let message = format!(
-            "Metric {} compares answers with those of a stable version, and Service {service} serves. Take it out of strategy.shadow.rollbackTriggers until a version is stable.",
-            metric.name
-        );
-        Some(Obstacle { reason: "InvalidMetric", message })
+        match self.incumbent() {
+            // It has no second door for copies.
+            Incumbent::Adopted(service) => {
+                let message = format!(
+                    "Metric {} compares answers with those of a stable version, and Service {service} serves. Take it out of strategy.shadow.rollbackTriggers until a version is stable.",
+                    metric.name
+                );
+                Some(Obstacle { reason: "InvalidMetric", message })
+            }
+            Incumbent::Version(stable) => {
+                let home = Home::of(self.rollout)?;
+                let service = service(home, &stable);
+                let taken = self.seen(&service.key).is_some_and(|seen| !home.owns(seen));
+                let conflict = name_conflict(&service.key);
+                taken.then_some(Obstacle { reason: "NameConflict", message: conflict.message })
+            }
+            Incumbent::Nobody => None,
+        }
+    }
+
+    fn seen(&self, key: &Key) -> Option<&Value> {
+        let mut services = self.snapshot.children.services.iter();
+        services.find(|seen| seen["metadata"]["name"] == key.name.as_str())
     }
 }

@@ -102,6 +102,19 @@ pub(super) fn is_compared(metric: &Metric) -> bool {
     }
 }
 
+/// Whether stable's own pods count what the metric is made of. Who agrees with it is counted by those of the other one.
+pub(super) fn has_stable_arm(metric: &Metric) -> bool {
+    match metric.source.form() {
+        Form::Agreement(_) | Form::Paired(_) => false,
+        Form::Ratio(_)
+        | Form::Mean(_)
+        | Form::Histogram(_)
+        | Form::Value(_)
+        | Form::Drift(_)
+        | Form::Stability(_) => true,
+    }
+}
+
 /// What is asked about those triggers of the step that are wanted, and about all that people are warned by. What cannot be
 /// asked is told by `step`.
 fn plain(

@@ -96,6 +96,8 @@ impl Verdict {
 
 /// Most of a query that is recorded and told, in bytes: a status must stay small, however long selectors are.
 pub(super) const MAX_QUERY: usize = 300;
+/// Labels by which one version alone was right that a share of them needs.
+const FEWEST_DISCORDANT: f64 = 10.0;
 /// Seconds by which a sample may be newer than the question: clocks are read and rounded in two places.
 const CLOCK_TOLERANCE: f64 = 1.0;
 
@@ -205,10 +207,10 @@ fn agreement(vector: &[Series]) -> Result<f64, Reading> {
     Ok(1.0 - (candidate - stable) / all)
 }
 
-/// Of the labels by which one version alone was right, the share by which the stable one was. Without any neither is worse.
+/// Of the labels by which one version alone was right, the share by which the stable one was. Too few say nothing of either.
 fn lost(vector: &[Series]) -> Result<f64, Reading> {
     let (won, lost, _) = versus(vector)?;
-    Ok(if lost + won > 0.0 { lost / (lost + won) } else { 0.0 })
+    Ok(if lost + won < FEWEST_DISCORDANT { 0.0 } else { lost / (lost + won) })
 }
 
 /// Counts of the candidate alone, of the stable version alone, and of all.

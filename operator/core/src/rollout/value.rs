@@ -12,7 +12,13 @@ use promql_parser::{
     util::visitor::{ExprVisitorMut, walk_expr_mut},
 };
 
-use super::{baseline, labels, query::is_compared, scope::Scope, select::Obstacle, steps};
+use super::{
+    baseline, labels,
+    query::{has_stable_arm, is_compared},
+    scope::Scope,
+    select::Obstacle,
+    steps,
+};
 
 /// What stands for the metric's window in an expression.
 const WINDOW: &str = "$window";
@@ -188,6 +194,11 @@ fn is_share(metric: &Metric) -> bool {
     }
 }
 
+/// Whether it counts every request of both versions. Of answers in shadow only some are compared.
+fn counts_all(metric: &Metric) -> bool {
+    is_compared(metric) && has_stable_arm(metric)
+}
+
 /// Values are not compared with stable's, and labels are no requests: a step that has nothing else would be judged by no
 /// request at all.
 fn incomparable(spec: &ModelRolloutSpec) -> Option<String> {
@@ -197,7 +208,7 @@ fn incomparable(spec: &ModelRolloutSpec) -> Option<String> {
     }
     let is_compared = |trigger: &String| {
         let metric = spec.metrics.iter().find(|metric| metric.name == *trigger);
-        metric.is_none_or(|metric| is_compared(metric) && metric.labels().is_none())
+        metric.is_none_or(|metric| counts_all(metric) && metric.labels().is_none())
     };
     let list = steps::trigger_lists(&spec.strategy).find(|list| !list.iter().any(is_compared))?;
     Some(format!(

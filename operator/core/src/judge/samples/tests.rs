@@ -388,21 +388,23 @@ fn judged(rule: Rule, advance: Advance, pods: &[Pod], ticks: i64) -> (State, Ver
 }
 
 #[test]
-fn a_shadow_that_loses_is_rolled_back_and_one_that_does_not_advances() {
+fn a_shadow_that_loses_more_than_it_may_is_rolled_back() {
     let pairs = |lost: f64, won: f64| {
         let line = |slope: f64| counter(&(0..400).map(|i| f64::from(i) * slope).collect::<Vec<_>>());
         let all = vec![line(10.0)];
         let counters = Counters::Paired { lost: vec![line(lost)], won: vec![line(won)], all };
         [Pod { arm: Arm::Candidate, started_ms: None, ready_ms: None, counters }]
     };
-    let (state, verdict) = judged(Rule::Paired, Advance::Evidence(2.0), &pairs(2.0, 1.0), 90);
+    let rule = Rule::Paired { most: 0.5 };
+    let (state, verdict) = judged(rule, Advance::Interval, &pairs(2.0, 1.0), 90);
     assert!(
         matches!(&verdict, Verdict::Rollback(why) if why.test == crate::judge::TestName::Paired),
         "{verdict:?}"
     );
     assert!(state.rollback.is_some());
-    assert_eq!(judged(Rule::Paired, Advance::Evidence(2.0), &pairs(1.0, 1.0), 90).1, Verdict::Advance);
-    assert_eq!(judged(Rule::Paired, Advance::Interval, &pairs(1.0, 1.0), 90).1, Verdict::Progressing);
+    assert_eq!(judged(rule, Advance::Interval, &pairs(1.0, 1.0), 90).1, Verdict::Progressing);
+    let allowed = Rule::Paired { most: 0.7 };
+    assert_eq!(judged(allowed, Advance::Interval, &pairs(2.0, 1.0), 90).1, Verdict::Progressing);
 }
 
 #[test]

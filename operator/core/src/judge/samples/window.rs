@@ -112,10 +112,10 @@ impl Window {
             Rule::Share { events, .. } | Rule::Primary { events } | Rule::Secondary { events, .. } => {
                 counts_good(metric.source, events)
             }
-            Rule::Plain { .. } | Rule::Mean(_) | Rule::Paired | Rule::Agreement { .. } => false,
+            Rule::Plain { .. } | Rule::Mean(_) | Rule::Paired { .. } | Rule::Agreement { .. } => false,
         };
         match metric.rule {
-            Rule::Paired => candidate.pairs().map(Outcome::Pairs),
+            Rule::Paired { .. } => candidate.pairs().map(Outcome::Pairs),
             Rule::Agreement { .. } => candidate.compared().map(Outcome::Compared),
             Rule::Mean(_) => {
                 let stable = match arms {

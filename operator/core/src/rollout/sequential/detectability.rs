@@ -61,7 +61,7 @@ impl Draft<'_> {
                     }
                     Limit::Mean { .. } => comparison.can_see_mean(judged.metric, state, seconds),
                     // It promises no bound: any difference is found some day.
-                    Limit::Paired => None,
+                    Limit::Paired { .. } => None,
                     Limit::Agreement { most } => {
                         comparison.can_see_difference(judged.metric, most, state, seconds)
                     }
@@ -168,7 +168,8 @@ impl Comparison {
         state: &MetricState,
         seconds: f64,
     ) -> Option<Result<(), String>> {
-        let seen = state.compared?;
+        // Any answer will do.
+        let seen = state.compared.filter(|_| most < 1.0)?;
         let a_second = state.step_requests as f64 / self.elapsed(self.policy_of(state));
         let least = seen.least_visible(a_second * seconds, most, self.judge.alpha_of_a_test());
         // Where no difference is allowed, one of a hundred stands for a small one.

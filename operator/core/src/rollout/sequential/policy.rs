@@ -99,7 +99,10 @@ pub(super) enum Limit {
         most: f64,
     },
     /// Who is right about the same requests, which nothing but a guard is either.
-    Paired,
+    Paired {
+        /// Largest share of the labels by which one alone was right that may be stable's.
+        most: f64,
+    },
 }
 
 /// What a metric is counted for.
@@ -162,8 +165,11 @@ fn bounds(metric: &Metric, role: Role) -> Vec<Judged<'_>> {
             // `obstacle` says so before anything begins.
             Role::Primary | Role::Secondary => vec![],
         },
-        Form::Paired(_) => match role {
-            Role::Guard => vec![Judged { metric, source: judge::Source::Pairs, limit: Limit::Paired, role }],
+        Form::Paired(paired) => match role {
+            Role::Guard => {
+                let limit = Limit::Paired { most: paired.max() };
+                vec![Judged { metric, source: judge::Source::Pairs, limit, role }]
+            }
             Role::Primary | Role::Secondary => vec![],
         },
         Form::Value(_) | Form::Drift(_) | Form::Stability(_) => vec![],
@@ -296,7 +302,7 @@ fn rule(judged: &Judged<'_>, terms: &Sequential, half_step_ticks: u32) -> Rule {
             return Rule::Mean(judge::Mean { better, margin, bound, tuned_ticks });
         }
         Limit::Agreement { most } => return Rule::Agreement { most },
-        Limit::Paired => return Rule::Paired,
+        Limit::Paired { most } => return Rule::Paired { most },
     };
     match judged.role {
         Role::Guard => Rule::Share { events, relative: Some(terms.tolerance), absolute: Some(most) },

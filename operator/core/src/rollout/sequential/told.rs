@@ -11,7 +11,7 @@ use super::{
     super::{
         draft::Draft,
         labels,
-        query::{is_compared, without_ranges},
+        query::{has_stable_arm, is_compared, without_ranges},
         reading::{self, Answer, MAX_QUERY, Verdict, four_digits, two_digits},
         samples::RawSeries,
         step::StepSays,
@@ -96,7 +96,7 @@ impl Draft<'_> {
             }
             Form::Mean(Mean { margin: None, .. }) => own,
             Form::Agreement(_) => own,
-            Form::Paired(_) => "no worse than stable".to_owned(),
+            Form::Paired(_) => own,
             Form::Ratio(_) | Form::Histogram(_) | Form::Value(_) | Form::Drift(_) | Form::Stability(_) => {
                 format!("{own}, {} x stable", policy::terms(&self.rollout.spec).tolerance)
             }
@@ -246,12 +246,9 @@ impl Draft<'_> {
         if comparison.judge.age(state) < terms.duration.as_millis() || state.step.index != self.step_index() {
             return None;
         }
-        let least = comparison.of_requests().filter(|metric| metric.asked).map(|metric| metric.step_requests);
-        match least.min() {
-            Some(0) => Some("no request was answered in this step".to_owned()),
-            Some(least) if least < fewest(terms) => {
-                Some(format!("fewer than {} requests were answered in this step", fewest(terms)))
-            }
+        let asked = comparison.of_requests().filter(|metric| metric.asked);
+        match asked.min_by_key(|metric| metric.step_requests) {
+            Some(least) if least.step_requests < fewest(terms) => Some(too_few(least, fewest(terms))),
             // The metric itself says so.
             Some(_) | None if comparison.lacks_labels() => None,
             Some(_) | None => Some(
@@ -262,16 +259,20 @@ impl Draft<'_> {
     }
 }
 
-/// Whether stable's own pods count what the metric is made of. Who agrees with it is counted by those of the other one.
-fn has_stable_arm(metric: &Metric) -> bool {
-    match metric.source.form() {
-        Form::Agreement(_) | Form::Paired(_) => false,
-        Form::Ratio(_)
-        | Form::Mean(_)
-        | Form::Histogram(_)
-        | Form::Value(_)
-        | Form::Drift(_)
-        | Form::Stability(_) => true,
+/// What there is to know where answers should have been compared.
+const NOTHING_COMPARED: &str = "none of its answers was compared with the stable version's: anneal_serve_not_compared_total of its pods says why";
+
+fn too_few(metric: &MetricState, fewest: u64) -> String {
+    let (one, many) = if metric.compared.is_some() {
+        ("answer was compared", "answers were compared")
+    } else if metric.pairs.is_some() {
+        ("label of a compared request came", "labels of compared requests came")
+    } else {
+        ("request was answered", "requests were answered")
+    };
+    match metric.step_requests {
+        0 => format!("no {one} in this step"),
+        _ => format!("fewer than {fewest} {many} in this step"),
     }
 }
 
@@ -322,6 +323,9 @@ impl Comparison {
             None => {
                 let requests = self.of(trigger).map(|(metric, _)| metric.step_requests).min();
                 Verdict::Pass { step_requests: Some(requests.unwrap_or(0) as f64) }
+            }
+            Some(metric) if metric.compared.is_some() && metric.invalid == 0 => {
+                Verdict::Hold(MissingClass::NoData, NOTHING_COMPARED.to_owned())
             }
             Some(metric) if metric.invalid > 0 => Verdict::Hold(
                 MissingClass::Error,
