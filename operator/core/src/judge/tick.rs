@@ -199,7 +199,8 @@ impl Judge {
                 .filter_map(|metric| metric.mean.as_mut())
                 .for_each(MeanState::divide_anew);
         }
-        let answered = tick.outcomes.iter().filter_map(Outcome::requests).max();
+        let of_requests = tick.outcomes.iter().zip(&self.metrics).filter(|(_, rules)| rules.labels.is_none());
+        let answered = of_requests.filter_map(|(outcome, _)| outcome.requests()).max();
         for (index, (metric, rules)) in state.metrics.iter_mut().zip(&self.metrics).enumerate() {
             let outcome = tick.outcomes.get(index).copied().unwrap_or(Outcome::Missing(Missing::NoSeries));
             let outcome = if nothing_compared(outcome, answered) {

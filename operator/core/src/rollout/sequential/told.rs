@@ -95,8 +95,7 @@ impl Draft<'_> {
                 format!("{own}, stable - {margin}")
             }
             Form::Mean(Mean { margin: None, .. }) => own,
-            Form::Agreement(_) => own,
-            Form::Paired(_) => own,
+            Form::Agreement(_) | Form::Paired(_) => own,
             Form::Ratio(_) | Form::Histogram(_) | Form::Value(_) | Form::Drift(_) | Form::Stability(_) => {
                 format!("{own}, {} x stable", policy::terms(&self.rollout.spec).tolerance)
             }
