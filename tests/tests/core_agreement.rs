@@ -89,7 +89,7 @@ fn a_threshold_on_agreement_subtracts_what_stable_differs_by_itself() {
 fn without_comparisons_nothing_passes() {
     let case = shadow();
     let wrong = [f64::NAN, f64::INFINITY, -1.0].map(|wrong| compared(1000.0, wrong, 0.0));
-    let few = [compared(0.0, 0.0, 0.0), compared(49.0, 0.0, 0.0)];
+    let few = [compared(0.0, 0.0, 0.0), compared(49.0, 0.0, 0.0), compared(49.0, 20.0, 0.0)];
     for counts in wrong.into_iter().chain(few) {
         let status = case.plan_answering(|query| says(&case, query, counts)).status;
         assert_eq!((status.phase, status.weight), (P::Shadow, Weight::ZERO), "{counts:?}");
@@ -201,8 +201,9 @@ fn a_service_of_someone_else_stays_as_it_is() {
         Action::Delete { key, .. } => key.kind == Kind::Service && key.name == "ads-stable",
     };
     assert!(!plan.actions.iter().any(touches), "{:?}", plan.actions);
-    let stalled = plan.status.conditions.iter().find(|told| told.type_ == "Stalled").unwrap();
-    assert!(stalled.message.contains("Service ads-stable exists"), "{}", stalled.message);
+    assert_eq!(plan.status.phase, P::Preparing, "nobody's requests are sent there");
+    let told = plan.status.conditions.iter().find(|told| told.reason == "NameConflict").unwrap();
+    assert!(told.message.contains("Service ads-stable exists"), "{}", told.message);
 }
 
 /// What was counted by second so many of a shadow, ten requests a second: of a thousand, so many differ.

@@ -672,8 +672,8 @@ fn a_service_without_a_version_has_no_answers_to_compare_with() {
     for _ in 0..5 {
         walk(&mut case);
     }
-    let (_, reason, message) = said(status(&case), "Ready");
-    assert_eq!((status(&case).candidate.as_ref(), reason.as_str()), (None, "InvalidMetric"), "{message}");
+    let (_, reason, message) = said(status(&case), "Stalled");
+    assert_eq!((status(&case).phase, reason.as_str()), (P::Preparing, "InvalidMetric"), "{message}");
     assert!(
         message.contains("Service old serves. Take it out of strategy.shadow.rollbackTriggers"),
         "{message}"
@@ -681,6 +681,10 @@ fn a_service_without_a_version_has_no_answers_to_compare_with() {
     case.rollout.spec.strategy.shadow.as_mut().unwrap().rollback_triggers = None;
     until(&mut case, P::Shadow);
     assert!(case.children.services.iter().all(|service| service["metadata"]["name"] != "ads-stable"));
+    // Asked for in mid-shadow, it sends nobody away for good.
+    case.rollout.spec.strategy.shadow.as_mut().unwrap().rollback_triggers = Some(vec!["agreement".into()]);
+    until(&mut case, P::Preparing);
+    assert_eq!(status(&case).rejected, []);
 }
 
 #[test]

@@ -84,7 +84,9 @@ fn otherwise_in_shadow() {
     assert!(status["decision"]["message"].as_str().unwrap().starts_with("agreement of "), "{status:#}");
 
     // Another good model may answer the one request of the clients otherwise.
-    let any = r#"[{"op": "replace", "path": "/spec/metrics/3/agreement/min", "value": 0}]"#;
+    // It stays in shadow until a label has reached it.
+    let any = r#"[{"op": "replace", "path": "/spec/metrics/3/agreement/min", "value": 0},
+        {"op": "replace", "path": "/spec/strategy/shadow/duration", "value": "10m"}]"#;
     Kubectl::run(&["patch", "mro", "otherwise", "-n", HOME, "--type=json", "-p", any], None).unwrap();
     model.version(3, &[]);
     model.until("the third version is in shadow", |status| {
@@ -99,10 +101,12 @@ fn otherwise_in_shadow() {
         let id = format!("request-{number}");
         asked["id"] = id.clone().into();
         assert_eq!(model.infer(&asked).status, Ok(200));
-        thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(500));
         assert_eq!(model.feedback(&id, &labels).status, Ok(202));
         model.counted(3, "anneal_serve_paired_total", "result=") > 0.0
     });
+    let promote = "anneal.dev/promote=v20261122.3@Shadow: its labels come";
+    Kubectl::run(&["annotate", "mro", "otherwise", "-n", HOME, promote], None).unwrap();
     model.until("it is in production", |status| {
         status["phase"] == "Healthy" && status["stable"]["version"] == "v20261122.3"
     });

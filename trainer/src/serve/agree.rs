@@ -3,7 +3,20 @@
 //! Called by `compare` with the JSON of answers by the Open Inference Protocol, of any server.
 
 use anneal_crds::contract::{Differs, WasRight};
+use serde::Deserialize;
 use serde_json::Value;
+
+/// The truth about one row.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Label {
+    /// A class.
+    Text(String),
+    /// A class, or a number.
+    Number(f64),
+    /// A class.
+    Bool(bool),
+}
 
 /// What an answer says of one row.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,23 +41,25 @@ pub(super) fn prediction(answer: &Value, lot: u64) -> Option<Prediction> {
 }
 
 /// Who was right by a label; none where the label is nothing that the two could have said.
-pub(super) fn was_right(candidate: &Prediction, stable: &Prediction, label: &Value) -> Option<WasRight> {
+pub(super) fn was_right(candidate: &Prediction, stable: &Prediction, label: &Label) -> Option<WasRight> {
     let (candidate, stable) = match (candidate, stable, label) {
-        (Prediction::Number(candidate), Prediction::Number(stable), label) => {
-            let (candidate, stable) = (off(*candidate, label)?, off(*stable, label)?);
+        (Prediction::Number(candidate), Prediction::Number(stable), Label::Number(label)) => {
+            let (candidate, stable) = ((candidate - label).abs(), (stable - label).abs());
             (candidate <= stable, stable <= candidate)
         }
         (Prediction::Text(candidate), Prediction::Text(stable), label) => {
             let label = match label {
-                Value::String(text) => text.clone(),
-                Value::Bool(_) | Value::Number(_) => label.to_string(),
-                Value::Null | Value::Array(_) | Value::Object(_) => return None,
+                Label::Text(text) => text.clone(),
+                Label::Bool(is) => is.to_string(),
+                // As training names classes that are whole numbers.
+                Label::Number(number) if number.fract() == 0.0 => format!("{number:.0}"),
+                Label::Number(number) => number.to_string(),
             };
             (*candidate == label, *stable == label)
         }
-        (Prediction::Number(_), Prediction::Text(_), _) | (Prediction::Text(_), Prediction::Number(_), _) => {
-            return None;
-        }
+        (Prediction::Number(_), Prediction::Number(_), Label::Text(_) | Label::Bool(_))
+        | (Prediction::Number(_), Prediction::Text(_), _)
+        | (Prediction::Text(_), Prediction::Number(_), _) => return None,
     };
     Some(match (candidate, stable) {
         (true, true) => WasRight::Both,
@@ -52,10 +67,6 @@ pub(super) fn was_right(candidate: &Prediction, stable: &Prediction, label: &Val
         (false, true) => WasRight::Stable,
         (false, false) => WasRight::Neither,
     })
-}
-
-fn off(value: f64, label: &Value) -> Option<f64> {
-    label.as_f64().map(|label| (value - label).abs())
 }
 
 /// What became of a request.
@@ -193,16 +204,18 @@ mod tests {
         for (candidate, stable, label, who) in [
             (text("1"), text("1"), json!("1"), Some(WasRight::Both)),
             (text("1"), text("0"), json!(1), Some(WasRight::Candidate)),
+            (text("1"), text("0"), json!(1.0), Some(WasRight::Candidate)),
+            (text("1.5"), text("0"), json!(1.5), Some(WasRight::Candidate)),
             (text("true"), text("false"), json!(false), Some(WasRight::Stable)),
             (text("1"), text("0"), json!("2"), Some(WasRight::Neither)),
             (Prediction::Number(1.0), Prediction::Number(3.0), json!(1.5), Some(WasRight::Candidate)),
             (Prediction::Number(1.0), Prediction::Number(3.0), json!(2.5), Some(WasRight::Stable)),
             (Prediction::Number(1.0), Prediction::Number(3.0), json!(2), Some(WasRight::Both)),
             (Prediction::Number(1.0), Prediction::Number(3.0), json!("2"), None),
-            (text("1"), text("0"), Value::Null, None),
             (text("1"), Prediction::Number(1.0), json!(1), None),
         ] {
-            assert_eq!(was_right(&candidate, &stable, &label), who, "{label}");
+            let said: Label = serde_json::from_value(label.clone()).unwrap();
+            assert_eq!(was_right(&candidate, &stable, &said), who, "{label}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! The bodies of requests: bounded in size, in time, and in how much of them is in memory at once.
 //!
 //! Called by `http` for every inference request. A body's share of memory is reserved before its first byte is read and
-//! given back when the request is answered or dropped.
+//! given back when nobody has the body any more: the request is answered or dropped, and compared if it is.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,10 +30,10 @@ const MAX_DROPPED: usize = 8 * MAX_BODY;
 pub(super) struct Bodies(Arc<Semaphore>);
 
 /// A whole body, and its share of the memory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Body {
     pub(super) bytes: Bytes,
-    _share: OwnedSemaphorePermit,
+    _share: Arc<OwnedSemaphorePermit>,
 }
 
 /// Why there is no body.
@@ -106,7 +106,7 @@ impl Bodies {
             }
             bytes.extend_from_slice(&part);
         }
-        Ok(Body { bytes: bytes.freeze(), _share: share })
+        Ok(Body { bytes: bytes.freeze(), _share: Arc::new(share) })
     }
 }
 

@@ -10,10 +10,7 @@ use std::{
 };
 
 use anneal_crds::contract::{COMPARED, COMPARED_RESULT, Differs, PAIRED, WasRight};
-use axum::{
-    body::Bytes,
-    http::{HeaderName, HeaderValue, header},
-};
+use axum::http::{HeaderName, HeaderValue, header};
 use prometheus::{CounterVec, Opts, Registry};
 use rand::RngCore;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -24,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     agree::{self, Said},
-    body::MAX_BODY,
+    body::{Body, MAX_BODY},
     feedback::{Feedback, MOST, Memory, Pair},
 };
 use crate::{error::Failure, host::Stopwatch};
@@ -32,12 +29,12 @@ use crate::{error::Failure, host::Stopwatch};
 /// Marks what is asked for a comparison: whoever gets it asks nobody else.
 pub(super) const ASKED: HeaderName = HeaderName::from_static("x-anneal-compare");
 /// Copies that are compared at once.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 16;
 /// How long stable may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 const COMPARED_HELP: &str = "Copied requests whose answer was compared with two of the stable version's, by who differed from its first \
     one: nobody, candidate (the version in shadow), stable or both.";
-const LEFT_OUT_HELP: &str = "Copied requests whose answer was not compared. busy: beyond --compare-rate, or 32 at once; failed: the \
+const LEFT_OUT_HELP: &str = "Copied requests whose answer was not compared. busy: beyond --compare-rate, or 16 at once; failed: the \
     version itself failed; unanswered: the stable version did not answer; incomparable: the stable version's two have no output of the same name \
     that is a text, or a number with --compare-tolerance.";
 
@@ -175,32 +172,38 @@ impl Comparer {
         })
     }
 
-    /// Compares the answer to a copied request, if it is its turn.
-    pub(super) fn compare(self: &Arc<Self>, copy: Copied, own: Own) {
+    /// Whether the next copy is compared: then its answer is to be handed in.
+    pub(super) fn next(&self) -> Option<Turn> {
+        // A turn is not to be lost to a request for which there is no room.
+        let place = self.at_once.clone().try_acquire_owned().ok();
+        let turn = place.and_then(|place| Some(Turn { place, lot: self.turn(&self.turns)? }));
+        if turn.is_none() {
+            self.leave_out(LeftOut::Busy);
+        }
+        turn
+    }
+
+    /// Compares the answer to a copied request.
+    pub(super) fn compare(self: &Arc<Self>, turn: Turn, copy: Copied, own: Own) {
         if matches!(own, Own::Failed) {
             return self.leave_out(LeftOut::Failed);
         }
-        // A turn is not to be lost to a request for which there is no room.
-        let place = self.at_once.clone().try_acquire_owned().ok();
-        let (Some(place), Some(lot)) = (place, self.turn(&self.turns)) else {
-            return self.leave_out(LeftOut::Busy);
-        };
         let comparer = self.clone();
-        tokio::spawn(async move { comparer.ask(copy, own, lot, place).await });
+        tokio::spawn(async move { comparer.ask(turn, copy, own).await });
     }
 
     fn turn(&self, turns: &Mutex<Turns>) -> Option<u64> {
         turns.lock().ok()?.take(self.clock.elapsed())
     }
 
-    async fn ask(self: Arc<Self>, copy: Copied, own: Own, lot: u64, place: OwnedSemaphorePermit) {
+    async fn ask(self: Arc<Self>, turn: Turn, copy: Copied, own: Own) {
         let (Some(first), Some(second)) = tokio::join!(self.stable(&copy), self.stable(&copy)) else {
             return self.leave_out(LeftOut::Unanswered);
         };
         // Bodies may be long, and whoever speaks HTTP has others to answer.
         let judged = tokio::task::spawn_blocking(move || {
-            self.judge(&copy, &own, [first, second], lot);
-            drop(place);
+            self.judge(&copy, &own, [first, second], turn.lot);
+            drop(turn.place);
         });
         // It ends with the process, too.
         drop(judged.await);
@@ -211,7 +214,7 @@ impl Comparer {
             return self.leave_out(LeftOut::Unanswered);
         };
         if let (Said::Answer(own), Said::Answer(first)) = (&own, &first) {
-            self.remember(&copy.body, lot, own, first);
+            self.remember(&copy.body.bytes, lot, own, first);
         }
         match agree::differs(&own, [&first, &second], lot, self.options.tolerance) {
             Some(differs) => self.series(&self.compared, differs.name()).inc(),
@@ -260,7 +263,7 @@ impl Comparer {
     async fn stable(&self, copy: &Copied) -> Option<Own> {
         let mut url = self.options.with.clone();
         url.set_path(&copy.path);
-        let mut request = self.client.post(url).body(copy.body.clone()).header(ASKED, "1");
+        let mut request = self.client.post(url).body(copy.body.bytes.clone()).header(ASKED, "1");
         if let Some(kind) = &copy.kind {
             request = request.header(header::CONTENT_TYPE, kind);
         }
@@ -299,13 +302,20 @@ fn said(own: &Own) -> Option<Said> {
     }
 }
 
+/// A place among those that are compared at once, and what is drawn for the request.
+#[derive(Debug)]
+pub(super) struct Turn {
+    place: OwnedSemaphorePermit,
+    lot: u64,
+}
+
 /// A copied request.
 #[derive(Debug)]
 pub(super) struct Copied {
     pub(super) path: String,
     /// Its content type.
     pub(super) kind: Option<HeaderValue>,
-    pub(super) body: Bytes,
+    pub(super) body: Body,
 }
 
 fn client() -> Result<Client, Failure> {

@@ -6,9 +6,11 @@
 use std::collections::{HashMap, VecDeque};
 
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::{agree::Prediction, protocol::BadRequest};
+use super::{
+    agree::{Label, Prediction},
+    protocol::{BadRequest, MAX_ROWS},
+};
 
 /// Most requests that are remembered.
 pub(super) const MOST: usize = 1 << 16;
@@ -21,18 +23,27 @@ pub(super) struct Feedback {
     /// The request's own id, as it was sent.
     pub(super) id: String,
     /// The truth about each of its rows.
-    pub(super) labels: Vec<Value>,
+    pub(super) labels: Vec<Label>,
 }
+
+/// Longest body, in bytes: labels of as many rows as a request may have.
+const MAX_BODY: usize = 256 << 10;
 
 impl Feedback {
     /// Parses a body.
     pub(super) fn parse(body: &[u8]) -> Result<Self, BadRequest> {
-        serde_json::from_slice(body).map_err(|error| BadRequest {
-            field: "body".to_owned(),
-            reason: format!(
-                "{error}: send JSON with the id of a request and labels, one for each of its rows"
-            ),
-        })
+        let bad = |reason: String| BadRequest { field: "body".to_owned(), reason };
+        if body.len() > MAX_BODY {
+            return Err(bad(format!("is longer than {MAX_BODY} bytes: send the labels of one request")));
+        }
+        let feedback: Self = serde_json::from_slice(body).map_err(|error| {
+            bad(format!("{error}: send JSON with the id of a request and labels, one for each of its rows"))
+        })?;
+        let rows = feedback.labels.len();
+        if rows == 0 || rows > MAX_ROWS {
+            return Err(bad(format!("has {rows} labels: send one for each of 1 to {MAX_ROWS} rows")));
+        }
+        Ok(feedback)
     }
 }
 
@@ -51,7 +62,7 @@ pub(super) struct Pair {
 
 impl Pair {
     /// The label of its row; none if there is not one for each row.
-    pub(super) fn label<'l>(&self, labels: &'l [Value]) -> Option<&'l Value> {
+    pub(super) fn label<'l>(&self, labels: &'l [Label]) -> Option<&'l Label> {
         labels.get(self.row).filter(|_| labels.len() == self.rows)
     }
 }
@@ -59,10 +70,9 @@ impl Pair {
 /// Pairs whose labels have not come yet, by the request's id. The oldest are forgotten first.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    /// With the number under which it was remembered; no pair where several requests had the id, so that it names none.
-    pairs: HashMap<String, (u64, Option<Pair>)>,
-    ids: VecDeque<(u64, String)>,
-    remembered: u64,
+    /// No pair where several requests had the id, so that it names none, and where its label came.
+    pairs: HashMap<String, Option<Pair>>,
+    ids: VecDeque<String>,
 }
 
 impl Memory {
@@ -71,33 +81,26 @@ impl Memory {
         if id.len() > MAX_ID {
             return;
         }
-        if let Some((_, known)) = self.pairs.get_mut(id) {
+        if let Some(known) = self.pairs.get_mut(id) {
             *known = None;
             return;
         }
-        self.remembered += 1;
-        self.pairs.insert(id.to_owned(), (self.remembered, Some(pair)));
-        self.ids.push_back((self.remembered, id.to_owned()));
-        // Those whose labels came are still in line.
+        self.pairs.insert(id.to_owned(), Some(pair));
+        self.ids.push_back(id.to_owned());
         while self.ids.len() > MOST {
-            if let Some((number, oldest)) = self.ids.pop_front()
-                && self.pairs.get(&oldest).is_some_and(|known| known.0 == number)
-            {
-                self.pairs.remove(&oldest);
-            }
+            let oldest = self.ids.pop_front();
+            oldest.and_then(|oldest| self.pairs.remove(&oldest));
         }
     }
 
-    /// The pair of a request, once.
+    /// The pair of a request, once. Whoever has the same id later is not that request.
     pub(super) fn take(&mut self, id: &str) -> Option<Pair> {
-        self.pairs.remove(id)?.1
+        self.pairs.get_mut(id)?.take()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn pair(row: usize) -> Pair {
@@ -110,17 +113,15 @@ mod tests {
         memory.remember("a", pair(1));
         assert_eq!((memory.take("a"), memory.take("a")), (Some(pair(1)), None));
         memory.remember("a", pair(2));
+        assert_eq!(memory.take("a"), None, "its label came");
         memory.remember(&"x".repeat(MAX_ID + 1), pair(3));
-        // The first that had this id is forgotten, and its place in the line is not the second's.
-        (2..MOST).for_each(|number| memory.remember(&number.to_string(), pair(number)));
+        (0..MOST).for_each(|number| memory.remember(&number.to_string(), pair(number)));
+        assert_eq!((memory.pairs.len(), memory.ids.len()), (MOST, MOST));
         memory.remember("b", pair(4));
-        assert_eq!(memory.ids.len(), MOST);
         assert_eq!(
-            (memory.take("a"), memory.take("2"), memory.take("b")),
-            (Some(pair(2)), Some(pair(2)), Some(pair(4)))
+            (memory.take("0"), memory.take("1"), memory.take("b")),
+            (None, Some(pair(1)), Some(pair(4)))
         );
-        ["c", "d", "e"].into_iter().for_each(|id| memory.remember(id, pair(5)));
-        assert_eq!((memory.take("3"), memory.take("4")), (None, Some(pair(4))));
     }
 
     #[test]
@@ -134,15 +135,28 @@ mod tests {
 
     #[test]
     fn a_pair_has_the_label_of_its_row() {
-        let labels = [json!("a"), json!("b")];
+        let labels = [Label::Text("a".to_owned()), Label::Number(1.0)];
         assert_eq!((pair(0).label(&labels), pair(1).label(&labels)), (Some(&labels[0]), Some(&labels[1])));
         assert_eq!((pair(0).label(&labels[..1]), pair(0).label(&[])), (None, None));
     }
 
     #[test]
     fn feedback_says_what_it_lacks() {
-        let parsed = Feedback::parse(br#"{"id": "7", "labels": [1, "a"]}"#).unwrap();
-        assert_eq!(parsed, Feedback { id: "7".to_owned(), labels: vec![json!(1), json!("a")] });
-        assert!(Feedback::parse(br#"{"id": "7"}"#).unwrap_err().reason.contains("labels"));
+        let parsed = Feedback::parse(br#"{"id": "7", "labels": [1, "a", true]}"#).unwrap();
+        let labels = vec![Label::Number(1.0), Label::Text("a".to_owned()), Label::Bool(true)];
+        assert_eq!(parsed, Feedback { id: "7".to_owned(), labels });
+        let long = format!("{{\"id\": \"7\", \"labels\": [\"{}\"]}}", "x".repeat(MAX_BODY));
+        let many = format!("{{\"id\": \"7\", \"labels\": [1{}]}}", ",1".repeat(MAX_ROWS));
+        for (body, why) in [
+            (r#"{"id": "7"}"#, "labels"),
+            (r#"{"id": "7", "labels": []}"#, "0 labels"),
+            (r#"{"id": "7", "labels": [{}]}"#, "one for each of its rows"),
+            (r#"{"id": "7", "labels": [null]}"#, "one for each of its rows"),
+            (&long, "longer than"),
+            (&many, "10001 labels"),
+        ] {
+            let said = Feedback::parse(body.as_bytes()).unwrap_err().reason;
+            assert!(said.contains(why), "{said}");
+        }
     }
 }

@@ -95,6 +95,11 @@ pub(super) fn router(app: Arc<App>, door: Door) -> Router {
         .route("/v2/models/{model}/ready", get(model_ready))
         .route("/v2/models/{model}/infer", post(move |app, model, request| infer(app, model, request, door)))
         .route("/v2/feedback", post(move |app, request| feedback(app, request, door)))
+        // For routes that know the models by their paths.
+        .route(
+            "/v2/models/{model}/feedback",
+            post(move |app, Path(_): Path<String>, request| feedback(app, request, door)),
+        )
         .route(
             "/metrics",
             get(|State(app): State<Arc<App>>| async move { metrics_page(&app.metrics.registry) }),
@@ -205,10 +210,11 @@ async fn receive(
             return answer_error(code, field, &reason);
         }
     };
-    let copy = comparer.map(|comparer| (comparer, Copied { path, kind, body: body.bytes.clone() }));
+    let turn = comparer.and_then(|comparer| Some((comparer, comparer.next()?)));
+    let copy = turn.map(|turn| (turn, Copied { path, kind, body: body.clone() }));
     let answer = answer(app, fault, body).await;
-    if let Some((comparer, copy)) = copy {
-        comparer.compare(copy, own(&answer));
+    if let Some(((comparer, turn), copy)) = copy {
+        comparer.compare(turn, copy, own(&answer));
     }
     match answer {
         Answer::Json(json) => {

@@ -117,7 +117,8 @@ impl Judge {
             None => {}
         }
         let age = self.age(state);
-        let sampled = self.has_enough(state, step);
+        // What was shown long ago, and waits for people, is no pass while nothing can be counted.
+        let sampled = self.has_enough(state, step) && blind(state).is_none();
         if age >= step.min_ms && sampled && self.may_end(state, step, age) {
             return Verdict::Advance;
         }
@@ -200,6 +201,11 @@ impl Judge {
 /// The metrics that the present step judges by.
 fn asked(state: &State) -> impl Iterator<Item = &MetricState> {
     state.metrics.iter().filter(|metric| metric.asked)
+}
+
+/// A metric whose last tick could not be counted.
+fn blind(state: &State) -> Option<&MetricState> {
+    asked(state).find(|metric| metric.blind > 0)
 }
 
 #[cfg(test)]

@@ -17,11 +17,11 @@ use super::{
     draft::Draft,
     incumbent::Incumbent,
     samples::RawSeries,
-    select::Obstacle,
 };
 use crate::{
     object::{Key, Kind, Object, covers},
     plan::Action,
+    trouble::Trouble,
 };
 
 /// Selector of the requests in which these differed.
@@ -129,28 +129,25 @@ impl Draft<'_> {
         Some(service.key.name)
     }
 
-    /// Why no version can be compared with what serves.
-    pub(super) fn agreement_obstacle(&self) -> Option<Obstacle> {
-        let spec = &self.rollout.spec;
+    /// Why answers cannot be compared with those of whoever serves, though a shadow asks for it.
+    pub(super) fn comparison_trouble(&self) -> Option<Trouble> {
+        let (home, spec) = (Home::of(self.rollout)?, &self.rollout.spec);
         let shadow = spec.strategy.shadow.as_ref()?;
-        let triggers = shadow.rollback_triggers.as_ref()?;
-        let metric =
-            spec.metrics.iter().find(|metric| compares(metric) && triggers.contains(&metric.name))?;
+        let metric = spec.metrics.iter().find(|metric| compares(metric))?;
         match self.incumbent() {
             // It has no second door for copies.
             Incumbent::Adopted(service) => {
+                shadow.rollback_triggers.as_ref().filter(|triggers| triggers.contains(&metric.name))?;
                 let message = format!(
                     "Metric {} compares answers with those of a stable version, and Service {service} serves. Take it out of strategy.shadow.rollbackTriggers until a version is stable.",
                     metric.name
                 );
-                Some(Obstacle { reason: "InvalidMetric", message })
+                Some(Trouble { reason: "InvalidMetric".to_owned(), message })
             }
+            // Nobody's requests are sent to a Service of someone else.
             Incumbent::Version(stable) => {
-                let home = Home::of(self.rollout)?;
-                let service = service(home, &stable);
-                let taken = self.seen(&service.key).is_some_and(|seen| !home.owns(seen));
-                let conflict = name_conflict(&service.key);
-                taken.then_some(Obstacle { reason: "NameConflict", message: conflict.message })
+                let key = service(home, &stable).key;
+                self.seen(&key).filter(|seen| !home.owns(seen)).map(|_| name_conflict(&key))
             }
             Incumbent::Nobody => None,
         }

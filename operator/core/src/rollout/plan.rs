@@ -151,7 +151,7 @@ impl Draft<'_> {
             Choice::Candidate(wanted) if !is_under_way(&wanted) => {
                 // What takes the place of another one needs no more than that.
                 let begins = !self.status.phase.is_moving();
-                let obstacle = value::obstacle(&self.rollout.spec).or_else(|| self.agreement_obstacle());
+                let obstacle = value::obstacle(&self.rollout.spec);
                 match obstacle.or_else(|| self.gpu_obstacle(&wanted).filter(|_| begins)) {
                     Some(obstacle) => Choice::Stay(Some(obstacle)),
                     None => Choice::Candidate(wanted),
@@ -206,7 +206,7 @@ impl Draft<'_> {
     /// Where nothing can be copied nothing can be judged.
     fn shadow(&mut self, candidate: &VersionRef) {
         self.note_dropped_mirror();
-        match self.mirror_trouble() {
+        match self.shadow_trouble() {
             Some(trouble) => self.prepare(candidate.clone(), &trouble.reason, &trouble.message),
             None => self.judge_step(candidate),
         }
@@ -216,7 +216,7 @@ impl Draft<'_> {
     fn preparing(&mut self, candidate: &VersionRef) {
         let ready = self.ready(candidate);
         let cold = if ready { self.cold(candidate) } else { None };
-        let no_way = self.attach_trouble().or_else(|| self.mirror_trouble());
+        let no_way = self.attach_trouble().or_else(|| self.shadow_trouble());
         let no_way = no_way.or_else(|| self.autoscaler_trouble()).filter(|_| ready);
         match (self.pause.clone().filter(|_| ready), no_way) {
             (Some(pause), _) => {
@@ -248,7 +248,7 @@ impl Draft<'_> {
                 Incumbent::Nobody => self.kstatus(KState::Stalled, reason, &message),
             };
         }
-        let trouble = trouble.or_else(|| self.gateway_trouble()).or_else(|| self.mirror_trouble());
+        let trouble = trouble.or_else(|| self.gateway_trouble()).or_else(|| self.shadow_trouble());
         let trouble =
             trouble.or_else(|| self.autoscaler_trouble()).or_else(|| self.scaling_trouble(candidate));
         match trouble.or_else(|| self.record_trouble()) {

@@ -74,8 +74,13 @@ pub fn asks_for_features(rollout: &ModelRollout) -> bool {
 }
 
 impl Draft<'_> {
-    /// Why the candidate gets no copies; none if it may, or if no shadow is asked for.
-    pub(super) fn mirror_trouble(&self) -> Option<Trouble> {
+    /// Why the candidate cannot be in shadow; none if it can, or if no shadow is asked for.
+    pub(super) fn shadow_trouble(&self) -> Option<Trouble> {
+        self.mirror_trouble().or_else(|| self.comparison_trouble())
+    }
+
+    /// Why the candidate gets no copies.
+    fn mirror_trouble(&self) -> Option<Trouble> {
         let shadow = self.rollout.spec.strategy.shadow.as_ref()?;
         // Where nobody serves, the first version has no shadow.
         self.incumbent().is_someone().then_some(())?;

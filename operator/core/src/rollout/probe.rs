@@ -161,7 +161,7 @@ impl Draft<'_> {
     fn warmup(&self, candidate: &VersionRef) -> Vec<Probe> {
         let serving = &self.rollout.spec.serving;
         let free = self.pause.is_none()
-            && self.mirror_trouble().is_none()
+            && self.shadow_trouble().is_none()
             && self.ready(candidate)
             && !self.is_held_at_the_start();
         let Some(warmup) = serving.warmup.as_ref().filter(|_| free && self.warmup_is_due()) else {

@@ -96,6 +96,8 @@ impl Verdict {
 
 /// Most of a query that is recorded and told, in bytes: a status must stay small, however long selectors are.
 pub(super) const MAX_QUERY: usize = 300;
+/// Answers that an agreement needs.
+const FEWEST_COMPARED: f64 = 100.0;
 /// Labels by which one version alone was right that a share of them needs.
 const FEWEST_DISCORDANT: f64 = 10.0;
 /// Seconds by which a sample may be newer than the question: clocks are read and rounded in two places.
@@ -201,10 +203,11 @@ fn share(vector: &[Series]) -> Result<f64, Reading> {
     Ok((bad / total).min(1.0))
 }
 
-/// How often the version in shadow agrees with the stable one, as often as that agrees with itself being 1.
+/// How often the version in shadow agrees with the stable one, as often as that agrees with itself being 1. Too few answers say
+/// nothing against it; a step waits for its requests all the same.
 fn agreement(vector: &[Series]) -> Result<f64, Reading> {
     let (candidate, stable, all) = versus(vector)?;
-    Ok(1.0 - (candidate - stable) / all)
+    Ok(if all < FEWEST_COMPARED { 1.0 } else { 1.0 - (candidate - stable) / all })
 }
 
 /// Of the labels by which one version alone was right, the share by which the stable one was. Too few say nothing of either.

@@ -120,7 +120,7 @@ impl Draft<'_> {
         match self.rollout.spec.strategy.shadow.clone() {
             Some(shadow) => {
                 // The data plane may be another one than when its pods started.
-                if let Some(trouble) = self.mirror_trouble() {
+                if let Some(trouble) = self.shadow_trouble() {
                     return self.blocked(&trouble);
                 }
                 let message = format!("{version} gets a copy of {} for {}.", shadow.share(), shadow.duration);

@@ -245,6 +245,10 @@ impl Draft<'_> {
         if comparison.judge.age(state) < terms.duration.as_millis() || state.step.index != self.step_index() {
             return None;
         }
+        let mut asked = state.metrics.iter().filter(|metric| metric.asked);
+        if let Some(metric) = asked.find(|metric| metric.blind > 0) {
+            return Some(format!("the last samples of {} could not be counted", metric.name));
+        }
         let asked = comparison.of_requests().filter(|metric| metric.asked);
         match asked.min_by_key(|metric| metric.step_requests) {
             Some(least) if least.step_requests < fewest(terms) => Some(too_few(least, fewest(terms))),
