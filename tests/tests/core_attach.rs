@@ -626,6 +626,8 @@ fn a_rollout_that_is_made_again_has_the_stable_version_that_its_rule_leads_to() 
         (rule(&[("old", 900), (V1, 100)]), false, P::Preparing),
         (rule(&[(V1, 1000)]), true, P::Healthy),
         (rule(&[(V1, 800), (V2, 200)]), true, P::Healthy),
+        // Its last step has all requests.
+        (rule(&[(V1, 0), (V2, 1000)]), true, P::Healthy),
         // The bake begins anew, and nobody answers in it.
         (rule(&[(V1, 1000), ("old", 0)]), false, P::RolledBack),
     ] {

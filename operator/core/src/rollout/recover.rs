@@ -93,8 +93,14 @@ impl Draft<'_> {
     }
 }
 
-/// Whether a rule sends more requests to a version than to the Service that served before.
+/// Whether a rule sends more requests to a version than to the Service that served before; or has the version and not that Service:
+/// then a step may have sent them all to the candidate.
 fn leads_to(home: Home<'_>, rule: &Value, version: &VersionRef, service: &str) -> bool {
-    let share = |name: &str| rule::backend(home, rule, name).map_or(0, rule::weight);
-    share(&build::workload_name(home.name, &version.version)) > share(service)
+    let workload = build::workload_name(home.name, &version.version);
+    let (own, before) = (rule::backend(home, rule, &workload), rule::backend(home, rule, service));
+    match (own, before) {
+        (Some(own), Some(before)) => rule::weight(own) > rule::weight(before),
+        (Some(_), None) => true,
+        (None, _) => false,
+    }
 }
