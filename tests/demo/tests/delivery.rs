@@ -63,8 +63,9 @@ fn faulty_in_shadow() {
 }
 
 fn otherwise_in_shadow() {
+    // Long enough for a hundred answers on a busy machine.
     let metric = |name: &str, form: Value| {
-        let mut metric = json!({"name": name, "window": "10s", "interval": "1s"});
+        let mut metric = json!({"name": name, "window": "1m", "interval": "1s"});
         metric[name] = form;
         metric
     };
@@ -75,7 +76,7 @@ fn otherwise_in_shadow() {
     ];
     all.as_array_mut().unwrap().extend(more);
     let mut spec = spec(json!({"metrics": all}));
-    spec["strategy"]["shadow"] = json!({"duration": "15s", "minRequests": 20, "warnTriggers": ["paired"],
+    spec["strategy"]["shadow"] = json!({"duration": "1m", "minRequests": 20, "warnTriggers": ["paired"],
         "rollbackTriggers": ["error_rate", "agreement"]});
     let model = Model::new("otherwise", GATEWAY, spec);
     let clients = model.clients();
