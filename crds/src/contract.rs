@@ -37,6 +37,28 @@ pub const COMPARED: &str = "anneal_serve_compared_total";
 /// Label of [`COMPARED`] that says what came of it: a name of [`Differs`].
 pub const COMPARED_RESULT: &str = "result";
 
+/// Of which of the two versions something is so, and not of the other: the results of [`COMPARED`] and [`PAIRED`] that say anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alone {
+    /// The version in shadow.
+    Candidate,
+    /// The stable version.
+    Stable,
+}
+
+impl Alone {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Candidate, Self::Stable];
+
+    /// As the label has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Candidate => "candidate",
+            Self::Stable => "stable",
+        }
+    }
+}
+
 /// Who answered a request otherwise: the version in shadow, or the stable one when it was asked once more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Differs {
@@ -58,8 +80,8 @@ impl Differs {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Nobody => "nobody",
-            Self::Candidate => "candidate",
-            Self::Stable => "stable",
+            Self::Candidate => Alone::Candidate.name(),
+            Self::Stable => Alone::Stable.name(),
             Self::Both => "both",
         }
     }
@@ -90,8 +112,8 @@ impl WasRight {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Both => "both",
-            Self::Candidate => "candidate",
-            Self::Stable => "stable",
+            Self::Candidate => Alone::Candidate.name(),
+            Self::Stable => Alone::Stable.name(),
             Self::Neither => "neither",
         }
     }

@@ -21,7 +21,7 @@ use serde_json::json;
 
 use super::{
     Options,
-    body::{Bodies, Body},
+    body::{Bodies, Body, NoBody},
     compare::{ASKED, Comparer, Copied, Own},
     fault::{Fault, Sequence},
     feedback::Feedback,
@@ -176,10 +176,7 @@ async fn feedback(State(app): State<Arc<App>>, request: Request, door: Door) -> 
     let comparer = app.comparer.as_ref().filter(|_| arm(&request, door) == Arm::Shadow);
     let body = match app.bodies.receive(request).await {
         Ok(body) => body,
-        Err(none) => {
-            let (code, field, reason) = none.answer();
-            return answer_error(code, field, &reason);
-        }
+        Err(none) => return no_body(none),
     };
     match Feedback::parse(&body.bytes) {
         Ok(feedback) => {
@@ -188,7 +185,7 @@ async fn feedback(State(app): State<Arc<App>>, request: Request, door: Door) -> 
             }
             (StatusCode::ACCEPTED, Json(json!({"id": feedback.id}))).into_response()
         }
-        Err(BadRequest { field, reason }) => answer_error(StatusCode::BAD_REQUEST, &field, &reason),
+        Err(bad) => bad_request(&bad),
     }
 }
 
@@ -199,21 +196,20 @@ async fn receive(
     request: Request,
     pending: &mut Pending<'_>,
 ) -> Response {
-    let path = request.uri().path().to_owned();
-    let kind = request.headers().get(header::CONTENT_TYPE).cloned();
+    let head = comparer.map(|comparer| {
+        (comparer, request.uri().path().to_owned(), request.headers().get(header::CONTENT_TYPE).cloned())
+    });
     let body = app.bodies.receive(request).await;
     pending.arrived();
     let body = match body {
         Ok(body) => body,
-        Err(none) => {
-            let (code, field, reason) = none.answer();
-            return answer_error(code, field, &reason);
-        }
+        Err(none) => return no_body(none),
     };
-    let turn = comparer.and_then(|comparer| Some((comparer, comparer.next()?)));
-    let copy = turn.map(|turn| (turn, Copied { path, kind, body: body.clone() }));
+    let copy = head.and_then(|(comparer, path, kind)| {
+        Some((comparer, comparer.next()?, Copied { path, kind, body: body.clone() }))
+    });
     let answer = answer(app, fault, body).await;
-    if let Some(((comparer, turn), copy)) = copy {
+    if let Some((comparer, turn, copy)) = copy {
         comparer.compare(turn, copy, own(&answer));
     }
     match answer {
@@ -230,9 +226,7 @@ async fn receive(
             response.headers_mut().insert(FAULT_HEADER, HeaderValue::from_static("error"));
             response
         }
-        Answer::None(Refusal::Request(BadRequest { field, reason })) => {
-            answer_error(StatusCode::BAD_REQUEST, &field, &reason)
-        }
+        Answer::None(Refusal::Request(bad)) => bad_request(&bad),
         Answer::None(Refusal::Busy) => {
             answer_error(StatusCode::SERVICE_UNAVAILABLE, "queue", "is full: try again or add replicas")
         }
@@ -269,6 +263,15 @@ fn own(answer: &Answer) -> Own {
         Answer::None(Refusal::Request(_)) => Own::Refused,
         Answer::Injected | Answer::None(Refusal::Busy | Refusal::Failed(_)) => Own::Failed,
     }
+}
+
+fn no_body(none: NoBody) -> Response {
+    let (code, field, reason) = none.answer();
+    answer_error(code, field, &reason)
+}
+
+fn bad_request(bad: &BadRequest) -> Response {
+    answer_error(StatusCode::BAD_REQUEST, &bad.field, &bad.reason)
 }
 
 fn no_model(app: &App) -> Response {

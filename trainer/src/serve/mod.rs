@@ -1,7 +1,7 @@
 //! `serve`: answers with one artifact, by the Open Inference Protocol v2 over HTTP.
 //!
-//! Called by `main`. The artifact's digest is checked before anything is served. Requests are parsed and answered
-//! on worker threads, never on the threads that speak HTTP.
+//! Called by `main`. The artifact's digest is checked before anything is served. Inference requests are
+//! parsed and answered on worker threads, never on the threads that speak HTTP.
 
 mod agree;
 mod body;

@@ -6,7 +6,7 @@
 
 use anneal_crds::{
     ModelRollout, ModelRolloutSpec, VersionRef,
-    contract::{COMPARED, COMPARED_RESULT, Differs, PAIRED, WasRight},
+    contract::{Alone, COMPARED_RESULT},
     metric::{Agreement, Form, Metric},
 };
 use serde_json::{Value, json};
@@ -24,38 +24,21 @@ use crate::{
     trouble::Trouble,
 };
 
-/// Selector of the requests in which these differed.
-pub(super) fn selector(differs: Differs) -> String {
-    format!("{COMPARED}{{{COMPARED_RESULT}=\"{}\"}}", differs.name())
+/// Selector of what `counter` counts of one version alone.
+pub(super) fn alone(counter: &str, who: Alone) -> String {
+    format!("{counter}{{{COMPARED_RESULT}=\"{}\"}}", who.name())
 }
 
-/// Selector of the requests in which one of the two alone differed.
-pub(super) fn one_differs() -> String {
-    let (candidate, stable) = (Differs::Candidate.name(), Differs::Stable.name());
-    format!("{COMPARED}{{{COMPARED_RESULT}=~\"{candidate}|{stable}\"}}")
+/// Selector of what `counter` counts of either version alone.
+pub(super) fn either_alone(counter: &str) -> String {
+    let [candidate, stable] = Alone::ALL.map(Alone::name);
+    format!("{counter}{{{COMPARED_RESULT}=~\"{candidate}|{stable}\"}}")
 }
 
-/// Whose requests a series of [`COMPARED`] counts.
-pub(super) fn differs(series: &RawSeries) -> Option<Differs> {
+/// Of which version alone a series counts something.
+pub(super) fn who(series: &RawSeries) -> Option<Alone> {
     let result = series.labels.get(COMPARED_RESULT)?;
-    Differs::ALL.into_iter().find(|differs| differs.name() == result)
-}
-
-/// Selector of the labels by which these were right.
-pub(super) fn label_selector(was_right: WasRight) -> String {
-    format!("{PAIRED}{{{COMPARED_RESULT}=\"{}\"}}", was_right.name())
-}
-
-/// Selector of the labels by which one of the two alone was right.
-pub(super) fn one_was_right() -> String {
-    let (candidate, stable) = (WasRight::Candidate.name(), WasRight::Stable.name());
-    format!("{PAIRED}{{{COMPARED_RESULT}=~\"{candidate}|{stable}\"}}")
-}
-
-/// Whose labels a series of [`PAIRED`] counts.
-pub(super) fn was_right(series: &RawSeries) -> Option<WasRight> {
-    let result = series.labels.get(COMPARED_RESULT)?;
-    WasRight::ALL.into_iter().find(|was_right| was_right.name() == result)
+    Alone::ALL.into_iter().find(|who| who.name() == result)
 }
 
 /// Whether pods compare answers for a metric.
@@ -73,15 +56,9 @@ pub(super) fn args(home: Home<'_>) -> Vec<String> {
     if !is_wanted(spec) {
         return vec![];
     }
-    let settings = spec.metrics.iter().find_map(|metric| match metric.source.form() {
-        Form::Agreement(agreement) => Some(agreement.clone()),
-        Form::Paired(_)
-        | Form::Ratio(_)
-        | Form::Mean(_)
-        | Form::Histogram(_)
-        | Form::Value(_)
-        | Form::Drift(_)
-        | Form::Stability(_) => None,
+    let settings = spec.metrics.iter().find_map(|metric| {
+        let Form::Agreement(agreement) = metric.source.form() else { return None };
+        Some(agreement.clone())
     });
     let Agreement { tolerance, requests_per_second, .. } = settings.unwrap_or_default();
     let with =

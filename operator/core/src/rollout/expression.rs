@@ -3,7 +3,7 @@
 //! Written for `query`, and read again by `reading`.
 
 use anneal_crds::{
-    contract::{COMPARED, Differs, PAIRED, WasRight},
+    contract::{Alone, COMPARED, PAIRED},
     metric::{Absent, Form, Metric, Others, Ratio},
 };
 
@@ -85,31 +85,20 @@ pub(super) fn expression(metric: &Metric, scope: &Scope, ranges: Ranges) -> Resu
             let newest = part("at", &format!("max(timestamp({}))", scope.apply(&stability.gauge)));
             keyed(metric, scope, &window_range, "").into_iter().chain([newest]).collect()
         }
-        Form::Agreement(_) => {
-            let alone = [Differs::Candidate, Differs::Stable].map(agreement::selector);
-            versus(COMPARED, alone, scope, &window_range, &step_range)
-        }
-        Form::Paired(_) => {
-            let alone = [WasRight::Candidate, WasRight::Stable].map(agreement::label_selector);
-            versus(PAIRED, alone, scope, &window_range, &step_range)
-        }
+        Form::Agreement(_) => versus(COMPARED, scope, &window_range, &step_range),
+        Form::Paired(_) => versus(PAIRED, scope, &window_range, &step_range),
     };
     Ok(parts.join(" or "))
 }
 
 /// Counts of what is so of the candidate alone, of the stable version alone, and of all that `counter` counts.
-fn versus(
-    counter: &str,
-    [candidate, stable]: [String; 2],
-    scope: &Scope,
-    window: &str,
-    step: &str,
-) -> Vec<String> {
+fn versus(counter: &str, scope: &Scope, window: &str, step: &str) -> Vec<String> {
     let all = scope.apply(counter);
-    let alone = |name: &str, selector: &str| part(name, &increase(&scope.apply(selector), window));
+    let alone =
+        |who: Alone| part(who.name(), &increase(&scope.apply(&agreement::alone(counter, who)), window));
     vec![
-        alone("candidate", &candidate),
-        alone("stable", &stable),
+        alone(Alone::Candidate),
+        alone(Alone::Stable),
         part("total", &increase(&all, window)),
         part("step", &increase(&all, step)),
         part("at", &format!("max(timestamp({all}))")),

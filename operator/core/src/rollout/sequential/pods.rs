@@ -2,12 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anneal_crds::{
-    VersionRef,
-    contract::{Differs, WasRight},
-    names,
-    prometheus::Prometheus,
-};
+use anneal_crds::{VersionRef, contract::Alone, names, prometheus::Prometheus};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 
@@ -224,16 +219,16 @@ fn add(counters: &mut Counters, source: judge::Source, series: &RawSeries, is_al
             }
         }
         (Counters::Compared { all, .. }, _) if is_all => all.push(counter(series)),
-        (Counters::Compared { candidate, stable, .. }, _) => match agreement::differs(series) {
-            Some(Differs::Candidate) => candidate.push(counter(series)),
-            Some(Differs::Stable) => stable.push(counter(series)),
-            Some(Differs::Nobody | Differs::Both) | None => {}
+        (Counters::Compared { candidate, stable, .. }, _) => match agreement::who(series) {
+            Some(Alone::Candidate) => candidate.push(counter(series)),
+            Some(Alone::Stable) => stable.push(counter(series)),
+            None => {}
         },
         (Counters::Paired { all, .. }, _) if is_all => all.push(counter(series)),
-        (Counters::Paired { lost, won, .. }, _) => match agreement::was_right(series) {
-            Some(WasRight::Stable) => lost.push(counter(series)),
-            Some(WasRight::Candidate) => won.push(counter(series)),
-            Some(WasRight::Both | WasRight::Neither) | None => {}
+        (Counters::Paired { lost, won, .. }, _) => match agreement::who(series) {
+            Some(Alone::Stable) => lost.push(counter(series)),
+            Some(Alone::Candidate) => won.push(counter(series)),
+            None => {}
         },
         // Made by `none` for the very same source.
         (

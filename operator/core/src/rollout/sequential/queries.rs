@@ -146,8 +146,10 @@ pub(super) fn selectors(
         }
         Form::Mean(mean) => (Some((events, mean.sum.clone())), Some((all, mean.count.clone()))),
         Form::Histogram(histogram) => (Some((events, histogram.selector.clone())), None),
-        Form::Agreement(_) => (Some((events, agreement::one_differs())), Some((all, COMPARED.to_owned()))),
-        Form::Paired(_) => (Some((events, agreement::one_was_right())), Some((all, PAIRED.to_owned()))),
+        Form::Agreement(_) => {
+            (Some((events, agreement::either_alone(COMPARED))), Some((all, COMPARED.to_owned())))
+        }
+        Form::Paired(_) => (Some((events, agreement::either_alone(PAIRED))), Some((all, PAIRED.to_owned()))),
         Form::Value(_) | Form::Drift(_) | Form::Stability(_) => (None, None),
     };
     first.into_iter().chain(second)
