@@ -32,6 +32,11 @@ pub const ANNOTATION_SERVER: &str = "anneal.dev/server";
 /// On children: a digest of what the operator applied last.
 pub const ANNOTATION_APPLIED: &str = "anneal.dev/applied";
 
+/// On Deployments: the release of the operator that made their pods.
+pub const ANNOTATION_RELEASE: &str = "anneal.dev/release";
+/// On Deployments: a digest of what their pods were made of.
+pub const ANNOTATION_ASKED_FOR: &str = "anneal.dev/asked-for";
+
 /// Folder of the trainer pod that holds `job.yaml`.
 pub const JOB_FILE: &str = "/etc/anneal/job.yaml";
 /// Name of the trainer container; the Job's failure policy matches exit codes by it.
@@ -43,6 +48,8 @@ pub const SERVING_CONTAINER: &str = "server";
 pub const ANNOTATION_STABLE_IN: &str = "stable-in.anneal.dev";
 /// On a ModelVersion, with `/<rollout>` behind it: that rollout rolled it back, and never takes it again by itself.
 pub const ANNOTATION_ROLLED_BACK_IN: &str = "rolled-back-in.anneal.dev";
+/// On a ModelVersion, with `/<rollout>` behind it: that rollout needs it, or may go back to it. It cannot be deleted.
+pub const ANNOTATION_USED_IN: &str = "used-in.anneal.dev";
 
 /// On a ModelRollout: nothing advances while it is there; its text says why. A rollback still happens.
 pub const ANNOTATION_PAUSE: &str = "anneal.dev/pause";

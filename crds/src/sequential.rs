@@ -52,7 +52,7 @@ pub struct Sequential {
     /// By how much pods of one version differ, and requests fail together. Default Learned.
     #[serde(default)]
     pub dispersion: Dispersion,
-    /// How much of stable's history is learned from. Default 1h.
+    /// How much of stable's history is learned from. Default 24h.
     #[serde(default = "default_learn_from")]
     pub learn_from: Span,
 }
@@ -122,5 +122,5 @@ fn default_split_design_effect() -> f64 {
     1.0
 }
 fn default_learn_from() -> Span {
-    Span::from_secs(3600)
+    Span::from_secs(86_400)
 }

@@ -79,6 +79,14 @@ fn lean_pod(object: Value) -> Value {
     pod
 }
 
+/// The versions of a namespace that runs made, of whichever model.
+pub(crate) async fn recorded(
+    cluster: &dyn Reader,
+    namespace: &str,
+) -> Result<Vec<ModelVersion>, ClusterError> {
+    find_all(cluster, Kind::ModelVersion, namespace, (names::MANAGED_BY, names::MANAGER)).await
+}
+
 /// Observes a RetrainJob's world and decides.
 pub async fn retrain(ports: &Ports, job: &RetrainJob) -> Result<Plan<RetrainJobStatus>, ClusterError> {
     let cluster: &dyn Reader = ports.cluster.as_ref();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anneal_core::{
     object::{Key, Kind},
     plan::{Plan, Wake},
+    rollout,
 };
 use anneal_crds::RetrainJob;
 use futures::future::join_all;
@@ -76,7 +77,10 @@ pub async fn reconcile(
     loop {
         // Nobody closes the semaphore.
         let turn = ports.turns.acquire().await.ok();
-        let Some(object) = ports.cluster.get(&key).await? else { return Ok(Wake::OnChange) };
+        let Some(object) = ports.cluster.get(&key).await? else {
+            let_go(ports, machine, namespace, name).await?;
+            return Ok(Wake::OnChange);
+        };
         match walk(ports, machine, &key, &object, turn).await {
             Err(ClusterError::Conflict) if conflicts < MAX_CONFLICTS => conflicts += 1,
             Err(error) => {
@@ -94,6 +98,18 @@ async fn glance(ports: &Ports, key: &Key) -> Option<Wake> {
     let look = ports.looks.recall(key, now).filter(|look| !look.probes(now))?;
     let plan = look.decide(ports, now).await;
     plan.is_idle(look.status()).then_some(plan.wake)
+}
+
+/// What an object that is gone no longer holds.
+async fn let_go(ports: &Ports, machine: Machine, namespace: &str, name: &str) -> Result<(), ClusterError> {
+    match machine {
+        Machine::RetrainJob => Ok(()),
+        Machine::ModelRollout => {
+            let cluster = ports.cluster.as_ref();
+            let versions = observe::recorded(cluster, namespace).await?;
+            perform::perform(cluster, &rollout::let_go(namespace, name, &versions)).await
+        }
+    }
 }
 
 /// From the object as it was read to the cluster.

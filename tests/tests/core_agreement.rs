@@ -161,6 +161,11 @@ fn pods_are_told_where_the_stable_version_is_whichever_that_is() {
         assert!(args.contains(&"--compare-rate=10".to_owned()), "{args:?}");
         assert!(!args.iter().any(|arg| arg.starts_with("--compare-tolerance")), "{args:?}");
     }
+    let terms = json!({"min": 0.95, "tolerance": 0.25, "requestsPerSecond": 3});
+    let late = judged(cases::moving("Shadow", 0), json!({"agreement": terms, "labelDelay": "2h"}));
+    for part in ["--compare-tolerance=0.25", "--label-delay=2h", "--compare-rate=3"] {
+        assert!(args(&late)[0].to_string().contains(part), "{part}: {:?}", args(&late));
+    }
     assert_eq!(stable_service(&case.rollout).as_deref(), Some("ads-stable"));
     let leads_to = |case: &RolloutCase| {
         service(case, "ads-stable").unwrap()["spec"]["selector"]["anneal.dev/version"].clone()

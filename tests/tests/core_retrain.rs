@@ -60,6 +60,27 @@ fn results_of_others_prove_nothing() {
 }
 
 #[test]
+fn a_result_of_another_release_is_kept_for_the_operator_that_can_read_it() {
+    let later = cases::notice(cases::UID, 0.4, 1).replace("\"schema\":1", "\"schema\":2");
+    let unknown = json!({"result": {"schema": 2, "findings": []}}).to_string();
+    for notice in [&later, &unknown] {
+        for (condition, code) in [(COMPLETE, 0), (FAILED, 4)] {
+            let plan = ended(condition, &[(code, notice)]).plan();
+            let stalled =
+                plan.status.conditions.iter().find(|condition| condition.type_ == "Stalled").unwrap();
+            assert_eq!((plan.status.phase, plan.actions.len()), (P::Training, 0), "{notice}");
+            assert_eq!(stalled.reason, "ResultOfAnotherRelease");
+            assert!(stalled.message.contains("schema 2"), "{}", stalled.message);
+        }
+        // So is one whose notice was lost.
+        let mut case = ended(COMPLETE, &[(0, "")]);
+        case.report = Some(cases::child(REPORT, cases::UID, Some(COMPLETE)).unwrap());
+        case.pods.push(cases::pod(REPORT, 9, Some((0, notice))).unwrap());
+        assert_eq!(case.plan().status.phase, P::Training, "{notice}");
+    }
+}
+
+#[test]
 fn every_permanent_end_is_told_by_its_name() {
     let table = [
         (1, "TrainerFailed"),

@@ -2,116 +2,20 @@
 
 #![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "this is a test")]
 
-use std::collections::BTreeMap;
-
-use anneal_core::{
-    plan::Plan,
-    rollout::{Answer, Query, RawSeries, queries},
-};
+use anneal_core::rollout::{Answer, Query, queries};
 use anneal_crds::{ModelRolloutStatus, Weight, model_rollout::RolloutPhase as P};
-use anneal_tests::{
-    cases::{self, RolloutCase},
-    raw::Raw,
-};
+use anneal_tests::cases::{self, RolloutCase};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
+#[path = "sequential/arms.rs"]
+mod arms;
+#[path = "sequential/learned.rs"]
+mod learned;
 #[path = "sequential/trials.rs"]
 mod trials;
 
-/// Requests of each version, scraped each second since long ago.
-#[derive(Clone, Debug)]
-struct World {
-    case: RolloutCase,
-    began_ms: i64,
-    /// From which second on versions 1 and 2 had how many requests a second, and one in how many was bad.
-    traffic: Vec<(i64, [(i64, i64); 2])>,
-    /// Nothing is scraped any more after this.
-    scraped_until_ms: i64,
-}
-
-impl World {
-    /// A canary of 20 % that began this moment, with steps of 20 s and ticks of 1 s.
-    fn new(arms: [(i64, i64); 2], sequential: Value) -> Self {
-        let mut status = cases::moving("Canary", 20);
-        status["stepStartedAt"] = cases::ago(0).into();
-        status["trafficAcceptedAt"] = cases::ago(0).into();
-        status["trialStartedAt"] = cases::ago(0).into();
-        let mut case = RolloutCase::new(status).unwrap();
-        let spec = &mut case.rollout.spec;
-        spec.judge = serde_json::from_value(
-            json!({"evidence": "sequential", "maxHold": "2m", "sequential": sequential}),
-        )
-        .unwrap();
-        spec.metrics[0].interval = Some("1s".parse().unwrap());
-        spec.prometheus.stale_after = "10s".parse().unwrap();
-        let began_ms = case.now.as_millisecond();
-        let traffic = vec![(began_ms / 1000 - 10_000, arms)];
-        Self { case, began_ms, traffic, scraped_until_ms: i64::MAX }
-    }
-
-    /// From now on.
-    fn turn(&mut self, arms: [(i64, i64); 2]) {
-        self.traffic.push((self.case.now.as_second(), arms));
-    }
-
-    /// All requests and bad ones of a version until a second.
-    fn counted(&self, version: usize, second: i64) -> (i64, i64) {
-        let ends = self.traffic.iter().skip(1).map(|(from, _)| *from).chain([i64::MAX]);
-        self.traffic.iter().zip(ends).fold((0, 0), |(all, bad), ((from, arms), end)| {
-            let (rps, one_in) = arms[version];
-            let requests = rps * (second.min(end) - from).max(0);
-            (all + requests, bad + requests / one_in)
-        })
-    }
-
-    fn answer(&self, query: &Query) -> Answer {
-        let raw = Raw::read(&query.expression, self.case.now).unwrap();
-        let series = raw.versions.iter().map(|version| {
-            let samples = (raw.from_ms.div_euclid(1000) + 1
-                ..=raw.until_ms.min(self.scraped_until_ms).div_euclid(1000))
-                .map(|second| {
-                    let (all, bad) = self.counted(usize::from(version.ends_with('2')), second);
-                    let count = if raw.selector == "bad" { bad } else { all };
-                    (second * 1000, count as f64)
-                })
-                .collect();
-            let labels = [("version", version.as_str()), ("pod", "p")];
-            let labels: BTreeMap<_, _> =
-                labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-            RawSeries { labels, samples, histograms: vec![] }
-        });
-        Answer::Matrix(series.collect())
-    }
-
-    fn plan(&self) -> Plan<ModelRolloutStatus> {
-        self.case.plan_answering(|query| self.answer(query))
-    }
-
-    /// A second passes, and the operator looks.
-    fn tick(&mut self) -> ModelRolloutStatus {
-        self.case.now += SignedDuration::from_secs(1);
-        let plan = self.plan();
-        self.case.perform(&plan.actions);
-        self.case.rollout.status = Some(plan.status.clone());
-        plan.status
-    }
-
-    fn until(
-        &mut self,
-        ticks: usize,
-        there: impl Fn(&ModelRolloutStatus) -> bool,
-    ) -> (usize, ModelRolloutStatus) {
-        let mut status = self.tick();
-        for tick in 1..ticks {
-            if there(&status) {
-                return (tick, status);
-            }
-            status = self.tick();
-        }
-        (ticks, status)
-    }
-}
+use arms::World;
 
 fn reason(status: &ModelRolloutStatus) -> &str {
     &status.decision.as_ref().unwrap().reason
@@ -271,13 +175,12 @@ fn other_terms_begin_anew_and_an_operator_that_was_away_catches_up() {
 }
 
 #[test]
-fn stables_pods_that_differ_for_good_are_learned_before_the_first_tick() {
+fn stables_past_is_read_once_and_one_pod_teaches_nothing() {
     let mut world = World::new([(80, 200), (20, 200)], json!({}));
-    let first = queries(&world.case.rollout, world.case.now);
-    assert_eq!(first.iter().filter(|query| query.expression.contains(":60000ms]")).count(), 2, "{first:?}");
+    assert_eq!(queries(&world.case.rollout, world.case.now).len(), 4);
     world.tick();
     world.tick();
-    assert_eq!(queries(&world.case.rollout, world.case.now).len(), 2, "the past is read once");
+    assert_eq!(queries(&world.case.rollout, world.case.now).len(), 2);
     let learned = world.case.rollout.status.unwrap().judge.unwrap()["learned"].clone();
     assert_eq!(learned, json!([null]), "one pod has nothing to be compared with");
 }
@@ -332,6 +235,55 @@ fn a_candidate_that_no_request_reaches_is_not_left_in_traffic() {
     let mut cut = World::new([(80, 200), (0, 1)], json!({}));
     let (_, status) = cut.until(200, |status| status.phase == P::RolledBack);
     assert_eq!((status.phase, reason(&status)), (P::RolledBack, "HeldTooLong"));
+}
+
+#[test]
+fn a_candidate_that_cannot_keep_its_pods_up_is_not_left_in_traffic() {
+    let mut crashing = World::new([(80, 200), (20, 200)], json!({}));
+    crashing.until(5, |_| false);
+    crashing.case.lose_a_pod(2);
+    let (ticks, status) = crashing.until(300, |status| status.phase == P::RolledBack);
+    assert_eq!((status.phase, reason(&status)), (P::RolledBack, "HeldTooLong"));
+    assert!((120..150).contains(&ticks), "maxHold is 2m: {ticks}");
+    assert!(status.decision.unwrap().message.contains("not all pods of v20261121.2 are ready"));
+}
+
+#[test]
+fn a_gateway_that_does_not_accept_a_step_is_not_waited_for_for_ever() {
+    let mut refusing = World::new([(80, 200), (20, 200)], json!({}));
+    refusing.until(5, |_| false);
+    let route = refusing.case.children.route.as_mut().unwrap();
+    route["status"]["parents"][0]["conditions"][0]["status"] = "False".into();
+    let (ticks, status) = refusing.until(300, |status| status.phase == P::RolledBack);
+    assert_eq!((status.phase, reason(&status)), (P::RolledBack, "HeldTooLong"));
+    assert!((120..150).contains(&ticks), "maxHold is 2m: {ticks}");
+}
+
+#[test]
+fn a_number_that_was_not_finite_is_held_against_nobody_once_it_is() {
+    let mut world = World::new([(80, 200), (20, 200)], json!({}));
+    let mut look = |spoilt: bool| {
+        world.case.now += SignedDuration::from_secs(1);
+        let now = world.case.now.as_millisecond();
+        let plan = world.case.plan_answering(|query| match world.answer(query) {
+            Answer::Matrix(mut series) => {
+                let samples = series.iter_mut().flat_map(|series| &mut series.samples);
+                samples
+                    .filter(|sample| spoilt && sample.0 > now - 3000)
+                    .for_each(|sample| sample.1 = f64::NAN);
+                Answer::Matrix(series)
+            }
+            other => other,
+        });
+        world.case.rollout.status = Some(plan.status.clone());
+        plan.status
+    };
+    (0..5).for_each(|_| drop(look(false)));
+    let bad = (0..8).map(|_| look(true)).last().unwrap();
+    assert_eq!(bad.verdict.as_deref(), Some("Error"));
+    let good = (0..70).map(|_| look(false)).last().unwrap();
+    assert_eq!((good.weight, good.verdict.as_deref()), (Weight::FULL, Some("Pass")));
+    assert_eq!(good.judge.unwrap()["state"]["metrics"][0]["invalid"], 0);
 }
 
 #[test]

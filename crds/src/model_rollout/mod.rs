@@ -93,6 +93,7 @@ pub use traffic::{Adopted, Attach, Gateway, MirrorDropped, Traffic, TrafficStatu
 #[x_kube(validation = Rule::new("self.judge.evidence != 'sequential' || self.metrics.all(m, !has(m.mean) || has(m.mean.margin))").message("with judge.evidence: sequential a mean needs margin: how much worse than stable's it may be"))]
 #[x_kube(validation = Rule::new("self.judge.evidence == 'sequential' || self.metrics.all(m, !has(m.mean) || !has(m.mean.margin))").message("a mean's margin is for judge.evidence: sequential, which compares it with stable's"))]
 #[x_kube(validation = Rule::new("self.metrics.all(m, !has(m.paired) || (has(m.paired.max) && m.paired.max > 0.5) || (self.judge.evidence == 'sequential' && !(has(self.strategy.shadow) && has(self.strategy.shadow.warnTriggers) && m.name in self.strategy.shadow.warnTriggers)))").message("a paired metric that is compared as it is, with judge.evidence: none or as a warning, needs max above 0.5: of two versions that are alike each is right alone as often as the other"))]
+#[x_kube(validation = Rule::new("!has(self.traffic.attach) || !has(self.deletionPolicy) || self.deletionPolicy != 'Delete'").message("deletionPolicy: Delete is for traffic.gateway: a route of yours stays when the ModelRollout goes, and so does what it leads to"))]
 #[x_kube(validation = Rule::new("has(self.traffic.attach) == has(oldSelf.traffic.attach)").message("traffic.gateway and traffic.attach cannot be exchanged: create another ModelRollout"))]
 pub struct ModelRolloutSpec {
     /// Name of the model whose versions are served.
@@ -120,9 +121,28 @@ pub struct ModelRolloutSpec {
     /// Back to a version that was stable here, at once. While it is set, no other version begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<ManualRollback>,
+    /// What becomes of what serves when this object is deleted. Default Retain.
+    #[serde(default, skip_serializing_if = "DeletionPolicy::is_default")]
+    pub deletion_policy: DeletionPolicy,
     /// Rollouts of other models with which this one takes its new versions, step by step and all or none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<Group>,
+}
+
+/// What becomes of Deployments, Services, autoscalers and the HTTPRoute when their ModelRollout is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// They stay and serve on. A ModelRollout of the same name finds them again, and without one they are yours.
+    #[default]
+    Retain,
+    /// They are deleted too: from then on nobody answers.
+    Delete,
+}
+
+impl DeletionPolicy {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Back to a version that was stable here: at once if its pods still run, else as soon as they are ready.

@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Kubectl, example, with};
+use common::{Kubectl, example, forget, with};
 use serde_json::{Value, json};
 
 const HOME: &str = "anneal-demo";
@@ -173,7 +173,7 @@ fn clean_up() {
     for what in &named {
         let _ = Kubectl::run(&["delete", what, "-n", HOME, "--ignore-not-found"], None);
     }
-    let _ = Kubectl::run(&["delete", "mv", "-n", HOME, "-l", "anneal.dev/model=adopted"], None);
+    forget(HOME, "adopted");
 }
 
 #[test]

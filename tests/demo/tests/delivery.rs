@@ -169,6 +169,43 @@ fn stable_pod_lost() {
     model.clean_up();
 }
 
+fn deleted_and_created_again() {
+    let model = Model::new("again", GATEWAY, spec(json!({"deletionPolicy": "Retain"})));
+    let clients = model.clients();
+    model.version(2, &["--fault=error=0.5"]);
+    model.rolled_back();
+    let pods = || {
+        let all = ["get", "pods", "-n", HOME, "-l", &model.pods_of(1), "-o", "jsonpath={..metadata.uid}"];
+        Kubectl::run(&all, None).unwrap()
+    };
+    let before = pods();
+
+    // What it needs nobody deletes by accident, and what it does not need anybody may.
+    let refused = Kubectl::run(&["delete", "mv/again-v20261122.1", "-n", HOME], None).unwrap_err();
+    assert!(refused.to_string().contains("is in use by ModelRollout again"), "{refused}");
+    let rollout = get("mro/again");
+    Kubectl::run(&["delete", "mro/again", "-n", HOME], None).unwrap();
+    until("its versions are free to go", || {
+        !get("mv/again-v20261122.1")["metadata"]["annotations"].to_string().contains("used-in.anneal.dev")
+    });
+    let asked = clients.answers().len();
+    until("clients ask on", || clients.answers().len() > asked + 200);
+
+    let again = json!({"apiVersion": rollout["apiVersion"], "kind": "ModelRollout",
+        "metadata": {"name": "again"}, "spec": rollout["spec"]});
+    Kubectl::apply(HOME, &again, false).unwrap();
+    let status = model.until("it knows what serves", |status| !status["stable"].is_null());
+    assert_eq!(status["stable"]["version"], "v20261122.1", "{status:#}");
+    assert_eq!(status["rejected"][0]["version"], "v20261122.2", "{status:#}");
+    let asked = clients.answers().len();
+    until("clients ask on", || clients.answers().len() > asked + 200);
+    assert_eq!(pods(), before, "no pod was replaced");
+    let status = model.status();
+    assert!(status["candidate"].is_null() || status["phase"] == "RolledBack", "{status:#}");
+    model.nobody_failed(&clients.finish());
+    model.clean_up();
+}
+
 /// A gateway whose Envoy counts for each Service apart.
 fn counting_gateway() -> &'static str {
     let class =
@@ -212,7 +249,7 @@ fn judged_by_what_envoy_counts() {
     model.until("the good one is in production", |status| {
         status["phase"] == "Healthy" && status["stable"]["version"] == "v20261122.3"
     });
-    model.nobody_failed(&clients.finish());
+    model.left_in_time(&status, &clients.finish());
     model.clean_up();
     let _ = Kubectl::run(&["delete", "gateway/counting", "envoyproxy/counting", "-n", HOME], None);
 }
@@ -282,6 +319,7 @@ fn deliveries_end_as_promised_and_nobody_else_notices() {
             slow_in_canary,
             drifted_after_full,
             stable_pod_lost,
+            deleted_and_created_again,
             judged_by_what_envoy_counts,
         ];
         let running = all.map(|delivery| scope.spawn(delivery));

@@ -42,6 +42,9 @@ pub fn rollout(name: &str, dice: &mut Dice) -> Object {
     if dice.chance(250) {
         spec["traffic"] = attached::traffic(name, dice.chance(700));
     }
+    if spec["traffic"]["attach"].is_null() && dice.chance(250) {
+        spec["deletionPolicy"] = "Delete".into();
+    }
     may_compare(&mut spec, dice);
     if dice.chance(300) {
         spec["serving"]["warmup"] = json!({"requests": [{"path": "/warm", "body": {"inputs": []}}]});

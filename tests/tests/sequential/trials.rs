@@ -119,7 +119,7 @@ fn a_candidate_with_all_requests_is_judged_by_its_bounds_and_says_so() {
     };
     let mut healthy = blue_green([(0, 1), (100, 200)]);
     let past = queries(&healthy.case.rollout, healthy.case.now);
-    assert_eq!(past.iter().filter(|query| query.expression.contains(":60000ms]")).count(), 2, "{past:?}");
+    assert_eq!(past.iter().filter(|query| query.expression.contains(":1440000ms]")).count(), 2, "{past:?}");
     let (_, status) = healthy.until(10, |_| false);
     let told = told(&status).expect("a step without a stable arm is told");
     assert_eq!((told.status.as_str(), told.reason.as_str()), ("False", "NoControl"));
@@ -220,7 +220,7 @@ fn what_is_too_much_for_the_server_is_read_in_smaller_pieces() {
     world.until(10, |_| false);
     world.case.now += SignedDuration::from_hours(2);
     let small = |world: &World, query: &Query| {
-        let raw = Raw::read(&query.expression, world.case.now).unwrap();
+        let raw = anneal_tests::raw::Raw::read(&query.expression, world.case.now).unwrap();
         if raw.until_ms - raw.from_ms > 200_000 {
             return Answer::TooMuch("it says: query processing would load too many samples".into());
         }

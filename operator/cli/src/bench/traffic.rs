@@ -12,6 +12,8 @@ use rand_distr::{Distribution, Normal, Poisson};
 
 /// Length of a day, and of a shared outage, in seconds.
 const DAY_S: f64 = 86_400.0;
+/// Points of stable's past that the operator reads.
+const PAST_POINTS: u32 = 60;
 const OUTAGE_S: f64 = 7_200.0;
 
 /// A part of a rollout.
@@ -144,14 +146,15 @@ impl Traffic {
         (candidate, self.arm(requests * (1.0 - weight), stable_rate))
     }
 
-    /// What each stable pod counted in each tick of the day before the rollout, when all traffic was theirs.
+    /// What each stable pod counted in the day before the rollout, when all traffic was theirs, as the operator reads it by the
+    /// defaults of `learnFrom`: in [`PAST_POINTS`] points.
     pub fn history(&mut self) -> Vec<Vec<ArmCount>> {
         let ticks = self.world.in_ticks(DAY_S);
-        let requests = self.world.rps * self.world.tick_s / self.stable_luck.len() as f64;
+        let requests = self.world.rps * DAY_S / f64::from(PAST_POINTS) / self.stable_luck.len() as f64;
         let rates: Vec<f64> = self.stable_luck.iter().map(|luck| luck * self.world.rate).collect();
-        (0..ticks)
-            .map(|tick| {
-                let weather = self.weather(tick);
+        (0..PAST_POINTS)
+            .map(|point| {
+                let weather = self.weather(point * ticks / PAST_POINTS);
                 rates.iter().map(|rate| self.arm(requests, rate * weather)).collect()
             })
             .collect()

@@ -1,7 +1,11 @@
 //! The traffic split (T6): does the candidate get the share of requests that it should?
 //!
-//! Kept by [`super::tick`], read by [`super::verdict`]. A beta-binomial martingale around the wanted share; it starts
-//! anew with each weight. A mismatch holds a rollout: the relative test stays valid, as it uses the requests that came.
+//! Kept by [`super::tick`], read by [`super::verdict`]. Two martingales, in equal parts: a beta-binomial one around the wanted
+//! share, which finds any other, and the likelihood ratio of the share that was there before, which finds a data plane that
+//! ignores a new weight while the step is young. Both start anew with each weight. A mismatch holds a rollout: the relative
+//! test stays valid, as it uses the requests that came.
+
+use std::f64::consts::LN_2;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,6 +24,9 @@ const HARMLESS: f64 = 0.05;
 #[serde(rename_all = "camelCase")]
 pub struct Split {
     weight: f64,
+    /// The share before this one; none in a record of a version that did not keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    before: Option<f64>,
     candidate: u64,
     stable: u64,
 }
@@ -31,10 +38,16 @@ impl Split {
             return;
         }
         if self.weight.to_bits() != weight.to_bits() {
-            *self = Self { weight, ..Self::default() };
+            *self = Self { weight, before: Some(self.weight), ..Self::default() };
         }
         self.candidate = self.candidate.saturating_add(shares.candidate.requests);
         self.stable = self.stable.saturating_add(shares.stable.requests);
+    }
+
+    /// Requests went another way meanwhile, and say nothing about the way that they go now.
+    pub(super) const fn count_anew(&mut self) {
+        self.candidate = 0;
+        self.stable = 0;
     }
 
     /// The share that came, if it is surely not the one that was asked for.
@@ -45,10 +58,14 @@ impl Split {
         }
         let share = candidate / (candidate + stable);
         let (a, b) = (PRIOR * self.weight, PRIOR * (1.0 - self.weight));
-        let ln_value = ln_beta(a + candidate, b + stable)
+        let any_other = ln_beta(a + candidate, b + stable)
             - ln_beta(a, b)
             - candidate * libm::log(self.weight)
             - stable * libm::log1p(-self.weight);
+        let ln_value = match self.before {
+            Some(before) => ln_mean(any_other, ln_unchanged(before, self.weight, candidate, stable)),
+            None => any_other,
+        };
         let matters = (share - self.weight).abs() > HARMLESS * self.weight;
         (matters && ln_value >= -ALPHA.ln()).then_some(share)
     }
@@ -68,6 +85,27 @@ impl Split {
     pub(super) const fn weight(&self) -> f64 {
         self.weight
     }
+}
+
+/// About how many requests of both arms show that a data plane still gives the candidate a share of `before`, and not `weight`;
+/// none where either is all, or both are the same.
+pub fn requests_to_tell(before: f64, weight: f64, design_effect: f64) -> Option<f64> {
+    let information = ln_unchanged(before, weight, before, 1.0 - before);
+    (information.is_finite() && information > 0.0).then(|| design_effect * (LN_2 - ALPHA.ln()) / information)
+}
+
+/// Logarithm of how much better the share before explains the requests than the wanted one does.
+fn ln_unchanged(before: f64, weight: f64, candidate: f64, stable: f64) -> f64 {
+    // At a share of 0 nothing at all may come, and a single request speaks against it for good.
+    let of_candidate = if candidate > 0.0 { candidate * libm::log(before / weight) } else { 0.0 };
+    let of_stable = if stable > 0.0 { stable * (libm::log1p(-before) - libm::log1p(-weight)) } else { 0.0 };
+    of_candidate + of_stable
+}
+
+/// Logarithm of the mean of two numbers, from their logarithms.
+fn ln_mean(one: f64, other: f64) -> f64 {
+    let (most, least) = if one >= other { (one, other) } else { (other, one) };
+    most + libm::log1p(libm::exp(least - most)) - LN_2
 }
 
 fn ln_beta(a: f64, b: f64) -> f64 {
@@ -96,6 +134,56 @@ mod tests {
         assert_eq!(split(0.1, 1_010, 9_000).mismatch(1.0), None);
         // Nothing reaches the candidate.
         assert_eq!(split(0.1, 0, 5_000).mismatch(1.0), Some(0.0));
+    }
+
+    #[test]
+    fn a_plane_that_ignores_a_step_of_ten_points_is_found_in_some_hundred_requests() {
+        for (before, weight) in (0..9).map(|step| (f64::from(step) / 10.0, f64::from(step + 1) / 10.0)) {
+            let mut split = Split { weight: before, ..Split::default() };
+            let second = |share: f64| Shares {
+                candidate: ArmCount { requests: (100.0 * share).round() as u64, bad: 0 },
+                stable: ArmCount { requests: (100.0 * (1.0 - share)).round() as u64, bad: 0 },
+            };
+            let mut seconds = 0;
+            while split.mismatch(1.0).is_none() && seconds < 100 {
+                split.add(weight, &second(before));
+                seconds += 1;
+            }
+            let told = requests_to_tell(before, weight, 1.0).unwrap();
+            // Ten requests a second show it in a minute.
+            assert!(
+                seconds * 100 <= 500 && (told / f64::from(seconds * 100) - 1.0).abs() < 1.0,
+                "{before}: {seconds}, {told}"
+            );
+            let mut right = Split { weight: before, ..Split::default() };
+            (0..1000).for_each(|_| right.add(weight, &second(weight)));
+            assert_eq!(right.mismatch(1.0), None);
+        }
+    }
+
+    #[test]
+    fn a_right_share_is_seldom_called_wrong() {
+        let mut seed = 20_261_121_u64;
+        let mut uniform = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 11) as f64 / (1_u64 << 53) as f64
+        };
+        let mut wrong = 0;
+        for _ in 0..2000 {
+            let mut split = Split { weight: 0.1, ..Split::default() };
+            let called = (0..400).any(|_| {
+                let candidate = (0..25).filter(|_| uniform() < 0.2).count() as u64;
+                let shares = Shares {
+                    candidate: ArmCount { requests: candidate, bad: 0 },
+                    stable: ArmCount { requests: 25 - candidate, bad: 0 },
+                };
+                split.add(0.2, &shares);
+                split.mismatch(1.0).is_some()
+            });
+            wrong += u32::from(called);
+        }
+        // One in a thousand is allowed; two in 2000 are expected at most, and more than nine would be no chance.
+        assert!(wrong <= 9, "{wrong}");
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub struct MetricState {
     pub asked: bool,
     /// Ticks that were evidence.
     pub started: u32,
-    /// Ticks whose numbers were not finite or could not be.
+    /// Ticks in a row whose numbers were not finite or could not be.
     pub invalid: u32,
     /// Ticks in a row without usable data.
     pub blind: u32,

@@ -15,7 +15,6 @@ use super::{
     policy::Rule,
     relative::ln_noninferior,
     rules::{Judge, MetricRules},
-    split::Split,
     state::{AdvanceState, MetricState, State, StepState},
     verdict::{Rollback, TestName},
 };
@@ -191,8 +190,7 @@ impl Judge {
         let (mut counted, mut requests, mut split) = (true, None, tick.weight);
         let mut of_stable = None;
         if split.is_none() {
-            // Requests went another way meanwhile, and say nothing about the way that they go now.
-            state.split = Split::default();
+            state.split.count_anew();
             state
                 .metrics
                 .iter_mut()
@@ -211,13 +209,13 @@ impl Judge {
             match outcome {
                 Outcome::Missing(Missing::NotAsked) => {
                     metric.asked = false;
-                    metric.blind = 0;
+                    see(metric);
                     continue;
                 }
                 Outcome::Missing(why)
                     if why != Missing::Invalid && self.may_be_silent(rules, step, start_ms) =>
                 {
-                    metric.blind = 0;
+                    see(metric);
                 }
                 Outcome::Missing(why) => {
                     counted = false;
@@ -231,7 +229,7 @@ impl Judge {
                 | Outcome::Compared(_)
                     if rules.labels.is_some_and(|labels| !labels.are_of(step, start_ms)) =>
                 {
-                    metric.blind = 0;
+                    see(metric);
                 }
                 Outcome::Both { .. }
                 | Outcome::Alone(_)
@@ -425,7 +423,7 @@ const fn count_idle(ticks: &mut u32, requests: Option<u64>) {
 
 fn count(metric: &mut MetricState, candidate: ArmCount, of_step: bool) {
     metric.started = metric.started.saturating_add(1);
-    metric.blind = 0;
+    see(metric);
     if of_step {
         metric.step_requests = metric.step_requests.saturating_add(candidate.requests);
         metric.step_bad = metric.step_bad.saturating_add(candidate.bad);
@@ -448,6 +446,12 @@ fn enter(state: &mut State, step: &Step) {
     }
 }
 
+/// Nothing is missing any more.
+const fn see(metric: &mut MetricState) {
+    metric.blind = 0;
+    metric.invalid = 0;
+}
+
 fn miss(metric: &mut MetricState, why: Missing) {
     match why {
         Missing::Invalid => {
@@ -455,6 +459,7 @@ fn miss(metric: &mut MetricState, why: Missing) {
             metric.blind = metric.blind.saturating_add(1);
         }
         Missing::NoSeries | Missing::Gap | Missing::NoBucket | Missing::NoPairs => {
+            metric.invalid = 0;
             metric.blind = metric.blind.saturating_add(1);
         }
         // Left out on purpose.

@@ -6,6 +6,7 @@ use anneal_crds::{
     retrain_job::{ResolvedBaseline, RetrainJobSpec},
 };
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
+use serde_json::Value;
 
 use crate::{
     gates::{self, Comparison},
@@ -19,12 +20,31 @@ pub(super) fn terminated(pod: &Pod) -> Option<&ContainerStateTerminated> {
     trainer.state.as_ref()?.terminated.as_ref()
 }
 
+/// What pods reported of a result.
+pub(super) enum Reported {
+    /// One that can be judged.
+    Result(Box<RunResult>),
+    /// One with a schema of another release, which is the only one that can judge it.
+    Foreign(i64),
+    /// None.
+    Nothing,
+}
+
 /// The result that a pod reported, if one did; a later pod's counts before an earlier one's.
-pub(super) fn reported_result(pods: &[&Pod]) -> Option<RunResult> {
-    pods.iter().rev().filter_map(|pod| notice(pod)).find_map(|notice| match notice {
-        Notice::Result(result) => Some(*result),
-        Notice::Failure(_) => None,
-    })
+pub(super) fn reported_result(pods: &[&Pod]) -> Reported {
+    let mut messages = pods.iter().rev().filter_map(|pod| terminated(pod)?.message.as_deref());
+    messages.find_map(reported).unwrap_or(Reported::Nothing)
+}
+
+fn reported(message: &str) -> Option<Reported> {
+    let notice: Value = serde_json::from_str(message).ok()?;
+    match notice["result"]["schema"].as_i64() {
+        Some(schema) if schema != i64::from(RESULT_SCHEMA) => Some(Reported::Foreign(schema)),
+        Some(_) | None => match serde_json::from_value(notice).ok()? {
+            Notice::Result(result) => Some(Reported::Result(result)),
+            Notice::Failure(_) => None,
+        },
+    }
 }
 
 fn notice(pod: &Pod) -> Option<Notice> {
@@ -114,12 +134,6 @@ pub(super) fn judge(
     baseline: &ResolvedBaseline,
     result: &RunResult,
 ) -> Result<Vec<GateOutcome>, String> {
-    if result.schema != RESULT_SCHEMA {
-        return Err(format!(
-            "the result has schema {}, and only {RESULT_SCHEMA} is known: use a trainer image of this release",
-            result.schema
-        ));
-    }
     if result.run_uid != uid {
         return Err(format!(
             "the result belongs to run {}, not to {uid}: check that output folders are not shared",

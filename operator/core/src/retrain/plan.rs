@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{
     build::{self, Run},
     draft::Draft,
-    outcome,
+    outcome::{self, Reported},
 };
 use crate::{
     condition::KState,
@@ -133,10 +133,13 @@ impl Draft<'_> {
                 self.progress(child, &pods);
                 self.keep_job_file(run, &baseline, &pods);
             }
-            (JobState::Complete | JobState::Failed { .. }, Some(result)) => {
-                self.conclude(run, &baseline, result)
+            (JobState::Complete | JobState::Failed { .. }, Reported::Result(result)) => {
+                self.conclude(run, &baseline, *result)
             }
-            (JobState::Complete | JobState::Failed { .. }, None) => {
+            (JobState::Complete | JobState::Failed { .. }, Reported::Foreign(schema)) => {
+                self.hold_result(schema)
+            }
+            (JobState::Complete | JobState::Failed { .. }, Reported::Nothing) => {
                 self.without_notice(run, &baseline, &pods, &state)
             }
         }
@@ -199,6 +202,15 @@ impl Draft<'_> {
         }
     }
 
+    /// The run is over, and what it found out waits for an operator that can read it: it is not lost when a release is taken
+    /// back while a newer trainer runs.
+    fn hold_result(&mut self, schema: i64) {
+        let message = format!(
+            "The trainer's result has schema {schema}, which this release of the operator does not know. Run the operator of the trainer's release, or create the RetrainJob again with a trainer image of this one."
+        );
+        self.kstatus(KState::Stalled, "ResultOfAnotherRelease", &message);
+    }
+
     /// The child ended and no notice arrived: a pod may have said why, or storage may hold the result.
     fn without_notice(&mut self, run: Run<'_>, baseline: &ResolvedBaseline, pods: &[&Pod], state: &JobState) {
         if outcome::explained(pods, state) {
@@ -219,15 +231,18 @@ impl Draft<'_> {
         }
         let report_pods = job::pods_of(self.snapshot.pods, report);
         match (job::state(report), outcome::reported_result(&report_pods)) {
-            (JobState::Active, None) => {
+            (JobState::Active, Reported::Nothing) => {
                 let message = "The trainer ended and its notice was lost; result.json is being read.";
                 self.kstatus(KState::Reconciling, "ReadingResult", message);
                 self.keep_job_file(run, baseline, &report_pods);
             }
-            (JobState::Active | JobState::Complete | JobState::Failed { .. }, Some(result)) => {
-                self.conclude(run, baseline, result)
+            (JobState::Active | JobState::Complete | JobState::Failed { .. }, Reported::Result(result)) => {
+                self.conclude(run, baseline, *result)
             }
-            (JobState::Complete | JobState::Failed { .. }, None) => {
+            (JobState::Active | JobState::Complete | JobState::Failed { .. }, Reported::Foreign(schema)) => {
+                self.hold_result(schema)
+            }
+            (JobState::Complete | JobState::Failed { .. }, Reported::Nothing) => {
                 let (reason, message) = outcome::without_result(state);
                 self.fail(reason, message);
             }

@@ -5,7 +5,7 @@
 //! count, by the names of the contract.
 
 use anneal_crds::{
-    ModelRollout, ModelRolloutSpec, VersionRef,
+    ModelRollout, ModelRolloutSpec, Span, VersionRef,
     contract::{Alone, COMPARED_RESULT},
     metric::{Agreement, Form, Metric},
 };
@@ -50,23 +50,37 @@ fn is_wanted(spec: &ModelRolloutSpec) -> bool {
     spec.metrics.iter().any(compares)
 }
 
-/// What serving pods are told.
-pub(super) fn args(home: Home<'_>) -> Vec<String> {
-    let spec = &home.rollout.spec;
-    if !is_wanted(spec) {
-        return vec![];
-    }
-    let settings = spec.metrics.iter().find_map(|metric| {
+/// How pods compare answers.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Settings {
+    /// By how much two numbers may differ and agree.
+    pub(super) tolerance: Option<f64>,
+    /// At most so many are compared.
+    pub(super) requests_per_second: u32,
+    /// How much later than its request a label may come.
+    pub(super) label_delay: Option<Span>,
+}
+
+/// How they are compared, if they are.
+pub(super) fn settings(spec: &ModelRolloutSpec) -> Option<Settings> {
+    let agreement = spec.metrics.iter().find_map(|metric| {
         let Form::Agreement(agreement) = metric.source.form() else { return None };
         Some(agreement.clone())
     });
-    let Agreement { tolerance, requests_per_second, .. } = settings.unwrap_or_default();
+    let Agreement { tolerance, requests_per_second, .. } = agreement.unwrap_or_default();
+    let mut compared = spec.metrics.iter().filter(|metric| compares(metric));
+    let label_delay = compared.find_map(|metric| metric.label_delay);
+    is_wanted(spec).then_some(Settings { tolerance, requests_per_second, label_delay })
+}
+
+/// What serving pods are told.
+pub(super) fn args(home: Home<'_>) -> Vec<String> {
+    let Some(settings) = settings(&home.rollout.spec) else { return vec![] };
     let with =
         format!("--compare-with=http://{}.{}.svc:{}", service_name(home.name), home.namespace, build::SHADOW);
-    let tolerance = tolerance.map(|tolerance| format!("--compare-tolerance={tolerance}"));
-    let late = spec.metrics.iter().filter(|metric| compares(metric)).find_map(|metric| metric.label_delay);
-    let late = late.map(|delay| format!("--label-delay={delay}"));
-    let rate = format!("--compare-rate={requests_per_second}");
+    let rate = format!("--compare-rate={}", settings.requests_per_second);
+    let tolerance = settings.tolerance.map(|tolerance| format!("--compare-tolerance={tolerance}"));
+    let late = settings.label_delay.map(|delay| format!("--label-delay={delay}"));
     [with, rate].into_iter().chain(tolerance).chain(late).collect()
 }
 
@@ -83,7 +97,7 @@ pub fn stable_service(rollout: &ModelRollout) -> Option<String> {
 /// The Service of the stable version. Only copies go there: requests of users go to the version's own.
 fn service(home: Home<'_>, stable: &VersionRef) -> Object {
     let body = json!({
-        "metadata": {"labels": home.labels(), "ownerReferences": home.owner().reference()},
+        "metadata": home.metadata(home.labels()),
         "spec": {
             "type": "ClusterIP",
             "selector": home.version_labels(&stable.version),

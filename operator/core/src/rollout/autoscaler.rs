@@ -78,7 +78,7 @@ fn autoscaler(
         }
     };
     let key = Key::new(kind_of(scaling.scaler.kind()), home.namespace, &name);
-    Object::new(key, json!({"metadata": home.metadata(number), "spec": spec})).stamped()
+    Object::new(key, json!({"metadata": home.metadata(home.version_labels(number)), "spec": spec})).stamped()
 }
 
 fn add_options(spec: &mut Value, keda: &Keda) {

@@ -1,17 +1,15 @@
 //! The objects of a rollout, as functions of spec and status.
 
-use std::collections::BTreeMap;
-
 use anneal_crds::{
     ModelRollout, ModelRolloutStatus, ModelVersion, VersionRef, Weight,
     contract::{SERVE_DRAIN_SECONDS, SERVE_GRACE_SECONDS},
-    model_rollout::{Adopted, CopyShare, Gateway, RolloutPhase, Shadow, Traffic},
+    model_rollout::{Adopted, CopyShare, DeletionPolicy, Gateway, RolloutPhase, Shadow},
     names,
     prometheus::VersionFrom,
 };
 use serde_json::{Value, json};
 
-use super::agreement;
+use super::{agreement, release};
 use crate::{
     object::{Key, Kind, Object, Owner},
     pod::{self, Access},
@@ -106,12 +104,11 @@ impl<'a> Home<'a> {
         })
     }
 
-    /// Metadata of what serves a version. A route of the user's stays when the rollout goes, so what it leads to stays too.
-    pub(super) fn metadata(self, version: &str) -> Value {
-        let labels = self.version_labels(version);
-        match self.rollout.spec.traffic {
-            Traffic::Gateway(_) => json!({"labels": labels, "ownerReferences": self.owner().reference()}),
-            Traffic::Attach(_) => json!({"labels": labels}),
+    /// Metadata of what takes part in serving.
+    pub(super) fn metadata(self, labels: Value) -> Value {
+        match self.rollout.spec.deletion_policy {
+            DeletionPolicy::Retain => json!({"labels": labels}),
+            DeletionPolicy::Delete => json!({"labels": labels, "ownerReferences": self.owner().reference()}),
         }
     }
 
@@ -162,7 +159,7 @@ pub(super) fn deployment(home: Home<'_>, version: &ModelVersion) -> Object {
         container["env"] = storage.env.into();
     }
     let mut body = json!({
-        "metadata": home.metadata(number),
+        "metadata": home.metadata(home.version_labels(number)),
         "spec": {
             "progressDeadlineSeconds": serving.progress_deadline.get().as_secs().clamp(1, i64::from(i32::MAX)),
             "selector": {"matchLabels": home.version_labels(number)},
@@ -188,7 +185,8 @@ pub(super) fn deployment(home: Home<'_>, version: &ModelVersion) -> Object {
     if serving.autoscaling.is_none() {
         body["spec"]["replicas"] = serving.replicas.into();
     }
-    Object::new(Key::new(Kind::Deployment, home.namespace, &workload_name(home.name, number)), body).stamped()
+    let key = Key::new(Kind::Deployment, home.namespace, &workload_name(home.name, number));
+    release::signed(home, version, Object::new(key, body)).stamped()
 }
 
 /// A Deployment that has an autoscaler, as it is written over what was `seen`: with as many pods as it had, if nothing has changed
@@ -206,7 +204,7 @@ pub(super) fn with_pods(mut deployment: Object, seen: Option<&Value>, floor: i32
 /// The Service of a version.
 pub(super) fn service(home: Home<'_>, version: &str) -> Object {
     let body = json!({
-        "metadata": home.metadata(version),
+        "metadata": home.metadata(home.version_labels(version)),
         "spec": {
             // Whoever may change a Service must not send the operator's own requests elsewhere.
             "type": "ClusterIP",
@@ -398,51 +396,10 @@ pub(super) fn route(home: Home<'_>, gateway: &Gateway, shares: &Shares<'_>) -> O
     }
     let spec = json!({"parentRefs": [parent], "hostnames": gateway.hostnames, "rules": rules});
     let body = json!({
-        "metadata": {"labels": home.labels(), "ownerReferences": home.owner().reference()},
+        "metadata": home.metadata(home.labels()),
         "spec": spec,
     });
     Object::new(Key::new(Kind::HttpRoute, home.namespace, home.name), body).stamped()
-}
-
-/// Key of a rollout's mark of a kind.
-pub(super) fn mark_key(kind: &str, rollout: &str) -> String {
-    format!("{kind}/{rollout}")
-}
-
-/// The text of a mark on `version`, if it is there.
-pub(super) fn mark_on<'a>(version: &'a ModelVersion, key: &str) -> Option<&'a String> {
-    version.metadata.annotations.as_ref()?.get(key)
-}
-
-/// The annotations of `version` as this rollout's status has them, if they are not so already. Other rollouts' marks
-/// stay: an apply that left them out would remove them.
-pub(super) fn marks(
-    home: Home<'_>,
-    version: &ModelVersion,
-    wanted: BTreeMap<String, String>,
-) -> Option<Object> {
-    let is_mark = |key: &str| {
-        [names::ANNOTATION_STABLE_IN, names::ANNOTATION_ROLLED_BACK_IN]
-            .iter()
-            .find_map(|prefix| key.strip_prefix(prefix)?.strip_prefix('/'))
-            .map(str::to_owned)
-    };
-    let seen: BTreeMap<String, String> = version
-        .metadata
-        .annotations
-        .iter()
-        .flatten()
-        .filter(|(key, _)| is_mark(key).is_some())
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect();
-    let others = seen.iter().filter(|(key, _)| is_mark(key).as_deref() != Some(home.name));
-    let mut all: BTreeMap<String, String> = others.map(|(key, value)| (key.clone(), value.clone())).collect();
-    all.extend(wanted);
-    if all == seen {
-        return None;
-    }
-    let key = Key::new(Kind::ModelVersion, home.namespace, version.metadata.name.as_deref()?);
-    Some(Object::new(key, json!({"metadata": {"uid": version.metadata.uid.as_deref()?, "annotations": all}})))
 }
 
 #[cfg(test)]

@@ -9,11 +9,11 @@ use anneal_crds::{
 };
 
 use super::{
-    build,
     command::{self, Command, Place, Promotion},
     draft::{Draft, PAUSED},
     freeze::{Pause, PauseCause},
     incumbent::Incumbent,
+    marks,
     select::Obstacle,
     steps::{self, on_trial},
     transition::Fate,
@@ -63,8 +63,8 @@ impl Draft<'_> {
     /// The text of the retry that a version had before it was rolled back for good, as its mark has it.
     pub(super) fn retry_marked_on(&self, version: &ModelVersion) -> Option<String> {
         let name = self.rollout.metadata.name.as_deref()?;
-        let key = build::mark_key(names::ANNOTATION_ROLLED_BACK_IN, name);
-        build::mark_on(version, &key).filter(|text| *text != names::MARK).cloned()
+        let key = marks::key(names::ANNOTATION_ROLLED_BACK_IN, name);
+        marks::on(version, &key).filter(|text| *text != names::MARK).cloned()
     }
 
     /// A version that was rolled back may try again, once for each text.

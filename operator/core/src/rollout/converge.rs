@@ -3,12 +3,9 @@
 //! Called by [`super::plan`] after the transition. It changes nothing in the status but what became of the route, and what
 //! stands in the way. An object of someone else is never written. The route is in `route`.
 
-use std::collections::BTreeMap;
-
 use anneal_crds::{
     ModelVersion, VersionRef,
     model_rollout::{RolloutPhase, Traffic},
-    names,
 };
 use jiff::SignedDuration;
 use serde_json::Value;
@@ -16,7 +13,7 @@ use serde_json::Value;
 use super::{
     build::{self, Home},
     draft::{Draft, RECHECK},
-    rule,
+    release, rule,
 };
 use crate::{
     object::{Key, Kind, Object, covers},
@@ -82,7 +79,8 @@ impl Draft<'_> {
     fn apply_deployment(&mut self, home: Home<'_>, name: &VersionRef, version: &ModelVersion) {
         let children = self.snapshot.children;
         let child = build::workload_name(home.name, &version.spec.version);
-        let make = || build::deployment(home, version);
+        let seen = self.deployment(name);
+        let make = || release::with_pods_of(seen, build::deployment(home, version));
         let missing = self.missing(home, Kind::Deployment, &children.deployments, &child, make);
         let pods = if self.autoscaling().is_some() { self.floor(name) } else { self.pods_for_all() };
         if missing.is_some() && self.waits_for_gpus(home, name, pods) {
@@ -92,7 +90,6 @@ impl Draft<'_> {
             self.actions.extend(missing.map(Action::Apply));
             return;
         }
-        let seen = self.deployment(name);
         let is_empty = seen.is_some_and(|seen| seen["spec"]["replicas"] == 0);
         let written = missing.or_else(|| is_empty.then(make));
         self.actions.extend(written.map(|object| Action::Apply(build::with_pods(object, seen, pods))));
@@ -123,43 +120,6 @@ impl Draft<'_> {
     pub(super) fn blocked(&mut self, trouble: &Trouble) {
         self.stalled(trouble);
         self.wake_at_latest(RECHECK);
-    }
-
-    /// Stable and rejected versions are marked on their records too, where a lost status finds them. The mark of a
-    /// rejected version stays, because status forgets the oldest, until it tries again or someone goes back to it.
-    fn mark(&mut self, home: Home<'_>) {
-        let (stable_key, rejected_key) = (
-            build::mark_key(names::ANNOTATION_STABLE_IN, home.name),
-            build::mark_key(names::ANNOTATION_ROLLED_BACK_IN, home.name),
-        );
-        let mut marks = vec![];
-        for version in self.snapshot.versions {
-            let is = |other: &VersionRef| other.digest == version.spec.artifact.digest;
-            let status = &self.status;
-            let mut wanted = BTreeMap::new();
-            let rejection = status.rejected.iter().find(|rejection| is(&rejection.version));
-            // While nobody is known to serve, a mark may yet say who does.
-            let may_serve = !self.incumbent().is_someone()
-                && rejection.is_none()
-                && build::mark_on(version, &stable_key).is_some();
-            if may_serve || status.stable.as_ref().is_some_and(is) {
-                wanted.insert(stable_key.clone(), names::MARK.to_owned());
-            }
-            let digest = &version.spec.artifact.digest;
-            if let Some(rejection) = rejection {
-                let text = rejection.retried.clone().unwrap_or_else(|| names::MARK.to_owned());
-                wanted.insert(rejected_key.clone(), text);
-            } else if let Some(mark) = build::mark_on(version, &rejected_key)
-                .filter(|_| !self.granted_retry(digest) && !status.stable.as_ref().is_some_and(is))
-            {
-                wanted.insert(rejected_key.clone(), mark.clone());
-            }
-            let is_stable = wanted.contains_key(&stable_key);
-            marks.extend(build::marks(home, version, wanted).map(|mark| (is_stable, Action::Apply(mark))));
-        }
-        // The new mark comes before the old one goes: at no moment does a version in production look like none.
-        marks.sort_by_key(|(is_stable, _)| !is_stable);
-        self.actions.extend(marks.into_iter().map(|(_, action)| action));
     }
 
     /// Versions that left traffic go, once the data plane has had time to forget them.

@@ -13,7 +13,7 @@
 //! asked about a version, and `reading`, `plain`, `baseline`, `labels`, `sequential` and `warning` what the answers say. `steps`
 //! says which share it gets and for how long, `staging`,
 //! `probe` and `smoke` what it must answer before it takes requests and after, `agreement` whose answers it is compared with, and `approval` what someone has to approve.
-//! `transition` is what is written down, `recover` what of it is found again, and `build` which objects follow; `attach` is a route
+//! `transition` is what is written down, `marks` what of it is on ModelVersions too, `recover` what is found again there, and `build` which objects follow, with what an older `release` made; `attach` is a route
 //! of the user's, `rule` the one rule of it that counts, `capacity`, `autoscaler` and `gpus` how many pods there are, and
 //! `incumbent` who answers beside the version on trial.
 
@@ -35,6 +35,7 @@ mod gpus;
 mod group;
 mod incumbent;
 mod labels;
+mod marks;
 mod memo;
 mod missing;
 mod plain;
@@ -44,6 +45,7 @@ mod probe;
 mod query;
 mod reading;
 mod recover;
+mod release;
 mod rival;
 mod route;
 mod rule;
@@ -64,6 +66,7 @@ pub use agreement::stable_service;
 pub use autoscaler::autoscaler_kinds;
 pub use build::{workload_name, workload_names};
 pub use group::members;
+pub use marks::let_go;
 pub use memo::Memo;
 pub use plan::{is_decided_by_metrics, plan};
 pub use plane::{Features, asks_for_features};

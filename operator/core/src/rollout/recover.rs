@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{
     build::{self, Home},
     draft::Draft,
-    rule, select,
+    marks, rule, select,
     transition::MAX_REJECTED,
 };
 
@@ -85,8 +85,8 @@ impl Draft<'_> {
     /// Versions with one of this rollout's marks, oldest first.
     pub(super) fn marked(&self, kind: &str) -> Vec<&ModelVersion> {
         let Some(name) = &self.rollout.metadata.name else { return vec![] };
-        let key = build::mark_key(kind, name);
-        let has = |version: &&ModelVersion| build::mark_on(version, &key).is_some();
+        let key = marks::key(kind, name);
+        let has = |version: &&ModelVersion| marks::on(version, &key).is_some();
         let mut found: Vec<&ModelVersion> = self.snapshot.versions.iter().filter(has).collect();
         found.sort_by_key(|version| select::order(&version.spec.version));
         found

@@ -346,7 +346,8 @@ impl Draft<'_> {
             (None, true, false) => (true, "Accepted", "The route has the weights of this step."),
         };
         if self.incumbent().is_someone() {
-            self.condition(VERIFIED, verified.into(), reason, message);
+            let takes = self.what_it_takes_to_see_the_share().filter(|_| verified).unwrap_or_default();
+            self.condition(VERIFIED, verified.into(), reason, &format!("{message}{takes}"));
         }
         let now = Time(self.now);
         if accepted {

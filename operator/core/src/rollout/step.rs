@@ -334,8 +334,12 @@ impl Draft<'_> {
         if let Some(why) = blind.as_ref().filter(|_| settled && since.is_none()) {
             self.note(Severity::Warning, "MetricsUnavailable", &format!("Nothing can be judged: {why}."));
         }
-        // Where requests went is as unknown as what became of them.
-        let holds = blind.is_some() || self.mismatched || self.contested();
+        // Where requests went is as unknown as what became of them, and a version that cannot keep its pods up is not well.
+        let holds = blind.is_some()
+            || self.mismatched
+            || self.contested()
+            || !self.traffic_accepted()
+            || !self.ready(version);
         self.status.holding_since = since.or(settled.then_some(now)).filter(|_| holds);
         self.note_missing(judged, settled);
         let (truth, reason, message) = match (&blind, &awaited) {

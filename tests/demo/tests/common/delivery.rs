@@ -16,7 +16,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::{Kubectl, example, with};
+use super::{Kubectl, example, forget, with};
 
 /// The demo's namespace, where its models are.
 pub const HOME: &str = "anneal-demo";
@@ -162,6 +162,7 @@ impl Model {
         rollout["spec"]["model"] = name.into();
         rollout["spec"]["traffic"] = json!({"gateway": {"name": gateway, "hostnames": [model.host()]}});
         rollout["spec"]["serving"]["replicas"] = 1.into();
+        rollout["spec"]["deletionPolicy"] = "Delete".into();
         for (field, value) in spec.as_object().unwrap() {
             rollout["spec"][field] = value.clone();
         }
@@ -232,7 +233,8 @@ impl Model {
                 "name": format!("{}-{}", self.name, label(1)), "version": label(1)}});
         }
         let name = format!("{}-{}", self.name, label(number));
-        let metadata = json!({"name": name, "labels": {"anneal.dev/model": self.name},
+        let labels = json!({"anneal.dev/model": self.name, "app.kubernetes.io/managed-by": "anneal"});
+        let metadata = json!({"name": name, "labels": labels,
             "annotations": {"anneal.dev/approved-by": "test"}});
         let version = json!({"apiVersion": record["apiVersion"], "kind": "ModelVersion", "metadata": metadata, "spec": spec});
         Kubectl::apply(HOME, &version, false).unwrap();
@@ -292,7 +294,9 @@ impl Model {
     /// Nothing of it is left.
     pub fn clean_up(&self) {
         let _ = Kubectl::run(&["delete", "mro", self.name, "-n", HOME, "--ignore-not-found"], None);
-        let of_model = format!("anneal.dev/model={}", self.name);
-        let _ = Kubectl::run(&["delete", "mv", "-n", HOME, "-l", &of_model], None);
+        let of_rollout = format!("anneal.dev/rollout={}", self.name);
+        let children = "deployments,services,httproutes";
+        let _ = Kubectl::run(&["delete", children, "-n", HOME, "-l", &of_rollout, "--wait=false"], None);
+        forget(HOME, self.name);
     }
 }

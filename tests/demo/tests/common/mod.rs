@@ -97,6 +97,14 @@ impl Drop for Namespace {
     }
 }
 
+/// Deletes the versions of a model, whatever its rollout, of the same name, still says of them.
+pub fn forget(namespace: &str, model: &str) {
+    let of_model = format!("anneal.dev/model={model}");
+    let mark = format!("used-in.anneal.dev/{model}-");
+    let _ = Kubectl::run(&["annotate", "mv", "-n", namespace, "-l", &of_model, &mark], None);
+    let _ = Kubectl::run(&["delete", "mv", "-n", namespace, "-l", &of_model], None);
+}
+
 /// An example with the image of this cluster.
 pub fn example(file: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/car-loan").join(file);

@@ -1,6 +1,7 @@
 //! Laws of traffic: routes follow the status, and no backend goes while requests still reach it.
 
 use anneal_core::object::{Key, Kind};
+use anneal_crds::names;
 use anneal_operator::ports::ClusterError;
 use jiff::SignedDuration;
 use serde_json::Value;
@@ -25,7 +26,7 @@ impl Sim {
             self.check_rewrite(caller, name, &shares);
         }
         let sum = shares.live.values().sum::<i64>();
-        let is_users = route["metadata"]["ownerReferences"].is_null();
+        let is_users = route["metadata"]["labels"][names::LABEL_ROLLOUT].is_null();
         if !(sum == 1000 || (is_users && sum > 0))
             || shares.live.values().any(|weight| !(0..=1000).contains(weight))
         {
@@ -50,7 +51,7 @@ impl Sim {
     }
 
     pub(super) fn check_deployment_deleted(&mut self, caller: usize, key: &Key, before: &Value) {
-        let rollout = super::string(&before["metadata"]["labels"][anneal_crds::names::LABEL_ROLLOUT]);
+        let rollout = super::string(&before["metadata"]["labels"][names::LABEL_ROLLOUT]);
         let status = self.status_of(&rollout);
         let is = |version: &Value| !version.is_null() && workload(&rollout, version) == key.name;
         let waits = on_the_way(&status) && ["candidate", "previous"].iter().any(|of| is(&status[*of]));

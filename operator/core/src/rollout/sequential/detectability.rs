@@ -3,28 +3,45 @@
 //! Called when a comparison is recorded, about once a minute. The numbers are those of [`crate::judge::power`], and for means
 //! those of the confidence sequence that judges them.
 
-use anneal_crds::metric::Metric;
+use anneal_crds::{
+    Weight,
+    metric::{Form, JudgeEvidence, Metric},
+    model_rollout::RolloutPhase,
+};
 use jiff::SignedDuration;
 
 use super::{
-    super::{draft::Draft, incumbent::Incumbent, labels::events, reading::two_digits, steps},
-    Comparison,
+    super::{
+        draft::Draft,
+        incumbent::Incumbent,
+        labels::events,
+        query::Question,
+        reading::{four_digits, two_digits},
+        steps,
+    },
+    Comparison, native,
     policy::{self, Limit, Role},
     queries::control,
 };
 use crate::{
     condition::Truth,
-    judge::{FEWEST_DIFFERENCES, FEWEST_VALUES, MetricPolicy, MetricState, Rule, power},
+    judge::{
+        FEWEST_DIFFERENCES, FEWEST_VALUES, MetricPolicy, MetricState, Rule, latency::Bounds, power,
+        requests_to_tell,
+    },
 };
 
 /// Whether the step can see what its metrics' bounds ask for.
 pub(in crate::rollout) const DETECTABILITY: &str = "Detectability";
+/// How much wider than the last one a bucket may be that nobody needs to know of.
+const FINE: f64 = 1.1;
 /// Requests of stable from which on its own share of bad events is known well enough to plan by.
 const ENOUGH: u64 = 200;
 
 impl Draft<'_> {
     /// Sets the condition, once enough is known for it.
     pub(in crate::rollout) fn tell_what_can_be_seen(&mut self, comparison: &Comparison) {
+        self.tell_thresholds_between_buckets();
         let Some(terms) = steps::terms(&self.rollout.spec.strategy, &self.status) else { return };
         if self.status.phase.divides_traffic() && control(&self.status).is_none() {
             let why = match self.incumbent() {
@@ -77,6 +94,57 @@ impl Draft<'_> {
             return self.condition(DETECTABILITY, Truth::True, "Sufficient", message);
         }
         self.condition(DETECTABILITY, Truth::False, "TooLittleTraffic", &blind.join(" "));
+    }
+}
+
+impl Draft<'_> {
+    /// How many requests show whether the data plane follows from the last step to this one, where they are counted.
+    pub(in crate::rollout) fn what_it_takes_to_see_the_share(&self) -> Option<String> {
+        let (spec, weight) = (&self.rollout.spec, self.status.weight);
+        let counts = spec.judge.evidence == JudgeEvidence::Sequential
+            && self.status.phase == RolloutPhase::Canary
+            && control(&self.status).is_some();
+        let before =
+            steps::steps(&spec.strategy).into_iter().map(|step| step.weight).filter(|step| *step < weight);
+        let share = |weight: Weight| f64::from(weight.per_mille()) / 1000.0;
+        let before = share(before.max().unwrap_or(Weight::ZERO));
+        let design_effect = policy::terms(spec).split_design_effect;
+        let requests = requests_to_tell(before, share(weight), design_effect).filter(|_| counts)?;
+        Some(format!(" About {} requests show whether the data plane follows.", two_digits(requests)))
+    }
+
+    /// A quantile's threshold between two buckets is judged by those beside it, and people should know.
+    fn tell_thresholds_between_buckets(&mut self) {
+        let between: Vec<String> =
+            self.rollout.spec.metrics.iter().filter_map(|metric| self.between_buckets(metric)).collect();
+        let said = (!between.is_empty()).then(|| between.join(" "));
+        self.condition_if("ThresholdNotOnBucket", "NextBucketsCount", said.as_deref());
+    }
+
+    fn between_buckets(&self, metric: &Metric) -> Option<String> {
+        let Form::Histogram(histogram) = metric.source.form() else { return None };
+        let unit = histogram.unit.per_second();
+        let threshold = histogram.max.as_secs_f64() * unit;
+        let series = self.series(metric, Question::Events);
+        let classic = series.iter().filter_map(|series| series.labels.get("le")?.parse().ok());
+        let native = || {
+            let schema = series.iter().find_map(|series| native::schema(&series.histograms.last()?.1))?;
+            // Where buckets are fine it makes no difference.
+            Bounds::native(schema, threshold)
+                .filter(|bounds| bounds.below.is_none_or(|below| bounds.above > below * FINE))
+        };
+        let bounds = Bounds::of(classic, threshold).filter(|bounds| !bounds.is_exact()).or_else(native)?;
+        let name = |bound: f64| format!("{} ms", four_digits(bound / unit * 1000.0));
+        let advancing = bounds.below.map_or_else(
+            || "nothing shows that it is fast enough".to_owned(),
+            |below| format!("to advance, one slower than {} does", name(below)),
+        );
+        Some(format!(
+            "Metric {}: no bucket ends at {}. To roll back, a request slower than {} counts as slow; {advancing}. Give the server a bucket there, or set max to one of the two.",
+            metric.name,
+            name(threshold),
+            name(bounds.above)
+        ))
     }
 }
 

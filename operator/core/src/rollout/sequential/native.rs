@@ -88,7 +88,7 @@ fn counted(samples: &[(i64, NativeHistogram)], threshold: f64) -> Vec<(i64, Coun
 
 /// The resolution of a histogram whose buckets end at powers of 2^(2^-schema); nothing for other buckets, which do not
 /// change, and where only the one around zero has observations.
-fn schema(histogram: &NativeHistogram) -> Option<i32> {
+pub(super) fn schema(histogram: &NativeHistogram) -> Option<i32> {
     let regular = histogram.buckets.iter().filter(|bucket| bucket.lower > 0.0 && bucket.upper.is_finite());
     let mut schemas = regular.map(|bucket| {
         let width = (bucket.upper / bucket.lower).log2();

@@ -1,0 +1,122 @@
+//! What is marked on ModelVersions: which of them a rollout needs, so that nobody deletes them by accident.
+
+#![expect(clippy::unwrap_used, reason = "this is a test")]
+
+use anneal_core::{
+    object::Kind,
+    plan::Action,
+    rollout::{let_go, rivals},
+};
+use anneal_crds::{ModelVersion, names};
+use anneal_tests::cases::{self, RolloutCase};
+use serde_json::{Value, from_value, json};
+
+/// The numbers of the versions that are marked so, once the plan is performed.
+fn marked(case: &RolloutCase, kind: &str) -> Vec<u32> {
+    let mut case = case.clone();
+    let plan = case.plan();
+    case.rollout.status = Some(plan.status.clone());
+    case.perform(&plan.actions);
+    let key = format!("{kind}/{}", cases::NAME);
+    let has = |version: &ModelVersion| {
+        version.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(&key))
+    };
+    (1..).zip(&case.versions).filter(|(_, version)| has(version)).map(|(number, _)| number).collect()
+}
+
+fn used(case: &RolloutCase) -> Vec<u32> {
+    marked(case, names::ANNOTATION_USED_IN)
+}
+
+/// Five versions, of which 4 is stable, 3 was before it, and 1 and 2 long ago.
+fn healthy() -> RolloutCase {
+    let status = json!({"observedGeneration": 1, "phase": "Healthy", "stable": cases::reference(4), "weight": 100,
+        "previous": cases::reference(3), "history": [cases::reference(2), cases::reference(3)],
+        "rejected": [cases::reference(5)],
+        "stepStartedAt": cases::ago(600), "trafficAcceptedAt": cases::ago(600)});
+    let mut case = RolloutCase::new(status).unwrap();
+    case.versions.extend((3..=5).map(|number| cases::version(number, Some(number - 1)).unwrap()));
+    case
+}
+
+#[test]
+fn what_serves_what_may_come_back_and_what_is_asked_for_is_in_use() {
+    let mut case = healthy();
+    assert_eq!(used(&case), [2, 3, 4], "neither what was long ago nor what was rejected");
+    case.rollout.spec.candidate = from_value(json!({"version": "v20261121.1"})).unwrap();
+    assert!(used(&case).contains(&1));
+    let moving = RolloutCase::new(cases::moving("Shadow", 0)).unwrap();
+    assert_eq!((used(&moving), marked(&moving, names::ANNOTATION_STABLE_IN)), (vec![1, 2], vec![1]));
+}
+
+#[test]
+fn the_mark_goes_when_a_version_can_no_longer_come_back() {
+    let mut case = healthy();
+    let plan = case.plan();
+    case.perform(&plan.actions);
+    let status = case.rollout.status.as_mut().unwrap();
+    status.history.remove(0);
+    assert_eq!(used(&case), [3, 4]);
+    // Of a status that was lost nothing is known yet, and the marks stay.
+    case.rollout.status = None;
+    assert!(used(&case).contains(&4));
+}
+
+#[test]
+fn a_rollout_that_is_gone_lets_its_versions_go_and_leaves_what_finds_them_again() {
+    let mut case = healthy();
+    let plan = case.plan();
+    case.perform(&plan.actions);
+    let others =
+        [("used-in.anneal.dev/second", "true"), ("stable-in.anneal.dev/second", "true"), ("mine", "kept")];
+    let annotations = case.versions[3].metadata.annotations.get_or_insert_default();
+    annotations.extend(others.map(|(key, text)| (key.to_owned(), text.to_owned())));
+    let actions = let_go(cases::NAMESPACE, cases::NAME, &case.versions);
+    let written: Vec<(&str, &Value)> = actions
+        .iter()
+        .map(|action| match action {
+            Action::Apply(object) => (object.key.name.as_str(), &object.body["metadata"]["annotations"]),
+            Action::Create(_) | Action::Patch(_) | Action::Delete { .. } => unreachable!("{action:?}"),
+        })
+        .collect();
+    let stays = json!({"stable-in.anneal.dev/ads": "true", "used-in.anneal.dev/second": "true", "stable-in.anneal.dev/second": "true"});
+    assert_eq!(
+        written,
+        [("ads-v20261121.2", &json!({})), ("ads-v20261121.3", &json!({})), ("ads-v20261121.4", &stays)]
+    );
+    assert!(
+        actions
+            .iter()
+            .all(|action| matches!(action, Action::Apply(object) if object.key.kind == Kind::ModelVersion))
+    );
+    assert_eq!(rivals(&case.rollout, &case.versions), ["second".to_owned()].into());
+    case.perform(&actions);
+    assert_eq!(let_go(cases::NAMESPACE, cases::NAME, &case.versions), []);
+}
+
+#[test]
+fn what_serves_stays_when_the_rollout_goes_unless_it_says_otherwise() {
+    for (policy, owned) in [(None, false), (Some("Retain"), false), (Some("Delete"), true)] {
+        let mut case = RolloutCase::new(cases::moving("Canary", 20)).unwrap();
+        if let Some(policy) = policy {
+            case.rollout.spec.deletion_policy = from_value(policy.into()).unwrap();
+        }
+        let plan = case.plan();
+        case.perform(&plan.actions);
+        let route = case.children.route.iter();
+        let children: Vec<&Value> =
+            case.children.deployments.iter().chain(&case.children.services).chain(route).collect();
+        assert_eq!(children.len(), 5);
+        let is_owned = |child: &&Value| !child["metadata"]["ownerReferences"].is_null();
+        assert_eq!(
+            children.iter().filter(|child| is_owned(child)).count(),
+            if owned { 5 } else { 0 },
+            "{policy:?}"
+        );
+        // The next one of that name takes them for its own.
+        case.rollout.metadata.uid = Some("uid-next".to_owned());
+        let again = case.plan();
+        let conflicts = again.status.conditions.iter().any(|condition| condition.reason == "NameConflict");
+        assert!(!conflicts, "{policy:?}");
+    }
+}

@@ -1,0 +1,276 @@
+//! What a comparison takes from the spec and from stable's past, seen in what it decides; and latencies of every form.
+
+use anneal_core::rollout::{Answer, Boundary, NativeBucket, NativeHistogram, Query, Question, RawSeries};
+use serde_json::from_value;
+
+use super::*;
+
+/// A plain congruential generator: numbers from 0 to 1.
+fn dice() -> impl FnMut() -> f64 {
+    let mut seed = 20_261_121_u64;
+    move || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+/// The past of four stable pods with 20 requests a second, of which 0.2 % fail, three at a time, and by `luck` more or less.
+fn past(query: &Query, now: jiff::Timestamp, luck: [f64; 4]) -> Answer {
+    let raw = anneal_tests::raw::Raw::read(&query.expression, now).unwrap();
+    let points = raw.points().unwrap();
+    let mut uniform = dice();
+    let series = luck.into_iter().enumerate().map(|(pod, luck)| {
+        let mut counted = 0.0;
+        let samples = points.iter().map(|at| {
+            counted += if raw.selector == "bad" {
+                let hundreds = 20.0 * 1440.0 / 100.0;
+                3.0 * (0..hundreds as u32).filter(|_| uniform() < 100.0 * 0.002 / 3.0 * luck).count() as f64
+            } else {
+                20.0 * 1440.0
+            };
+            (*at, counted)
+        });
+        let labels =
+            [("version".to_owned(), "v20261121.1".to_owned()), ("pod".to_owned(), format!("s{pod}"))];
+        RawSeries { labels: labels.into(), samples: samples.collect(), histograms: vec![] }
+    });
+    Answer::Matrix(series.collect())
+}
+
+/// What the first looks learn from such a past.
+fn learned(sequential: Value, luck: [f64; 4]) -> (World, Value) {
+    let mut world = World::new([(80, 200), (20, 200)], sequential);
+    for _ in 0..3 {
+        world.case.now += SignedDuration::from_secs(1);
+        let plan = world.case.plan_answering(|query| match query.question {
+            Question::PastEvents | Question::PastAll => past(query, world.case.now, luck),
+            _ => world.answer(query),
+        });
+        world.case.perform(&plan.actions);
+        world.case.rollout.status = Some(plan.status);
+    }
+    let learned = world.case.rollout.status.clone().unwrap().judge.unwrap()["learned"][0].clone();
+    (world, learned)
+}
+
+#[test]
+fn how_requests_fail_together_and_how_pods_differ_is_learned_from_a_day_of_stable() {
+    let (_, alike) = learned(json!({}), [1.0; 4]);
+    let effect = |learned: &Value| learned["designEffect"].as_f64().unwrap();
+    let sd = |learned: &Value| learned["pods"]["sd"].as_f64().unwrap();
+    assert!((2.0..4.0).contains(&effect(&alike)), "they fail three at a time: {alike}");
+    assert!(sd(&alike) < 0.1, "{alike}");
+    let (mut world, unlike) = learned(json!({}), [0.5, 0.8, 1.2, 1.5]);
+    assert!((0.25..0.6).contains(&sd(&unlike)) && unlike["pods"]["pods"] == 4, "{unlike}");
+    assert_eq!(world.until(60, |status| status.weight == Weight::FULL).1.weight, Weight::FULL);
+    // What is assumed is not asked for.
+    let mut assumed = World::new([(80, 200), (20, 200)], json!({"dispersion": "Assumed"}));
+    assert_eq!(queries(&assumed.case.rollout, assumed.case.now).len(), 2);
+    assumed.tick();
+    assumed.tick();
+    assert_eq!(assumed.case.rollout.status.unwrap().judge.unwrap()["learned"], json!([null]));
+}
+
+#[test]
+fn how_long_stable_is_learned_from_is_the_specs_to_say() {
+    for (from, point) in [(json!({}), 1_440_000), (json!({"learnFrom": "1h"}), 60_000)] {
+        let world = World::new([(80, 200), (20, 200)], from);
+        let range = format!("[{}ms:{point}ms] @ ", 60 * point);
+        let asked = queries(&world.case.rollout, world.case.now);
+        assert_eq!(asked.iter().filter(|query| query.expression.contains(&range)).count(), 2, "{asked:?}");
+    }
+}
+
+#[test]
+fn what_fails_together_takes_more_to_be_held_against_a_version() {
+    let ticks = |luck: bool| {
+        let mut world =
+            if luck { learned(json!({}), [1.0; 4]).0 } else { World::new([(80, 200), (20, 200)], json!({})) };
+        world.turn([(80, 200), (20, 20)]);
+        world.until(120, |status| status.phase == P::RolledBack).0
+    };
+    let (together, alone) = (ticks(true), ticks(false));
+    assert!(together > alone, "{together} {alone}");
+}
+
+#[test]
+fn a_pod_that_warms_up_is_not_counted_for_as_long_as_the_spec_says() {
+    // Ten seconds of requests must have counted.
+    let ends = |sequential: Value| {
+        let mut world = World::new([(80, 200), (20, 200)], sequential);
+        let steps =
+            json!([{"weight": 20, "duration": "5s", "minRequests": 200}, {"weight": 100, "duration": "1h"}]);
+        let strategy = json!({"rollbackTriggers": ["error_rate"], "steps": steps});
+        world.case.rollout.spec.strategy = from_value(strategy).unwrap();
+        let pod = json!({"metadata": {"name": "p", "labels": {"anneal.dev/version": "v20261121.2"}}, "status": {
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": cases::ago(0)}],
+            "containerStatuses": [{"name": "server", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                "state": {"running": {"startedAt": cases::ago(20_000)}}}]}});
+        world.case.children.pods = vec![from_value(pod).unwrap()];
+        world.until(60, |status| status.weight == Weight::FULL).0
+    };
+    let [short, default, long] = [json!({"warmup": "1s"}), json!({}), json!({"warmup": "10s"})].map(ends);
+    assert!((11..13).contains(&short), "{short}");
+    assert_eq!((default - short, long - short), (1, 9), "two ticks of a second, and ten");
+}
+
+#[test]
+fn users_that_stick_to_a_version_make_a_split_less_sure() {
+    let reason = |sequential: Value| {
+        let mut ignored = World::new([(90, 200), (10, 200)], sequential);
+        let (_, status) = ignored.until(30, |_| false);
+        let mut all = status.conditions.into_iter();
+        all.find(|condition| condition.type_ == "TrafficVerified").unwrap().reason
+    };
+    assert_eq!(reason(json!({})), "TrafficSplitMismatch");
+    assert_eq!(reason(json!({"splitDesignEffect": 1000.0})), "Accepted");
+}
+
+#[test]
+fn a_gateway_that_ignores_a_step_of_ten_points_is_found_within_a_minute_at_ten_requests_a_second() {
+    for weight in [10, 20, 30, 40, 50, 60, 70, 80, 90] {
+        let before = i64::from(weight) / 10 - 1;
+        let mut ignored = World::new([(10 - before, 1000), (before, 1000)], json!({}));
+        let steps: Vec<Value> =
+            (1..=9).map(|step| json!({"weight": step * 10, "duration": "1h", "minRequests": 20})).collect();
+        let strategy = json!({"rollbackTriggers": ["error_rate"], "steps": steps});
+        ignored.case.rollout.spec.strategy = from_value(strategy).unwrap();
+        let to = |ignored: &mut World, weight: i32| {
+            let at = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(ignored.case.now);
+            let status = ignored.case.rollout.status.as_mut().unwrap();
+            status.weight = Weight::from_percent(weight);
+            status.step_started_at = Some(at.clone());
+            status.traffic_accepted_at = Some(at);
+            ignored.case.settle_children();
+        };
+        if weight > 10 {
+            to(&mut ignored, weight - 10);
+            ignored.until(10, |_| false);
+        }
+        to(&mut ignored, weight);
+        let told = |status: &ModelRolloutStatus| {
+            let mut all = status.conditions.iter();
+            all.find(|condition| condition.type_ == "TrafficVerified").unwrap().clone()
+        };
+        let (ticks, status) = ignored.until(100, |status| told(status).reason == "TrafficSplitMismatch");
+        assert_eq!(told(&status).reason, "TrafficSplitMismatch", "{weight}: {status:?}");
+        assert!(ticks <= 60, "{weight}: found after {ticks} s");
+    }
+}
+
+#[test]
+fn a_step_says_how_many_requests_show_whether_the_gateway_follows() {
+    let message = |steps: Value| {
+        let mut world = World::new([(80, 200), (20, 200)], json!({}));
+        let strategy = json!({"rollbackTriggers": ["error_rate"], "steps": steps});
+        world.case.rollout.spec.strategy = from_value(strategy).unwrap();
+        let status = world.tick();
+        let mut all = status.conditions.into_iter();
+        all.find(|condition| condition.type_ == "TrafficVerified").unwrap().message
+    };
+    let step = |weight: i32| json!({"weight": weight, "duration": "1h", "minRequests": 20});
+    let (large, small) = (message(json!([step(10), step(20)])), message(json!([step(19), step(20)])));
+    assert!(large.contains("About 207 requests"), "{large}");
+    assert!(small.contains("About 24014 requests"), "{small}");
+}
+
+/// A canary with a latency, whose versions answer in 200 ms, and `slow` of 100 in 800 ms, as a histogram of one of the forms.
+fn latency(max: &str, slow: i64) -> World {
+    let mut world = World::new([(80, 200), (20, 200)], json!({}));
+    let metric = json!({"name": "error_rate", "window": "40s", "interval": "1s",
+        "histogram": {"selector": "seconds_bucket", "quantile": 0.95, "max": max}});
+    world.case.rollout.spec.metrics = vec![from_value(metric).unwrap()];
+    world.traffic[0].1 = [(80, i64::MAX), (20, if slow == 0 { i64::MAX } else { 100 / slow })];
+    world
+}
+
+fn classic(world: &World, query: &Query) -> Answer {
+    let raw = anneal_tests::raw::Raw::read(&query.expression, world.case.now).unwrap();
+    let versions = raw.versions.iter();
+    let series = versions.flat_map(|version| {
+        ["0.1", "0.25", "0.5", "1", "+Inf"].into_iter().map(|le| {
+            let labels = [("version", version.as_str()), ("pod", "p"), ("le", le)];
+            let samples = (raw.from_ms.div_euclid(1000) + 1..=raw.until_ms.div_euclid(1000)).map(|second| {
+                let (all, slow) = world.counted(usize::from(version.ends_with('2')), second);
+                let count = match le {
+                    "0.1" => 0,
+                    "0.25" | "0.5" => all - slow,
+                    _ => all,
+                };
+                (second * 1000, count as f64)
+            });
+            let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            RawSeries { labels, samples: samples.collect(), histograms: vec![] }
+        })
+    });
+    Answer::Matrix(series.collect())
+}
+
+/// The same with buckets that end at powers of 2^(1/8), as a native histogram of schema 3.
+fn native(world: &World, query: &Query) -> Answer {
+    let raw = anneal_tests::raw::Raw::read(&query.expression, world.case.now).unwrap();
+    let series = raw.versions.iter().map(|version| {
+        let bucket = |value: f64, count: i64| {
+            let index = (value.log2() * 8.0).ceil();
+            let bound = |index: f64| (index / 8.0).exp2();
+            NativeBucket {
+                boundary: Boundary::OpenLeft,
+                lower: bound(index - 1.0),
+                upper: bound(index),
+                count: count as f64,
+            }
+        };
+        let histograms = (raw.from_ms.div_euclid(1000) + 1..=raw.until_ms.div_euclid(1000)).map(|second| {
+            let (all, slow) = world.counted(usize::from(version.ends_with('2')), second);
+            let mut buckets = vec![bucket(0.2, all - slow), bucket(0.8, slow)];
+            buckets.retain(|bucket| bucket.count > 0.0);
+            (second * 1000, NativeHistogram { count: all as f64, sum: 0.0, buckets })
+        });
+        let labels = [("version", version.as_str()), ("pod", "p")];
+        let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        RawSeries { labels, samples: vec![], histograms: histograms.collect() }
+    });
+    Answer::Matrix(series.collect())
+}
+
+/// A form of histogram.
+type Form = fn(&World, &Query) -> Answer;
+
+fn play(mut world: World, form: Form) -> ModelRolloutStatus {
+    for _ in 0..60 {
+        world.case.now += SignedDuration::from_secs(1);
+        let plan = world.case.plan_answering(|query| form(&world, query));
+        world.case.perform(&plan.actions);
+        world.case.rollout.status = Some(plan.status);
+        let status = world.case.rollout.status.as_ref().unwrap();
+        if status.phase != P::Canary || status.weight == Weight::FULL {
+            break;
+        }
+    }
+    world.case.rollout.status.unwrap()
+}
+
+#[test]
+fn slow_answers_roll_back_and_quick_ones_do_not_in_both_forms_of_histogram() {
+    let forms: [(&str, Form); 2] = [("classic", classic), ("native", native)];
+    for (name, form) in forms {
+        let quick = play(latency("500ms", 0), form);
+        assert_eq!(quick.weight, Weight::FULL, "{name}: {quick:?}");
+        let slow = play(latency("500ms", 50), form);
+        assert_eq!((slow.phase, reason(&slow)), (P::RolledBack, "ThresholdBreached"), "{name}");
+    }
+}
+
+#[test]
+fn a_threshold_between_two_buckets_is_told_with_those_that_count() {
+    let told = |max: &str, form: Form| {
+        let mut all = play(latency(max, 0), form).conditions.into_iter();
+        all.find(|condition| condition.type_ == "ThresholdNotOnBucket").map(|condition| condition.message)
+    };
+    let between = told("300ms", classic).unwrap();
+    for part in ["error_rate", "no bucket ends at 300 ms", "slower than 500 ms", "slower than 250 ms"] {
+        assert!(between.contains(part), "{part}: {between}");
+    }
+    assert_eq!(told("500ms", classic), None);
+    assert_eq!(told("300ms", native), None, "its buckets are fine enough");
+}
