@@ -390,8 +390,9 @@ pub struct Judge {
     /// Terms of `evidence: sequential`. Changed in mid-rollout, they begin the comparison anew. Default: all defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequential: Option<Sequential>,
-    /// How long a step may wait for readings that are missing, stale or not finite, or for too few requests, before the
-    /// candidate is rolled back. Default 10m.
+    /// How long a step may wait for readings that are missing, stale or not finite, for pods that are not ready, for a gateway
+    /// that has not taken its weights or, with `evidence: none`, for too few requests, before the candidate is rolled back.
+    /// Default 10m.
     #[serde(default = "default_max_hold")]
     pub max_hold: Span,
     /// What becomes of a version on trial while a trigger has no series or no requests. Default: it waits.

@@ -162,7 +162,10 @@ fn nobody_is_sent_to_a_version_without_pods_and_the_rollback_is_not_forgotten() 
         let mut regardless = case.clone();
         regardless.rollout.spec.judge.on_stable_unavailable =
             anneal_crds::metric::OnStableUnavailable::Rollback;
-        assert_eq!(regardless.plan().status.phase, P::RolledBack);
+        let plan = regardless.plan();
+        assert_eq!(plan.status.phase, P::RolledBack);
+        let told = plan.notes.iter().find(|note| note.reason == "StableUnavailable").unwrap();
+        assert!(told.message.contains("has no ready pod"), "{}", told.message);
         // Where nobody answers anyway, nothing is lost.
         let mut both = case.clone();
         lose_all(&mut both, left);

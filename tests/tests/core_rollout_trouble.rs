@@ -166,6 +166,32 @@ fn a_canary_that_nobody_answers_for_is_rolled_back_at_once() {
 }
 
 #[test]
+fn nor_is_one_left_in_a_bake_or_an_experiment_that_nobody_answers_for() {
+    let mut bake = cases::moving("Baking", 0);
+    (bake["stable"], bake["previous"], bake["candidate"]) =
+        (cases::reference(2), cases::reference(1), Value::Null);
+    let experiment = cases::moving("Experiment", 50);
+    for status in [bake, experiment] {
+        let mut case = RolloutCase::new(status.clone()).unwrap();
+        let strategy = &mut case.rollout.spec.strategy;
+        strategy.bake = Some(
+            serde_json::from_value(json!({"duration": "1h", "rollbackTriggers": ["error_rate"]})).unwrap(),
+        );
+        let experiment = json!({"split": 50, "duration": "1d", "primary": "error_rate"});
+        strategy.experiment = Some(serde_json::from_value(experiment).unwrap());
+        case.rollout.spec.judge = serde_json::from_value(json!({"evidence": "sequential"})).unwrap();
+        case.settle_children();
+        let second = "ads-v20261121-2";
+        let lost = case.children.deployments.iter_mut().find(|of| of["metadata"]["name"] == second).unwrap();
+        lost["status"]["readyReplicas"] = 0.into();
+        let decided = case.plan().status;
+        let reason = decided.decision.as_ref().map(|decision| decision.reason.as_str());
+        assert_eq!((decided.phase, reason), (P::RolledBack, Some("CandidateUnavailable")), "{status}");
+        assert_eq!(decided.stable.unwrap().version, "v20261121.1");
+    }
+}
+
+#[test]
 fn a_candidate_that_was_taken_back_may_be_asked_for_again() {
     let mut case = case(cases::moving("Canary", 20));
     case.rollout.spec.candidate = serde_json::from_value(json!({"version": "v20261121.7"})).unwrap();

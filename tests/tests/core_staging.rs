@@ -54,6 +54,16 @@ fn with_job(number: u32, ago: i64, condition: Option<(&str, &str)>) -> RolloutCa
     case
 }
 
+#[test]
+fn a_candidate_has_three_tries_unless_the_spec_says_otherwise() {
+    for (number, phase) in [(1, P::Staging), (2, P::Staging), (3, P::RolledBack)] {
+        let mut case = with_job(number, 10, Some(("Failed", "BackoffLimitExceeded")));
+        let staging = json!({"test": job(), "timeout": "5m"});
+        case.rollout.spec.strategy.staging = Some(serde_json::from_value(staging).unwrap());
+        assert_eq!(case.plan().status.phase, phase, "try {number}");
+    }
+}
+
 fn jobs(plan: &Plan<ModelRolloutStatus>) -> Vec<&Object> {
     let jobs = plan.actions.iter().filter_map(|action| match action {
         Action::Create(object) if object.key.kind == Kind::Job => Some(object),

@@ -46,7 +46,7 @@ struct Seen {
     p99: f64,
     accuracy: f64,
     scores: [f64; 2],
-    importance: [f64; 3],
+    importance: [f64; 5],
 }
 
 /// Everything at its bound, which is within it.
@@ -56,7 +56,7 @@ const AT_ITS_BOUNDS: Seen = Seen {
     p99: 0.5,
     accuracy: 0.80,
     scores: [6000.0, 4000.0],
-    importance: [0.5, 0.3, 0.2],
+    importance: [0.4, 0.3, 0.15, 0.1, 0.05],
 };
 
 fn series(labels: &[(&str, &str)], value: f64) -> Series {
@@ -86,7 +86,7 @@ fn answer(query: &Query, case: &RolloutCase, seen: Seen) -> Answer {
             let [low, high] = seen.scores;
             buckets("keyed", &[("0.5", low), ("+Inf", low + high)])
         }
-        "feature_importance_stability" => ["age", "income", "region"]
+        "feature_importance_stability" => ["age", "income", "region", "tenure", "visits"]
             .iter()
             .zip(seen.importance)
             .map(|(name, value)| series(&[("anneal_part", "keyed"), ("anneal_key", name)], value))
@@ -190,7 +190,8 @@ fn each_trigger_rolls_back_just_beyond_its_number() {
 fn what_moves_away_from_the_first_seven_days_is_warned_of() {
     let moved = [
         Seen { scores: [2000.0, 8000.0], ..AT_ITS_BOUNDS },
-        Seen { importance: [0.2, 0.3, 0.5], ..AT_ITS_BOUNDS },
+        // Spearman's coefficient is 0.7.
+        Seen { importance: [0.15, 0.4, 0.3, 0.1, 0.05], ..AT_ITS_BOUNDS },
     ];
     for (seen, named) in moved.into_iter().zip(["prediction_drift", "feature_importance_stability"]) {
         let mut case = case();
@@ -207,6 +208,64 @@ fn what_moves_away_from_the_first_seven_days_is_warned_of() {
         let (_, status) = watch(&mut case, seen, |status| status.phase != P::Baking);
         assert_eq!(status.phase, P::Healthy, "a warning decides nothing");
     }
+}
+
+#[test]
+fn importance_that_is_as_stable_as_it_must_be_is_not_warned_of() {
+    let mut case = case();
+    watch(&mut case, AT_ITS_BOUNDS, |status| status.phase == P::Baking && status.baselines.len() == 2);
+    // Spearman's coefficient is 0.8.
+    let seen = Seen { importance: [0.3, 0.4, 0.1, 0.15, 0.05], ..AT_ITS_BOUNDS };
+    let warned = |status: &ModelRolloutStatus| {
+        status.conditions.iter().any(|said| said.type_ == "Warned" && said.status == "True")
+    };
+    let (_, status) = watch(&mut case, seen, |status| warned(status) || status.phase == P::Healthy);
+    assert_eq!((warned(&status), status.phase), (false, P::Healthy), "{:?}", status.conditions);
+}
+
+#[test]
+fn each_metric_is_read_over_its_own_window_in_shadow_of_all_requests() {
+    let mut case = case();
+    let (_, _) = watch(&mut case, AT_ITS_BOUNDS, |status| status.phase == P::Shadow);
+    let mirror = &case.children.route.as_ref().unwrap()["spec"]["rules"][0]["filters"][0]["requestMirror"];
+    assert_eq!(mirror["percent"], 100);
+    let minutes = |metric: &str, case: &RolloutCase| {
+        let asked = anneal_core::rollout::queries(&case.rollout, case.now);
+        let query = asked.into_iter().find(|query| query.metric == metric).unwrap().expression;
+        [5, 10, 30]
+            .into_iter()
+            .filter(|minutes| query.contains(&format!("[{}ms]", minutes * 60_000)))
+            .collect::<Vec<_>>()
+    };
+    for (phase, metric, window) in [
+        (P::Canary, "error_rate", 10),
+        (P::Canary, "latency_p95", 10),
+        (P::Baking, "error_rate_after", 5),
+        (P::Baking, "latency_p99", 5),
+        (P::Baking, "accuracy", 30),
+    ] {
+        watch(&mut case, AT_ITS_BOUNDS, |status| status.phase == phase);
+        case.now += SignedDuration::from_hours(2);
+        assert_eq!(minutes(metric, &case), [window], "{metric}");
+    }
+}
+
+#[test]
+fn staging_is_blue_green_with_the_resources_of_the_guide() {
+    let mut case = case();
+    let spec = SPEC
+        .replace("serving: {image: serve:1, replicas: 2}", "serving: {image: serve:1, replicas: 2, resources: {requests: {cpu: '2', memory: 4Gi}, limits: {cpu: '2', memory: 4Gi}}}")
+        .replace("  shadow: {percent: 100, duration: 7d, minRequests: 1000}\n", "")
+        .replace("  canary: {initial: 10, increment: 15, interval: 1d, max: 100, minRequests: 1000}", "  blueGreen: {duration: 1d, minRequests: 1000}");
+    case.rollout.spec = serde_saphyr::from_str(&spec).unwrap();
+    case.settle_children();
+    let (_, status) = watch(&mut case, AT_ITS_BOUNDS, |status| status.phase == P::Canary);
+    assert_eq!(status.weight.to_string(), "100", "all at once");
+    for deployment in &case.children.deployments {
+        let resources = &deployment["spec"]["template"]["spec"]["containers"][0]["resources"];
+        assert_eq!(resources["limits"], json!({"cpu": "2", "memory": "4Gi"}));
+    }
+    watch(&mut case, AT_ITS_BOUNDS, |status| status.phase == P::Baking);
 }
 
 #[test]

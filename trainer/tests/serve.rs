@@ -241,6 +241,11 @@ fn copies_are_counted_apart_and_all_series_exist_from_the_start() {
                     "anneal_serve_request_duration_seconds_bucket{{{labels},le=\"0.3\"}}"
                 ))
             );
+            // One score for each row.
+            let rows = body()["inputs"][0]["shape"][0].as_u64().unwrap() * count;
+            assert!(page.contains(&format!("anneal_serve_score_count{{{labels}}} {rows}")), "{page}");
+            let all = format!("anneal_serve_score_bucket{{{labels},le=\"1\"}} {rows}");
+            assert!(page.contains(&all), "they are probabilities: {page}");
         }
     });
 }

@@ -167,6 +167,11 @@ impl Cluster {
         self.containerd([OsStr::new("images"), OsStr::new("import"), archive.as_os_str()]).map(drop)
     }
 
+    /// Gives an image that was loaded another name besides.
+    pub fn tag_image(&self, name: &str, other: &str) -> Result<()> {
+        self.containerd(["images", "tag", "--force", name, other]).map(drop)
+    }
+
     fn containerd<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Result<String> {
         let socket = self.plan.text("containerd.sock");
         let command = Cmd::new("ctr").args(["--address", &socket, "--namespace", "k8s.io"]).args(args);

@@ -65,6 +65,78 @@ fn a_mean_is_accepted_with_and_without_a_comparison() {
     }
 }
 
+/// The example's rollout with a comparison of answers, which these lists of its shadow name.
+fn compared(form: Value, shadow: &Value) -> Value {
+    let mut metric = json!({"name": "answers", "window": "10m"});
+    metric.as_object_mut().unwrap().extend(form.as_object().unwrap().clone());
+    let mut rollout = example("modelrollout.yaml");
+    rollout["spec"]["metrics"].as_array_mut().unwrap().push(metric);
+    rollout["spec"]["strategy"]["shadow"]
+        .as_object_mut()
+        .unwrap()
+        .extend(shadow.as_object().unwrap().clone());
+    rollout
+}
+
+#[test]
+fn answers_are_compared_in_shadow_and_nowhere_else() {
+    let home = Namespace::new("anneal-compared");
+    let named = json!({"rollbackTriggers": ["error_rate", "answers"]});
+    let warned = json!({"warnTriggers": ["answers"]});
+    let agreement = json!({"agreement": {"min": 0.95}});
+    let paired = |max: f64| json!({"paired": {"max": max}});
+    let sequential = |rollout| with(rollout, "/spec/judge", json!({"evidence": "sequential"}));
+    for rollout in [
+        compared(agreement.clone(), &named),
+        compared(agreement.clone(), &warned),
+        compared(paired(0.6), &named),
+        sequential(compared(json!({"paired": {}}), &named)),
+    ] {
+        Kubectl::apply(home.0, &rollout, true).unwrap();
+    }
+    let mut twice = compared(agreement.clone(), &named);
+    let mut second = twice["spec"]["metrics"].as_array().unwrap().last().unwrap().clone();
+    second["name"] = "more".into();
+    twice["spec"]["metrics"].as_array_mut().unwrap().push(second);
+    twice["spec"]["strategy"]["shadow"]["rollbackTriggers"] = json!(["answers", "more"]);
+    let everywhere = with(
+        compared(agreement.clone(), &named),
+        "/spec/strategy/rollbackTriggers",
+        json!(["error_rate", "answers"]),
+    );
+    let baked = with(
+        compared(agreement.clone(), &named),
+        "/spec/strategy/bake",
+        json!({"duration": "1d", "rollbackTriggers": ["answers"]}),
+    );
+    let in_shadow = "agreement and paired are measured in shadow";
+    for (rollout, said) in [
+        (compared(agreement.clone(), &json!({})), in_shadow),
+        (everywhere, in_shadow),
+        (baked, in_shadow),
+        (twice, "only one metric may be an agreement"),
+        (compared(paired(0.5), &named), "a paired metric that is compared as it is"),
+        (sequential(compared(paired(0.5), &warned)), "a paired metric that is compared as it is"),
+        (
+            compared(agreement, &json!({"rollbackTriggers": ["nobody"]})),
+            "strategy.shadow.rollbackTriggers names a metric",
+        ),
+    ] {
+        let refusal = Kubectl::apply(home.0, &rollout, true).expect_err(said);
+        assert!(refusal.contains(said), "expected `{said}` in: {refusal}");
+    }
+}
+
+#[test]
+fn what_a_users_route_leads_to_stays_when_the_rollout_goes() {
+    let home = Namespace::new("anneal-policies");
+    let gateway = || with(example("modelrollout.yaml"), "/spec/deletionPolicy", json!("Delete"));
+    Kubectl::apply(home.0, &gateway(), true).unwrap();
+    let attached = with(gateway(), "/spec/traffic", json!({"attach": {"route": "shop"}}));
+    let refusal = Kubectl::apply(home.0, &attached, true).unwrap_err();
+    assert!(refusal.contains("deletionPolicy: Delete is for traffic.gateway"), "{refusal}");
+}
+
 #[test]
 fn every_weight_with_one_decimal_is_accepted() {
     let home = Namespace::new("anneal-weights");

@@ -3,7 +3,11 @@
 use std::{io, net::SocketAddr, sync::Arc};
 
 use anneal_core::rollout::Answer;
-use anneal_operator::server::{Sensitive, Server, Tls};
+use anneal_operator::{
+    ports::Prometheus as _,
+    prometheus_api::HttpPrometheus,
+    server::{Sensitive, Server, Tls},
+};
 use axum::{Router, routing::get, serve::Listener};
 use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
@@ -14,7 +18,7 @@ use rustls::{
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::harness::{EMPTY, ask, failure, server};
+use super::harness::{self, EMPTY, ask, failure, query, server};
 
 /// A certificate authority.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -104,6 +108,26 @@ async fn only_the_named_authority_is_trusted() {
     for ca in [Some(other.pem()), None] {
         let why = failure(&server, ask(&trusting(ca)).await);
         assert!(why.contains("certificate"), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn certificates_that_are_replaced_count_for_the_next_question() {
+    let (authority, other, clients) = (Authority::new(), Authority::new(), Authority::new());
+    let server = serve(&authority, "127.0.0.1", Some(&clients)).await;
+    // One operator, whose Secrets and ConfigMaps change under it.
+    let prometheus = HttpPrometheus::default();
+    for (ca, identity, answers) in [
+        (other.pem(), clients.identity(), false),
+        (authority.pem(), clients.identity(), true),
+        (authority.pem(), other.identity(), false),
+        (authority.pem(), clients.identity(), true),
+        // A connection that was trusted before is not gone on with.
+        (other.pem(), clients.identity(), false),
+    ] {
+        let now = Server { tls: Tls { ca: Some(ca), identity }, ..server.clone() };
+        let answer = prometheus.query(&now, &query("up"), harness::now()).await;
+        assert_eq!(answer == Answer::Vector(vec![]), answers, "{answer:?}");
     }
 }
 

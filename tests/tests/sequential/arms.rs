@@ -68,7 +68,7 @@ impl World {
                 ..=raw.until_ms.min(self.scraped_until_ms).div_euclid(1000))
                 .map(|second| {
                     let (all, bad) = self.counted(usize::from(version.ends_with('2')), second);
-                    let count = if raw.selector == "bad" { bad } else { all };
+                    let count = if raw.selector.starts_with("bad") { bad } else { all };
                     (second * 1000, count as f64)
                 })
                 .collect();

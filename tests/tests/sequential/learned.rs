@@ -274,3 +274,61 @@ fn a_threshold_between_two_buckets_is_told_with_those_that_count() {
     assert_eq!(told("500ms", classic), None);
     assert_eq!(told("300ms", native), None, "its buckets are fine enough");
 }
+
+/// As much as a status may have to say: sixteen metrics with two bounds each, compared for an hour, and all that is remembered.
+fn fullest() -> World {
+    let mut world = World::new([(80, 20_000), (20, 20_000)], json!({}));
+    let long = |part: &str| format!("{part}{{code=~\"{}\"}}", "5..|".repeat(250));
+    let metric = |number: usize| {
+        json!({"name": format!("{}{number:02}", "m".repeat(61)), "window": "40s", "interval": "1s",
+            "ratio": {"bad": long("bad"), "total": long("all"), "min": 0.000_000_1, "max": 0.01}})
+    };
+    let spec = &mut world.case.rollout.spec;
+    spec.metrics = (0..16).map(|number| from_value(metric(number)).unwrap()).collect();
+    let names: Vec<String> = spec.metrics.iter().map(|metric| metric.name.clone()).collect();
+    let step = |weight| json!({"weight": weight, "duration": "1h", "minRequests": 20});
+    spec.strategy = from_value(json!({"rollbackTriggers": names, "steps": [step(20), step(100)]})).unwrap();
+    let mut status = serde_json::to_value(&world.case.rollout.status).unwrap();
+    let reference = |number: u32| json!({"name": format!("{}-v20261121.{number}", "m".repeat(40)), "version": format!("v20261121.{number}"), "digest": cases::digest(number)});
+    let rejection = |number| {
+        let mut rejection = reference(number);
+        rejection["reason"] = "ProgressDeadlineExceeded".into();
+        rejection["retried"] = "x".repeat(200).into();
+        rejection
+    };
+    status["rejected"] = (100..120).map(rejection).collect::<Vec<_>>().into();
+    status["history"] = (200..210).map(reference).collect::<Vec<_>>().into();
+    let values: serde_json::Map<String, Value> = (0..48)
+        .map(|number| (format!("{}{number:02}", "f".repeat(46)), json!(0.123_456_789_012_345_67)))
+        .collect();
+    status["baselines"] = json!([{"metric": "m".repeat(63), "of": "0".repeat(16), "values": values}]);
+    world.case.rollout.status = Some(from_value(status).unwrap());
+    world
+}
+
+#[test]
+fn no_status_with_a_comparison_grows_beyond_what_one_can_read() {
+    let mut world = fullest();
+    let mut longest = 0;
+    let look = |world: &mut World, spoil| serde_json::to_string(&look_at(world, spoil)).unwrap().len();
+    for second in 0..200 {
+        longest = longest.max(look(&mut world, (60..100).contains(&second)));
+    }
+    world.turn([(80, 20_000), (20, 2)]);
+    for _ in 0..20 {
+        longest = longest.max(look(&mut world, false));
+    }
+    assert!(longest > 24 * 1024, "it is as long as it can be: {longest} bytes");
+    assert_eq!(world.case.rollout.status.as_ref().unwrap().phase, P::RolledBack);
+    assert!(longest < 32 * 1024, "{longest} bytes");
+}
+
+fn look_at(world: &mut World, spoil: bool) -> ModelRolloutStatus {
+    world.case.now += SignedDuration::from_secs(1);
+    let plan = world.case.plan_answering(|query| {
+        if spoil { Answer::Unreachable("x".repeat(300)) } else { world.answer(query) }
+    });
+    world.case.perform(&plan.actions);
+    world.case.rollout.status = Some(plan.status.clone());
+    plan.status
+}

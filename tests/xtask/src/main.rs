@@ -18,6 +18,7 @@ mod soak;
 mod target;
 mod test;
 mod tools;
+mod upgrade;
 
 use std::io::Write as _;
 use std::process::ExitCode;

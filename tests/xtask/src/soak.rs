@@ -13,7 +13,7 @@ use crate::{
     Context,
     cargo::Cargo,
     demo::{self, Options},
-    print, test, tools,
+    print, test, tools, upgrade,
 };
 
 /// How long to soak.
@@ -33,6 +33,9 @@ pub(crate) struct Selection {
     /// How often both kill matrices are gone through
     #[arg(long, default_value_t = 3)]
     rounds: u32,
+    /// The revision of the earlier operator of an upgrade, such as a release's tag
+    #[arg(long, required_if_eq("parts", "upgrade"))]
+    from: Option<String>,
 }
 
 /// One long run.
@@ -40,12 +43,18 @@ pub(crate) struct Selection {
 enum Part {
     /// Seeded worlds with every law
     Worlds,
+    /// A small model in every order of events, disturbed twice
+    Exhaustive,
     /// Bodies that no Prometheus should send, and no pass on data that is not fresh and finite
     Bodies,
     /// Every decision of the core changed a little: does a test notice?
     Mutants,
     /// The demo, with the operator killed at ten moments
     Kills,
+    /// The judge's promise in every simulated cell, ten thousand rollouts each
+    Judge,
+    /// Rollouts on their way while an earlier operator and this one take turns; needs --from
+    Upgrade,
 }
 
 const CLUSTER: &str = "soak";
@@ -59,9 +68,17 @@ pub(crate) fn run(context: &Context, selection: &Selection) -> Result<()> {
         worlds(context, &cargo, selection.seeds)?;
         line.push(format!("\"seeds\":{}", selection.seeds));
     }
+    if chosen(Part::Exhaustive) {
+        exhaustive(context, &cargo)?;
+        line.push("\"disturbances\":2".to_owned());
+    }
     if chosen(Part::Bodies) {
         bodies(context, &cargo, selection.bodies)?;
         line.push(format!("\"bodies\":{}", selection.bodies));
+    }
+    if chosen(Part::Judge) {
+        judge(context, &cargo)?;
+        line.push("\"judged\":10000".to_owned());
     }
     if chosen(Part::Mutants) {
         let [caught, missed, unviable] = mutants(context, &cargo, selection.shard.as_deref())?;
@@ -73,7 +90,17 @@ pub(crate) fn run(context: &Context, selection: &Selection) -> Result<()> {
         let demos = kills(context, selection.rounds)?;
         line.push(format!("\"demos\":{demos}"));
     }
+    if let Some(from) = selection.from.as_ref().filter(|_| chosen(Part::Upgrade)) {
+        upgrade::run(context, &cargo, from)?;
+        line.push(format!("\"upgradedFrom\":\"{from}\""));
+    }
     print(&format!("{{{}}}", line.join(",")))
+}
+
+fn exhaustive(context: &Context, cargo: &Cargo) -> Result<()> {
+    let args = ["test", "--locked", "--package", "anneal-tests", "--test", "exhaustive"];
+    let command = cargo.command(&args).env("DISTURBANCES", "2");
+    test::count(context, "Disturb a small model twice in every way", &command)
 }
 
 fn worlds(context: &Context, cargo: &Cargo, seeds: u32) -> Result<()> {
@@ -96,6 +123,19 @@ fn bodies(context: &Context, cargo: &Cargo, count: u32) -> Result<()> {
     let args = ["test", "--locked", "--package", "anneal-tests", "--test", "prometheus_bodies"];
     let command = cargo.command(&args).env("PROMETHEUS_BODIES", count.to_string());
     test::count(context, &format!("Read {count} bodies"), &command)
+}
+
+fn judge(context: &Context, cargo: &Cargo) -> Result<()> {
+    let args = [
+        "test",
+        "--locked",
+        "--package",
+        "anneal-cli",
+        "--",
+        "--include-ignored",
+        "every_cell_keeps_the_promise",
+    ];
+    test::count(context, "Simulate ten thousand healthy rollouts of every kind", &cargo.command(&args))
 }
 
 /// How many mutants were caught, missed, and could not be built.

@@ -107,16 +107,27 @@ fn on_cluster(context: &Context, cargo: &Cargo, cluster: &Cluster) -> Result<()>
         cluster.dry_run(&objects)?;
     }
     step.done();
-    let command = cargo
+    let command = on_demo_cluster(context, cargo, cluster, &[])?;
+    count(context, "Test bad input, rights and S3 on the cluster", &command)
+}
+
+/// Tests of a cluster with Anneal that has run the demo.
+pub(crate) fn on_demo_cluster(
+    context: &Context,
+    cargo: &Cargo,
+    cluster: &Cluster,
+    more: &[&str],
+) -> Result<Cmd> {
+    Ok(cargo
         .command(&["test", "--locked", "--no-fail-fast", "--package", "anneal-demo"])
+        .args(more)
         .env("ANNEAL_TEST_KUBECTL", cluster.program("kubectl"))
         .env("ANNEAL_TEST_TRAINER_IMAGE", Which::Trainer.name())
         .env("ANNEAL_TEST_AUDIT_LOG", cluster.audit_log())
         .env("ANNEAL_TEST_HOST_ADDRESS", cluster.host_address())
         .env("ANNEAL_TEST_S3_SERVER", s3_server(context)?)
         .env("ANNEAL_TEST_DATA", data::prepare(context)?)
-        .env("KUBECONFIG", cluster.kubeconfig());
-    count(context, "Test bad input, rights and S3 on the cluster", &command)
+        .env("KUBECONFIG", cluster.kubeconfig()))
 }
 
 /// The trainer's storage against a real S3 server.

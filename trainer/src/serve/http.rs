@@ -27,7 +27,7 @@ use super::{
     feedback::Feedback,
     metrics::{Arm, Metrics, Pending},
     protocol::{self, BadRequest},
-    worker::{Refusal, Served, Workers},
+    worker::{Answered, Refusal, Served, Workers},
 };
 
 const VERSION_HEADER: HeaderName = HeaderName::from_static("x-anneal-version");
@@ -208,7 +208,7 @@ async fn receive(
     let copy = head.and_then(|(comparer, path, kind)| {
         Some((comparer, comparer.next()?, Copied { path, kind, body: body.clone() }))
     });
-    let answer = answer(app, fault, body).await;
+    let answer = answer(app, fault, body, pending).await;
     if let Some((comparer, turn, copy)) = copy {
         comparer.compare(turn, copy, own(&answer));
     }
@@ -242,7 +242,7 @@ enum Answer {
     None(Refusal),
 }
 
-async fn answer(app: &App, fault: Fault, body: Body) -> Answer {
+async fn answer(app: &App, fault: Fault, body: Body, pending: &Pending<'_>) -> Answer {
     if fault.latency > Duration::ZERO {
         tokio::time::sleep(fault.latency).await;
     }
@@ -250,8 +250,14 @@ async fn answer(app: &App, fault: Fault, body: Body) -> Answer {
         return Answer::Injected;
     }
     match app.workers.infer(body).await {
-        Ok(json) if app.next_happens(fault.wrong) => Answer::Json(protocol::spoilt(&json)),
-        Ok(json) => Answer::Json(json),
+        Ok(Answered { json, scores }) if app.next_happens(fault.wrong) => {
+            pending.scored(scores.into_iter().map(|score| 1.0 - score));
+            Answer::Json(protocol::spoilt(&json))
+        }
+        Ok(Answered { json, scores }) => {
+            pending.scored(scores);
+            Answer::Json(json)
+        }
         Err(refusal) => Answer::None(refusal),
     }
 }

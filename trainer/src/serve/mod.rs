@@ -79,7 +79,7 @@ pub fn serve(runtime: &Handle, options: Options) -> Result<(), Failure> {
     set_threads(1);
     let folder = Location::open(runtime, &options.artifact)?;
     let model = Model::load(&folder, Some(&options.digest), Compute::CPU)?;
-    let metrics = Metrics::new(&options.model, &options.version)?;
+    let metrics = Metrics::new(&options.model, &options.version, &model.schema.target.kind)?;
     let comparer = options.compare.clone().map(|compare| {
         Comparer::new(compare, &options.model, &options.version, &metrics.registry).map(Arc::new)
     });

@@ -173,6 +173,22 @@ pub(super) fn outputs(schema: &Schema, outputs: &[f32]) -> Vec<Value> {
     }
 }
 
+/// The score of each row, whose distribution says whether the model answers as it did: of two classes the probability of the
+/// second, of more that of the most probable one, and of a number its distance from the training rows' mean in their standard
+/// deviations.
+pub(super) fn scores(schema: &Schema, outputs: &[f32]) -> Vec<f64> {
+    match &schema.target.kind {
+        TargetKind::Classes { classes } => {
+            let of = |logits: &[f32]| {
+                let class = if classes.len() == 2 { 1 } else { most_probable(logits) };
+                log_probabilities(logits)[class].exp()
+            };
+            outputs.chunks_exact(classes.len()).map(of).collect()
+        }
+        TargetKind::Number { .. } => outputs.iter().map(|&output| f64::from(output)).collect(),
+    }
+}
+
 /// An answer with other outputs than these: another class, and another value. For `--fault wrong=…`.
 pub(super) fn spoilt(json: &[u8]) -> Vec<u8> {
     let Ok(mut answer) = serde_json::from_slice::<Value>(json) else { return json.to_vec() };

@@ -50,9 +50,18 @@ pub(super) struct Served {
     pub(super) schema: Schema,
 }
 
+/// What a request is answered.
+#[derive(Debug)]
+pub(super) struct Answered {
+    /// The body.
+    pub(super) json: Vec<u8>,
+    /// The score of each row, as [`protocol::scores`] has it.
+    pub(super) scores: Vec<f64>,
+}
+
 struct Order {
     body: Body,
-    reply: oneshot::Sender<Result<Vec<u8>, Refusal>>,
+    reply: oneshot::Sender<Result<Answered, Refusal>>,
 }
 
 #[derive(Clone, Debug)]
@@ -74,8 +83,8 @@ impl Workers {
         Ok(Self(sender))
     }
 
-    /// The JSON of the answer to a body.
-    pub(super) async fn infer(&self, body: Body) -> Result<Vec<u8>, Refusal> {
+    /// The answer to a body.
+    pub(super) async fn infer(&self, body: Body) -> Result<Answered, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.0.try_send(Order { body, reply }).map_err(|error| match error {
             TrySendError::Full(_) => Refusal::Busy,
@@ -96,7 +105,7 @@ fn work(served: &Served, network: &Network, receiver: &Mutex<Receiver<Order>>) -
     Some(())
 }
 
-fn answer(served: &Served, network: &Network, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+fn answer(served: &Served, network: &Network, body: &[u8]) -> Result<Answered, Refusal> {
     let Served { model, version, schema } = served;
     let request = protocol::parse(body).map_err(Refusal::Request)?;
     let (id, rows) = protocol::rows(request, schema).map_err(Refusal::Request)?;
@@ -109,7 +118,8 @@ fn answer(served: &Served, network: &Network, body: &[u8]) -> Result<Vec<u8>, Re
         id: id.unwrap_or(prediction),
         outputs: protocol::outputs(schema, &outputs),
     };
-    serde_json::to_vec(&response).map_err(|error| Refusal::Failed(error.to_string()))
+    let json = serde_json::to_vec(&response).map_err(|error| Refusal::Failed(error.to_string()))?;
+    Ok(Answered { json, scores: protocol::scores(schema, &outputs) })
 }
 
 fn infer(schema: &Schema, network: &Network, rows: &Rows) -> Result<Vec<f32>, Refusal> {

@@ -50,6 +50,60 @@ fn healthy_candidates_are_rarely_rolled_back_in_any_weather() {
     }
 }
 
+/// A1, and the same for users that stick and pods that differ, as it is promised: at most 5 % and three standard errors of ten
+/// thousand rollouts in every cell.
+#[test]
+#[ignore = "it takes long: cargo xtask soak judge"]
+fn every_cell_keeps_the_promise() {
+    const MOST: f64 = 0.05 + 3.0 * 0.002_18;
+    let promised: [(Section, &[&str]); 3] = [
+        (Section::Healthy, &["relative 1.0", "default"]),
+        (Section::Sticky, &["relative 1.0 learned", "relative 1.2 learned"]),
+        (Section::Pods, &["relative 1.2 learned"]),
+    ];
+    let mut broken = vec![];
+    for (section, names) in promised {
+        let healthy = cells(section).into_iter().filter(|cell| !cell.name.ends_with(", x3"));
+        for mut cell in healthy {
+            cell.contenders.retain(|contender| names.contains(&contender.name));
+            assert!(!cell.contenders.is_empty(), "{}", cell.name);
+            let decisions = trial::run(&cell, 7, 10_000).unwrap();
+            for (contender, decisions) in cell.contenders.iter().zip(decisions) {
+                let decided = Figure::new(section, &cell, contender.name, &decisions).decided;
+                if decided > MOST {
+                    broken.push(format!("{section:?} {} {}: {decided}", cell.name, contender.name));
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+/// A10: what literal rules do to healthy candidates on the same streams, as in the specification's table.
+#[test]
+fn literal_rules_roll_healthy_candidates_back() {
+    let found = figures(Section::Thresholds, |_| true);
+    let decided = |cell: &str, contender: &str| {
+        found.iter().find(|found| found.0 == cell && found.1 == contender).expect(cell).2.decided
+    };
+    for (cell, argo, argo_3, flagger) in [
+        ("1 rps 0.5%", 1.0, 1.0, 1.0),
+        ("1 rps 0.8%", 1.0, 1.0, 1.0),
+        ("10 rps 0.5%", 0.998, 0.805, 0.653),
+        ("10 rps 0.8%", 1.0, 1.0, 1.0),
+        ("100 rps 0.5%", 0.0, 0.0, 0.0),
+        ("100 rps 0.8%", 0.997, 0.865, 0.738),
+    ] {
+        for (contender, wanted) in [("argo 0", argo), ("argo 3", argo_3), ("flagger 5", flagger)] {
+            let seen = decided(cell, contender);
+            assert!((seen - wanted).abs() < 0.1, "{cell} {contender}: {seen}, and {wanted} is written");
+        }
+        for contender in ["relative 1.0", "absolute"] {
+            assert!(decided(cell, contender) <= ALPHA, "{cell} {contender}: {}", decided(cell, contender));
+        }
+    }
+}
+
 /// A2: the 90th percentile within 1.2 times that of the specification, at its tolerance of 1.
 #[test]
 fn worse_candidates_are_rolled_back_in_time() {

@@ -139,11 +139,6 @@ pub enum Rule {
         /// The share.
         most: f64,
     },
-    /// A share of bad events without evidence: one tick above `max` rolls back, as plain thresholds do.
-    Plain {
-        /// Largest share in a tick, from 0 to 1.
-        max: f64,
-    },
 }
 
 /// What is asked of a mean, in its own unit.
@@ -280,9 +275,7 @@ impl MetricPolicy {
             }
             Rule::Primary { .. } => Ok(()),
             Rule::Paired { most } => require(chance(most), "share of lost pairs", "a number between 0 and 1"),
-            Rule::Plain { max: most } | Rule::Agreement { most } => {
-                require(share(most), "threshold", "a share from 0 to 1")
-            }
+            Rule::Agreement { most } => require(share(most), "threshold", "a share from 0 to 1"),
         }
     }
 }

@@ -109,8 +109,7 @@ impl MetricRules {
             | Rule::Secondary { .. }
             | Rule::Mean(_)
             | Rule::Paired { .. }
-            | Rule::Agreement { .. }
-            | Rule::Plain { .. } => None,
+            | Rule::Agreement { .. } => None,
         };
         let bound = match metric.rule {
             Rule::Secondary { bound, .. } => Some(Absolute::new(bound)),
@@ -118,8 +117,7 @@ impl MetricRules {
             | Rule::Primary { .. }
             | Rule::Mean(_)
             | Rule::Paired { .. }
-            | Rule::Agreement { .. }
-            | Rule::Plain { .. } => absolute.clone(),
+            | Rule::Agreement { .. } => absolute.clone(),
         };
         Self {
             relative: tolerance.map(|tolerance| Relative::new(tolerance, RATIOS)),
@@ -143,8 +141,7 @@ pub(super) const fn limit(rule: Rule, advance: Advance) -> Option<f64> {
             | Rule::Primary { .. }
             | Rule::Mean(_)
             | Rule::Paired { .. }
-            | Rule::Agreement { .. }
-            | Rule::Plain { .. },
+            | Rule::Agreement { .. },
             Advance::Interval | Advance::Evidence(_),
         ) => None,
     }
@@ -157,7 +154,7 @@ fn tests(metric: &MetricPolicy) -> usize {
         }
         Rule::Mean(_) => 2,
         Rule::Paired { .. } | Rule::Agreement { .. } => 1,
-        Rule::Primary { .. } | Rule::Secondary { .. } | Rule::Plain { .. } => 0,
+        Rule::Primary { .. } | Rule::Secondary { .. } => 0,
     }
 }
 
@@ -168,8 +165,7 @@ const fn tolerance(metric: &MetricPolicy) -> Option<f64> {
         | Rule::Secondary { .. }
         | Rule::Mean(_)
         | Rule::Paired { .. }
-        | Rule::Agreement { .. }
-        | Rule::Plain { .. } => None,
+        | Rule::Agreement { .. } => None,
     }
 }
 

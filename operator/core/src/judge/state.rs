@@ -169,8 +169,7 @@ impl MetricState {
             | Rule::Secondary { .. }
             | Rule::Mean(_)
             | Rule::Paired { .. }
-            | Rule::Agreement { .. }
-            | Rule::Plain { .. } => (None, None),
+            | Rule::Agreement { .. } => (None, None),
         };
         Self {
             name: metric.name.clone(),
@@ -191,8 +190,7 @@ impl MetricState {
                 | Rule::Primary { .. }
                 | Rule::Secondary { .. }
                 | Rule::Paired { .. }
-                | Rule::Agreement { .. }
-                | Rule::Plain { .. } => None,
+                | Rule::Agreement { .. } => None,
             },
             pairs: matches!(metric.rule, Rule::Paired { .. }).then(Pairs::default),
             compared: matches!(metric.rule, Rule::Agreement { .. }).then(Compared::default),

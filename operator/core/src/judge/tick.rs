@@ -259,7 +259,7 @@ impl Judge {
             self.look(state, step);
             self.keep_win(state, step);
         }
-        state.rollback = self.decide(state, tick.outcomes);
+        state.rollback = self.decide(state);
     }
 
     /// End of the last folded tick, in milliseconds since the epoch.
@@ -346,19 +346,10 @@ impl Judge {
         count(metric, candidate, of_step);
     }
 
-    /// Whether the weighted mean of all tests, or a plain threshold, rolls back now.
-    fn decide(&self, state: &State, outcomes: &[Outcome]) -> Option<Rollback> {
-        let rollback = |metric: &MetricState, rules: &MetricRules, test| Rollback {
-            metric: metric.name.clone(),
-            test,
-            at_ms: self.ended(state),
-            estimate: metric.tally.estimate(1.0 / rules.tempering),
-        };
+    /// Whether the weighted mean of all tests rolls back now.
+    fn decide(&self, state: &State) -> Option<Rollback> {
         let (mut all, mut most) = (0.0, None::<(f64, &MetricState, &MetricRules, TestName)>);
-        for ((metric, rules), outcome) in state.metrics.iter().zip(&self.metrics).zip(outcomes) {
-            if breaches(rules.rule, outcome) {
-                return Some(rollback(metric, rules, TestName::Plain));
-            }
+        for (metric, rules) in state.metrics.iter().zip(&self.metrics) {
             let unspent = evidence::unspent(metric.started, self.policy.horizon_ticks);
             let relative = metric.relative.as_ref().map(|weights| evidence::value(weights, unspent));
             let absolute = metric.absolute.as_ref().map(|weights| evidence::value(weights, unspent));
@@ -382,7 +373,12 @@ impl Judge {
             }
         }
         let (_, metric, rules, test) = most.filter(|_| all >= self.threshold)?;
-        Some(rollback(metric, rules, test))
+        Some(Rollback {
+            metric: metric.name.clone(),
+            test,
+            at_ms: self.ended(state),
+            estimate: metric.tally.estimate(1.0 / rules.tempering),
+        })
     }
 
     /// The evidence of a mean against stable, and against its bound.
@@ -398,11 +394,7 @@ fn ln_of_pairs(metric: &MetricState, rule: Rule) -> Option<(f64, TestName)> {
     match rule {
         Rule::Paired { most } => Some((metric.pairs?.ln_worse(most), TestName::Paired)),
         Rule::Agreement { most } => Some((metric.compared?.ln_differs(most), TestName::Agreement)),
-        Rule::Share { .. }
-        | Rule::Primary { .. }
-        | Rule::Secondary { .. }
-        | Rule::Mean(_)
-        | Rule::Plain { .. } => None,
+        Rule::Share { .. } | Rule::Primary { .. } | Rule::Secondary { .. } | Rule::Mean(_) => None,
     }
 }
 
@@ -495,27 +487,6 @@ fn agree(metric: &mut MetricState, compared: Compared, of_step: bool) {
         state.add(compared);
     }
     count(metric, ArmCount { requests: compared.all, bad: compared.candidate }, of_step);
-}
-
-/// Whether a plain threshold is crossed in this tick.
-fn breaches(rule: Rule, outcome: &Outcome) -> bool {
-    let max = match rule {
-        Rule::Plain { max } => max,
-        Rule::Share { .. }
-        | Rule::Primary { .. }
-        | Rule::Secondary { .. }
-        | Rule::Mean(_)
-        | Rule::Paired { .. }
-        | Rule::Agreement { .. } => return false,
-    };
-    let arm = match outcome {
-        Outcome::Both { shares, .. } => shares.candidate,
-        Outcome::Alone(candidate) => *candidate,
-        Outcome::Means { .. } | Outcome::Pairs(_) | Outcome::Compared(_) | Outcome::Missing(_) => {
-            return false;
-        }
-    };
-    arm.requests > 0 && arm.bad as f64 > max * arm.requests as f64
 }
 
 #[cfg(test)]

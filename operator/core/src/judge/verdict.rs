@@ -60,8 +60,6 @@ pub enum TestName {
     Paired,
     /// Of answers to the same request in shadow.
     Agreement,
-    /// Against a threshold, without evidence.
-    Plain,
     /// The step reached its longest duration.
     Duration,
 }

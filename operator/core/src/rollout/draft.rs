@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::{
     approval::{AWAITING_APPROVAL, Awaited},
     build::{self, Home},
+    fit,
     freeze::{FROZEN, Freezes, Pause},
     group::{AWAITING_GROUP, Held},
     route::{Wanted, gateway_key},
@@ -113,6 +114,9 @@ impl<'a> Draft<'a> {
         self.status.step_summary = self.step_summary();
         self.status.phase_summary = Some(self.phase_summary());
         self.keep_comparison();
+        if self.rollout.status.as_ref() != Some(&self.status) {
+            fit::fit(&mut self.status);
+        }
         Plan { status: self.status, actions: self.actions, notes: self.notes, wake: self.wake }
     }
 

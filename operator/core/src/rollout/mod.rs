@@ -30,6 +30,7 @@ mod converge;
 mod draft;
 mod expression;
 mod fight;
+mod fit;
 mod freeze;
 mod gpus;
 mod group;

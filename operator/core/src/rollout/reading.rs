@@ -347,10 +347,13 @@ fn asked(metric: &Metric, query: &str) -> String {
     }
 }
 
+/// How a status calls a verdict that nothing is wrong.
+pub(super) const PASS: &str = "Pass";
+
 /// As status writes it.
 pub(super) const fn name(verdict: &Verdict) -> &'static str {
     match verdict {
-        Verdict::Pass { .. } => "Pass",
+        Verdict::Pass { .. } => PASS,
         Verdict::Breach => "Breach",
         Verdict::Hold(class, _) => class.name(),
         Verdict::AwaitsLabels(_) => "AwaitingLabels",
@@ -362,7 +365,7 @@ pub(super) const fn name(verdict: &Verdict) -> &'static str {
 pub(super) fn gathering(metric: &Metric, until: Timestamp) -> (Verdict, RecordedReading) {
     let record = RecordedReading {
         metric: metric.name.clone(),
-        verdict: "Pass".to_owned(),
+        verdict: PASS.to_owned(),
         value: format!("its baseline is measured until {until}"),
         bound: bound(&metric.source),
         query: String::new(),

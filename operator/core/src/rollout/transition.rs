@@ -266,7 +266,18 @@ impl Draft<'_> {
         readings: Vec<RecordedReading>,
     ) {
         if let Some(other) = self.nobody_instead(version) {
-            return self.keep_for_want_of(&other, fate, reason, message, readings);
+            match self.rollout.spec.judge.on_stable_unavailable {
+                OnStableUnavailable::Hold => {
+                    return self.keep_for_want_of(&other, fate, reason, message, readings);
+                }
+                OnStableUnavailable::Rollback => {
+                    let why = format!(
+                        "{} takes all requests and has no ready pod, as judge.onStableUnavailable: Rollback says.",
+                        other.version
+                    );
+                    self.note(Severity::Warning, "StableUnavailable", &why);
+                }
+            }
         }
         match (self.status.phase, self.way_back()) {
             (RolloutPhase::Baking, Incumbent::Version(previous)) => {
@@ -339,12 +350,7 @@ impl Draft<'_> {
             | RolloutPhase::Healthy
             | RolloutPhase::RolledBack => None,
         };
-        match self.rollout.spec.judge.on_stable_unavailable {
-            OnStableUnavailable::Hold => {
-                other.filter(|other| self.unavailable(other) && !self.unavailable(version))
-            }
-            OnStableUnavailable::Rollback => None,
-        }
+        other.filter(|other| self.unavailable(other) && !self.unavailable(version))
     }
 
     /// The rollback is decided and waits for pods; a reading that has become good again does not undo it.

@@ -463,14 +463,6 @@ fn a_mean_that_is_worse_is_rolled_back() {
 }
 
 #[test]
-fn a_plain_threshold_rolls_back_at_one_bad_tick() {
-    let pods = [steady(Arm::Candidate, 80, 1.0, 50.0), steady(Arm::Stable, 80, 1.0, 50.0)];
-    let plain = |max| judged(Rule::Plain { max }, Advance::Interval, &pods, 1).1;
-    assert!(matches!(plain(0.01), Verdict::Rollback(_)));
-    assert_eq!(plain(0.02), Verdict::Progressing);
-}
-
-#[test]
 fn what_a_step_does_not_judge_by_neither_holds_nor_ends_it() {
     let named = |name: &str| MetricPolicy { name: name.into(), ..metric(Source::Counters) };
     let policy = Policy { metrics: vec![named("error_rate"), named("other")], ..policy() };

@@ -112,7 +112,7 @@ impl Window {
             Rule::Share { events, .. } | Rule::Primary { events } | Rule::Secondary { events, .. } => {
                 counts_good(metric.source, events)
             }
-            Rule::Plain { .. } | Rule::Mean(_) | Rule::Paired { .. } | Rule::Agreement { .. } => false,
+            Rule::Mean(_) | Rule::Paired { .. } | Rule::Agreement { .. } => false,
         };
         match metric.rule {
             Rule::Paired { .. } => candidate.pairs().map(Outcome::Pairs),
@@ -124,9 +124,7 @@ impl Window {
                 };
                 Ok(Outcome::Means { candidate: candidate.values()?, stable })
             }
-            Rule::Share { .. } | Rule::Primary { .. } | Rule::Secondary { .. } | Rule::Plain { .. }
-                if arms == Arms::Both =>
-            {
+            Rule::Share { .. } | Rule::Primary { .. } | Rule::Secondary { .. } if arms == Arms::Both => {
                 let stable = self.arm(bounds, pods, Arm::Stable)?.counts(good)?;
                 let candidate = candidate.counts(good)?;
                 Ok(Outcome::Both {
@@ -134,7 +132,7 @@ impl Window {
                     strict: Shares { candidate: candidate.below, stable: stable.below },
                 })
             }
-            Rule::Share { .. } | Rule::Primary { .. } | Rule::Secondary { .. } | Rule::Plain { .. } => {
+            Rule::Share { .. } | Rule::Primary { .. } | Rule::Secondary { .. } => {
                 Ok(Outcome::Alone(candidate.counts(good)?.above))
             }
         }

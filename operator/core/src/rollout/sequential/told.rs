@@ -211,8 +211,7 @@ impl Draft<'_> {
                 | TestName::Absolute
                 | TestName::Mean
                 | TestName::Paired
-                | TestName::Agreement
-                | TestName::Plain => (
+                | TestName::Agreement => (
                     "ThresholdBreached",
                     format!("its {} was shown to be worse than tolerated", rollback.metric),
                 ),
