@@ -8,7 +8,7 @@
 //! the ports and calls the core's plan, `reconcile` records its status, [`perform`] does what follows, and `refusal` tells
 //! what the API server says no to. [`looks`] keeps what was seen last, for ticks in which nothing happens, and [`probes`]
 //! sends what a plan waits for. [`resolve`] finds the credentials of a metrics [`server`]. [`ports`] are the only ways
-//! out, [`alerts`] is the one way in beside the watches, and [`metered`] looks at what passes the first of them;
+//! out, `members`, `planes` and `scalers` say whom a change of something else concerns, [`alerts`] is the one way in beside the watches, and [`metered`] looks at what passes the first of them;
 //! `kube_cluster`, `prometheus_api` and `clock` are the real ones, the simulation has others.
 
 pub mod alerts;
@@ -17,6 +17,7 @@ pub mod http;
 pub mod kube_cluster;
 mod lease;
 pub mod looks;
+mod members;
 pub mod metered;
 pub mod metrics;
 pub mod notify;

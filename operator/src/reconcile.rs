@@ -78,7 +78,10 @@ pub async fn reconcile(
         // Nobody closes the semaphore.
         let turn = ports.turns.acquire().await.ok();
         let Some(object) = ports.cluster.get(&key).await? else {
-            let_go(ports, machine, namespace, name).await?;
+            match machine {
+                Machine::RetrainJob => {}
+                Machine::ModelRollout => let_go(ports, namespace, name).await?,
+            }
             return Ok(Wake::OnChange);
         };
         match walk(ports, machine, &key, &object, turn).await {
@@ -100,16 +103,14 @@ async fn glance(ports: &Ports, key: &Key) -> Option<Wake> {
     plan.is_idle(look.status()).then_some(plan.wake)
 }
 
-/// What an object that is gone no longer holds.
-async fn let_go(ports: &Ports, machine: Machine, namespace: &str, name: &str) -> Result<(), ClusterError> {
-    match machine {
-        Machine::RetrainJob => Ok(()),
-        Machine::ModelRollout => {
-            let cluster = ports.cluster.as_ref();
-            let versions = observe::recorded(cluster, namespace).await?;
-            perform::perform(cluster, &rollout::let_go(namespace, name, &versions)).await
-        }
+/// What a rollout held no longer holds anything, if it is gone.
+pub(crate) async fn let_go(ports: &Ports, namespace: &str, name: &str) -> Result<(), ClusterError> {
+    let cluster = ports.cluster.as_ref();
+    if cluster.get(&Key::new(Kind::ModelRollout, namespace, name)).await?.is_some() {
+        return Ok(());
     }
+    let versions = observe::recorded(cluster, namespace).await?;
+    perform::perform(cluster, &rollout::let_go(namespace, name, &versions)).await
 }
 
 /// From the object as it was read to the cluster.

@@ -36,6 +36,7 @@ use crate::{
     http::{self, Readiness},
     kube_cluster::{KubeCluster, api_resource},
     lease::Candidate,
+    members,
     metered::Metered,
     metrics::Metrics,
     notify::{self, Outbox, Retry, Webhook},
@@ -43,9 +44,9 @@ use crate::{
     ports::{Clock, ClusterError},
     probes::HttpProbes,
     prometheus_api::HttpPrometheus,
-    reconcile::{Machine, Ports, reconcile},
+    reconcile::{Machine, Ports, let_go, reconcile},
     scalers,
-    watched::{Standings, Watched},
+    watched::Watched,
 };
 
 /// What an operator process is told at start.
@@ -275,14 +276,8 @@ async fn controllers(
         concerned.iter().for_each(|rollout| looks.moved(&key(rollout)));
         concerned
     });
-    // Members of a group wait for each other.
-    let (looks, standings) = (ports.looks.clone(), Standings::default());
-    let everything = watcher::Config::default();
-    let rollouts = scope.watches(rollouts, Kind::ModelRollout, everything, move |member| {
-        let others = standings.whom(&member);
-        others.iter().for_each(|rollout| looks.moved(&key(rollout)));
-        others
-    });
+    let (looks, members) = (ports.looks.clone(), members::changes(scope.api(Kind::ModelRollout)));
+    let rollouts = rollouts.reconcile_on(members.inspect(move |rollout| looks.moved(&key(rollout))));
     let retrains =
         [Kind::Job, Kind::Pod].into_iter().fold(scope.controller(Machine::RetrainJob), |controller, kind| {
             let parent = |child: Watched| child.parent(Kind::RetrainJob, names::LABEL_JOB);
@@ -397,9 +392,15 @@ async fn drive(
 fn gone_for_good(machine: Machine, object: &ObjectRef<DynamicObject>, ports: &Ports, metrics: &Metrics) {
     // Nothing was kept of a run.
     if machine == Machine::ModelRollout {
-        let namespace = object.namespace.as_deref().unwrap_or_default();
-        metrics.rollouts.forget(namespace, &object.name);
-        ports.looks.gone(&Key::new(Kind::ModelRollout, namespace, &object.name));
+        let (namespace, name) = (object.namespace.clone().unwrap_or_default(), object.name.clone());
+        metrics.rollouts.forget(&namespace, &name);
+        ports.looks.gone(&Key::new(Kind::ModelRollout, &namespace, &name));
+        let ports = ports.clone();
+        tokio::spawn(async move {
+            if let Err(error) = let_go(&ports, &namespace, &name).await {
+                tracing::warn!(%error, namespace, name, "its versions are still marked as used; the marks may be taken away by hand");
+            }
+        });
     }
 }
 

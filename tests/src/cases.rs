@@ -249,6 +249,8 @@ impl RolloutCase {
             self.perform(&actions);
         }
         self.rollout.status.clone_from(&status);
+        // While something is missing a step waits, and one that has waited for long would be given up.
+        self.rollout.status.iter_mut().for_each(|status| status.holding_since = None);
         let actions = self.plan().actions;
         self.perform(&actions);
         self.read = read;

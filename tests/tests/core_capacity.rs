@@ -118,7 +118,7 @@ fn each_version_has_an_autoscaler_of_its_own_and_nobody_else_says_how_many_pods_
     let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "ads-v20261121-1"});
     let [scaler] = known(&case, HPA).try_into().unwrap();
     let (spec, owner) = (&scaler["spec"], &scaler["metadata"]["ownerReferences"][0]["uid"]);
-    assert_eq!((&spec["scaleTargetRef"], owner), (&target, &json!(cases::UID)));
+    assert_eq!((&spec["scaleTargetRef"], owner), (&target, &Value::Null));
     assert_eq!((&spec["minReplicas"], &spec["maxReplicas"]), (&json!(2), &json!(10)));
     let selector = &spec["metrics"][0]["external"]["metric"]["selector"]["matchLabels"];
     assert_eq!(
@@ -147,7 +147,7 @@ fn each_version_has_an_autoscaler_of_its_own_and_nobody_else_says_how_many_pods_
     assert_eq!(case.plan().actions, []);
     case.autoscaler(HPA)["spec"]["minReplicas"] = 1.into();
     assert_eq!(applied(&case.plan(), HPA)[0]["spec"]["minReplicas"], 2);
-    case.autoscaler(HPA)["metadata"]["ownerReferences"][0] = json!({"uid": "other", "controller": true});
+    case.autoscaler(HPA)["metadata"]["ownerReferences"] = json!([{"uid": "other", "controller": true}]);
     let plan = case.plan();
     assert_eq!((applied(&plan, HPA), told(&plan.status, "Stalled").0.as_str()), (vec![], "NameConflict"));
 }

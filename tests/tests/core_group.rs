@@ -26,6 +26,7 @@ impl Members {
             let mut case =
                 RolloutCase::new(json!({"phase": "Healthy", "stable": cases::reference(1)})).unwrap();
             case.rollout.metadata.name = Some(name.to_owned());
+            case.children = anneal_core::rollout::Children::default();
             case.rollout.spec.group = Some(Group { members: ALL.map(str::to_owned).to_vec() });
             let bake = json!({"duration": "20s", "rollbackTriggers": ["error_rate"]});
             case.rollout.spec.strategy.bake = Some(serde_json::from_value(bake).unwrap());

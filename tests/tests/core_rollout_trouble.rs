@@ -112,10 +112,12 @@ fn a_gateway_that_cannot_be_read_is_no_trouble_once_it_took_the_route() {
 #[test]
 fn what_a_former_rollout_of_this_name_left_is_taken_back() {
     let former = json!([{"kind": "ModelRollout", "name": "ads", "uid": "uid-former", "controller": true}]);
-    for owners in [json!([]), former] {
+    for (owners, weight) in [(json!([]), 1), (former, 1)] {
         let mut case = case(healthy());
-        case.children.route.as_mut().unwrap()["metadata"]["ownerReferences"] = owners;
-        assert!(cases::route_of(&case.plan()).is_some());
+        let route = case.children.route.as_mut().unwrap();
+        route["metadata"]["ownerReferences"] = owners;
+        route["spec"]["rules"][0]["backendRefs"][0]["weight"] = weight.into();
+        assert!(cases::route_of(&case.plan()).is_some(), "it is written as this one wants it");
     }
 }
 
