@@ -96,6 +96,21 @@ fn pods_of_someone_else_take_no_requests() {
 }
 
 #[test]
+fn pods_whose_labels_a_hand_took_away_are_still_the_rollouts() {
+    let mut case = case(healthy());
+    let deployment = &mut case.children.deployments[0];
+    let name = deployment["metadata"]["name"].clone();
+    deployment["metadata"]["labels"].as_object_mut().unwrap().remove("anneal.dev/rollout");
+    let applied = case.plan().actions.into_iter().any(|action| match action {
+        anneal_core::plan::Action::Apply(object) => object.body["metadata"]["name"] == name,
+        anneal_core::plan::Action::Create(_)
+        | anneal_core::plan::Action::Patch(_)
+        | anneal_core::plan::Action::Delete { .. } => false,
+    });
+    assert!(applied, "they are put right");
+}
+
+#[test]
 fn a_gateway_that_cannot_be_read_is_no_trouble_once_it_took_the_route() {
     let mut case = case(healthy());
     case.versions.truncate(1);

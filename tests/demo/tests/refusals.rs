@@ -67,14 +67,13 @@ fn a_mean_is_accepted_with_and_without_a_comparison() {
 
 /// The example's rollout with a comparison of answers, which these lists of its shadow name.
 fn compared(form: Value, shadow: &Value) -> Value {
-    let mut metric = json!({"name": "answers", "window": "10m"});
-    metric.as_object_mut().unwrap().extend(form.as_object().unwrap().clone());
     let mut rollout = example("modelrollout.yaml");
-    rollout["spec"]["metrics"].as_array_mut().unwrap().push(metric);
-    rollout["spec"]["strategy"]["shadow"]
-        .as_object_mut()
-        .unwrap()
-        .extend(shadow.as_object().unwrap().clone());
+    let mut metric = form;
+    (metric["name"], metric["window"]) = ("answers".into(), "10m".into());
+    rollout["spec"]["metrics"].as_array_mut().into_iter().for_each(|all| all.push(metric.clone()));
+    for (list, names) in shadow.as_object().into_iter().flatten() {
+        rollout["spec"]["strategy"]["shadow"][list] = names.clone();
+    }
     rollout
 }
 
