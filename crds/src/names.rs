@@ -48,7 +48,8 @@ pub const SERVING_CONTAINER: &str = "server";
 pub const ANNOTATION_STABLE_IN: &str = "stable-in.anneal.dev";
 /// On a ModelVersion, with `/<rollout>` behind it: that rollout rolled it back, and never takes it again by itself.
 pub const ANNOTATION_ROLLED_BACK_IN: &str = "rolled-back-in.anneal.dev";
-/// On a ModelVersion, with `/<rollout>` behind it: that rollout needs it, or may go back to it. It cannot be deleted.
+/// On a ModelVersion, with `/<rollout>` behind it: that rollout needs it, or may go back to it. It cannot be deleted, unless a
+/// person has annotated it with `anneal.dev/delete-anyway`.
 pub const ANNOTATION_USED_IN: &str = "used-in.anneal.dev";
 
 /// On a ModelRollout: nothing advances while it is there; its text says why. A rollback still happens.

@@ -245,8 +245,22 @@ fn template(plan: &Plan<ModelRolloutStatus>) -> Option<Value> {
 
 #[test]
 fn pods_of_another_release_serve_on_until_the_spec_asks_for_others() {
-    let case = made_by_another();
-    assert_eq!(template(&case.plan()), None, "nothing is written");
+    let mut case = made_by_another();
+    let old = case.children.deployments[0]["spec"]["template"].clone();
+    let plan = case.plan();
+    assert_eq!(template(&plan), Some(old), "what is around the pods is of this release");
+    case.perform(&plan.actions);
+    assert_eq!(template(&case.plan()), None, "and is written once");
+    // An owner that is no longer wanted goes with that, and takes nothing along when it goes.
+    case.rollout.spec.deletion_policy = from_value("Delete".into()).unwrap();
+    let plan = case.plan();
+    case.perform(&plan.actions);
+    assert!(!case.children.deployments[0]["metadata"]["ownerReferences"].is_null());
+    case.rollout.spec.deletion_policy = from_value("Retain".into()).unwrap();
+    let plan = case.plan();
+    case.perform(&plan.actions);
+    assert!(case.children.deployments[0]["metadata"]["ownerReferences"].is_null());
+    assert!(case.children.deployments[0].to_string().contains("--of-old"));
     // What is no part of the pods is put right, around them.
     let mut scaled = made_by_another();
     scaled.children.deployments[0]["spec"]["replicas"] = 1.into();

@@ -264,7 +264,11 @@ fn slow_answers_roll_back_and_quick_ones_do_not_in_both_forms_of_histogram() {
 #[test]
 fn a_threshold_between_two_buckets_is_told_with_those_that_count() {
     let told = |max: &str, form: Form| {
-        let mut all = play(latency(max, 0), form).conditions.into_iter();
+        let mut world = latency(max, 0);
+        let steps = json!([{"weight": 20, "duration": "1h", "minRequests": 20}]);
+        world.case.rollout.spec.strategy =
+            from_value(json!({"rollbackTriggers": ["error_rate"], "steps": steps})).unwrap();
+        let mut all = play(world, form).conditions.into_iter();
         all.find(|condition| condition.type_ == "ThresholdNotOnBucket").map(|condition| condition.message)
     };
     let between = told("300ms", classic).unwrap();

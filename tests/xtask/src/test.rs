@@ -94,8 +94,8 @@ fn on_cluster(context: &Context, cargo: &Cargo, cluster: &Cluster) -> Result<()>
     for switches in [
         "replicas=2,grafana.dashboards.enabled=true,alertReceiver.enabled=true,alertReceiver.tokenSecret.name=t,prometheusCredentials.enabled=true",
         "notifications.enabled=true,notifications.urlSecret.name=n",
-        "watchNamespace=anneal-demo,rbac.aggregate=false,rbac.gatewayClasses=false",
-        "networkPolicy.enabled=false,approvals.enforce=Always",
+        "watchNamespace=anneal-demo,rbac.aggregate=false,rbac.gatewayClasses=false,retention.enforce=Never",
+        "networkPolicy.enabled=false,approvals.enforce=Always,retention.enforce=Always",
     ] {
         let chart = chart.as_os_str();
         let objects = cluster.helm(
@@ -179,7 +179,7 @@ fn chart(context: &Context) -> Result<()> {
     Cmd::new(&helm).args(["lint", "--strict"]).arg(&chart).run(&log)?;
     for switches in [
         "replicas=1",
-        "approvals.enforce=Always,watchNamespace=team-a,serviceMonitor.enabled=true,podMonitor.enabled=true,prometheusRule.enabled=true,grafana.dashboards.enabled=true,alertReceiver.enabled=true,alertReceiver.tokenSecret.name=t,notifications.enabled=true,notifications.urlSecret.name=n,rbac.aggregate=false,rbac.autoscaling=false,crds.enabled=false,prometheusCredentials.enabled=true",
+        "approvals.enforce=Always,retention.enforce=Always,watchNamespace=team-a,serviceMonitor.enabled=true,podMonitor.enabled=true,prometheusRule.enabled=true,grafana.dashboards.enabled=true,alertReceiver.enabled=true,alertReceiver.tokenSecret.name=t,notifications.enabled=true,notifications.urlSecret.name=n,rbac.aggregate=false,rbac.autoscaling=false,crds.enabled=false,prometheusCredentials.enabled=true",
     ] {
         Cmd::new(&helm).args(["template", "anneal"]).arg(&chart).args(["--set", switches]).run(&log)?;
     }

@@ -24,7 +24,7 @@ pub(super) fn terminated(pod: &Pod) -> Option<&ContainerStateTerminated> {
 pub(super) enum Reported {
     /// One that can be judged.
     Result(Box<RunResult>),
-    /// One with a schema of another release, which is the only one that can judge it.
+    /// One with a schema of a later release, which is the only one that can judge it.
     Foreign(i64),
     /// None.
     Nothing,
@@ -39,7 +39,9 @@ pub(super) fn reported_result(pods: &[&Pod]) -> Reported {
 fn reported(message: &str) -> Option<Reported> {
     let notice: Value = serde_json::from_str(message).ok()?;
     match notice["result"]["schema"].as_i64() {
-        Some(schema) if schema != i64::from(RESULT_SCHEMA) => Some(Reported::Foreign(schema)),
+        Some(schema) if schema > i64::from(RESULT_SCHEMA) => Some(Reported::Foreign(schema)),
+        // No operator that is still to come knows it.
+        Some(schema) if schema < i64::from(RESULT_SCHEMA) => None,
         Some(_) | None => match serde_json::from_value(notice).ok()? {
             Notice::Result(result) => Some(Reported::Result(result)),
             Notice::Failure(_) => None,

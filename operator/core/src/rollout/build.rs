@@ -81,13 +81,15 @@ impl<'a> Home<'a> {
     }
 
     /// Whether an object with a child's name is this rollout's. That of a rollout that was deleted and created again is,
-    /// and so is one that nobody controls and whose labels say so, or the digest of what was applied, if a hand took the labels
-    /// away: it takes requests.
+    /// and so is one that nobody controls and whose labels say so, or the digest of what was applied, if a hand took the label with
+    /// its name away: it takes requests.
     pub(super) fn owns(self, object: &Value) -> bool {
         let labels = &object["metadata"]["labels"];
         let labelled =
             labels[names::MANAGED_BY] == names::MANAGER && labels[names::LABEL_ROLLOUT] == self.name;
-        let stamped = labels[names::LABEL_ROLLOUT].is_null()
+        let stamped = labels[names::MANAGED_BY] == names::MANAGER
+            && labels[names::LABEL_ROLLOUT].is_null()
+            && labels[names::LABEL_MODEL] == self.rollout.spec.model.as_str()
             && !object["metadata"]["annotations"][names::ANNOTATION_APPLIED].is_null();
         match Owner::of(object) {
             Some(owner) => {

@@ -24,7 +24,7 @@ use super::{
     group::{AWAITING_GROUP, Held},
     route::{Wanted, gateway_key},
     select,
-    sequential::{Comparison, DETECTABILITY},
+    sequential::{BETWEEN_BUCKETS, Comparison, DETECTABILITY},
     snapshot::{GatewayState, Snapshot},
     steps,
     warning::WARNED,
@@ -207,9 +207,9 @@ impl<'a> Draft<'a> {
         let severity = if rolled_back { Severity::Warning } else { Severity::Normal };
         self.note(severity, reason, message);
         // Each step has its own time and traffic.
-        self.status
-            .conditions
-            .retain(|condition| ![DETECTABILITY, WARNED].contains(&condition.type_.as_str()));
+        self.status.conditions.retain(|condition| {
+            ![BETWEEN_BUCKETS, DETECTABILITY, WARNED].contains(&condition.type_.as_str())
+        });
         if !phase.is_judged() {
             // Nothing is read now, so nothing is known.
             self.status.conditions.retain(|condition| condition.type_ != METRICS_AVAILABLE);

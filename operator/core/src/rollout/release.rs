@@ -46,9 +46,12 @@ pub(super) fn with_pods_of(seen: Option<&Value>, mut wanted: Object) -> Object {
     let has_release = !seen["metadata"]["annotations"][names::ANNOTATION_RELEASE].is_null();
     if has_release && !is_same(names::ANNOTATION_RELEASE) && is_same(names::ANNOTATION_ASKED_FOR) {
         wanted.body["spec"]["template"] = seen["spec"]["template"].clone();
-        for name in [names::ANNOTATION_RELEASE, names::ANNOTATION_APPLIED] {
-            wanted.body["metadata"]["annotations"][name] = seen["metadata"]["annotations"][name].clone();
-        }
+        let annotations = &mut wanted.body["metadata"]["annotations"];
+        annotations[names::ANNOTATION_RELEASE] =
+            seen["metadata"]["annotations"][names::ANNOTATION_RELEASE].clone();
+        // What is around the pods is of this release, with the digest of it.
+        annotations.as_object_mut().and_then(|all| all.remove(names::ANNOTATION_APPLIED));
+        return wanted.stamped();
     }
     wanted
 }

@@ -183,15 +183,19 @@ impl Draft<'_> {
         let since = self.status.holding_since.as_ref();
         let over = |since: Option<&Time>| since.map_or(SignedDuration::ZERO, |at| self.overdue_since(at));
         let blind_for = over(since);
+        // Pods may take as long to come up as they may in the beginning.
+        let max_hold = match steps::on_trial(&self.status) {
+            Some(version) if !self.ready(version) => {
+                max_hold.max(self.rollout.spec.serving.progress_deadline.get())
+            }
+            Some(_) | None => max_hold,
+        };
         // Whoever changed the route by hand has put the clock back.
         let began = self.status.traffic_accepted_at.as_ref().or(self.status.step_started_at.as_ref());
         // What comes later than the requests is not late.
         let delay = labels::longest_delay(&self.rollout.spec, &terms.triggers);
         let allowed = terms.duration.get().saturating_add(delay).saturating_add(max_hold);
-        // A step that waits for an approval, for its group or for pods has passed once.
-        let has_passed =
-            self.status.approval.is_some() || self.has_passed_for_group() || self.has_passed_for_capacity();
-        let overdue = !has_passed && over(began) > allowed;
+        let overdue = !self.has_passed() && over(began) > allowed;
         match step {
             StepSays::ByClock => blind_for > max_hold || (overdue && self.pause.is_none()),
             // A comparison's clock stands still without requests: a quiet night is nobody's fault.
@@ -202,6 +206,11 @@ impl Draft<'_> {
             | StepSays::Unseen(_)
             | StepSays::RollsBack(_) => blind_for > max_hold,
         }
+    }
+
+    /// A step that waits for an approval, for its group or for pods has passed once.
+    fn has_passed(&self) -> bool {
+        self.status.approval.is_some() || self.has_passed_for_group() || self.has_passed_for_capacity()
     }
 
     /// A canary that nobody can see goes back; a version that has passed every step stays, and someone must look.
@@ -334,12 +343,11 @@ impl Draft<'_> {
         if let Some(why) = blind.as_ref().filter(|_| settled && since.is_none()) {
             self.note(Severity::Warning, "MetricsUnavailable", &format!("Nothing can be judged: {why}."));
         }
-        // Where requests went is as unknown as what became of them, and a version that cannot keep its pods up is not well.
-        let holds = blind.is_some()
-            || self.mismatched
-            || self.contested()
-            || !self.traffic_accepted()
-            || !self.ready(version);
+        // Where requests went is as unknown as what became of them, and a version that cannot keep its pods up is not well. One that
+        // waits for people or for others has shown what it had to.
+        let is_awaited = self.pause.is_some() || self.has_passed();
+        let is_unwell = !self.traffic_accepted() || !self.ready(version);
+        let holds = blind.is_some() || self.mismatched || self.contested() || (is_unwell && !is_awaited);
         self.status.holding_since = since.or(settled.then_some(now)).filter(|_| holds);
         self.note_missing(judged, settled);
         let (truth, reason, message) = match (&blind, &awaited) {

@@ -100,8 +100,8 @@ impl Drop for Namespace {
 /// Deletes the versions of a model, whatever its rollout, of the same name, still says of them.
 pub fn forget(namespace: &str, model: &str) {
     let of_model = format!("anneal.dev/model={model}");
-    let mark = format!("used-in.anneal.dev/{model}-");
-    let _ = Kubectl::run(&["annotate", "mv", "-n", namespace, "-l", &of_model, &mark], None);
+    let insist = "anneal.dev/delete-anyway=the test is over";
+    let _ = Kubectl::run(&["annotate", "mv", "-n", namespace, "-l", &of_model, insist, "--overwrite"], None);
     let _ = Kubectl::run(&["delete", "mv", "-n", namespace, "-l", &of_model], None);
 }
 

@@ -35,6 +35,8 @@ use crate::{
 pub(in crate::rollout) const DETECTABILITY: &str = "Detectability";
 /// How much wider than the last one a bucket may be that nobody needs to know of.
 const FINE: f64 = 1.1;
+/// Whether a latency is judged by buckets beside its threshold.
+pub(in crate::rollout) const BETWEEN_BUCKETS: &str = "ThresholdNotOnBucket";
 /// Requests of stable from which on its own share of bad events is known well enough to plan by.
 const ENOUGH: u64 = 200;
 
@@ -115,10 +117,18 @@ impl Draft<'_> {
 
     /// A quantile's threshold between two buckets is judged by those beside it, and people should know.
     fn tell_thresholds_between_buckets(&mut self) {
-        let between: Vec<String> =
-            self.rollout.spec.metrics.iter().filter_map(|metric| self.between_buckets(metric)).collect();
-        let said = (!between.is_empty()).then(|| between.join(" "));
-        self.condition_if("ThresholdNotOnBucket", "NextBucketsCount", said.as_deref());
+        let metrics = self.rollout.spec.metrics.iter();
+        let read = metrics.filter(|metric| !self.series(metric, Question::Events).is_empty());
+        let (mut latencies, mut between) = (false, vec![]);
+        for metric in read {
+            latencies |= matches!(metric.source.form(), Form::Histogram(_));
+            between.extend(self.between_buckets(metric));
+        }
+        // What could not be read says nothing new.
+        if latencies {
+            let said = (!between.is_empty()).then(|| between.join(" "));
+            self.condition_if(BETWEEN_BUCKETS, "NextBucketsCount", said.as_deref());
+        }
     }
 
     fn between_buckets(&self, metric: &Metric) -> Option<String> {

@@ -22,7 +22,10 @@ mod told;
 
 use anneal_crds::{VersionRef, metric::Metric, model_rollout::RolloutPhase};
 
-pub(super) use self::{detectability::DETECTABILITY, queries::queries};
+pub(super) use self::{
+    detectability::{BETWEEN_BUCKETS, DETECTABILITY},
+    queries::queries,
+};
 use self::{
     pods::{Absent, Labels},
     policy::{Frozen, Judged, Role},
