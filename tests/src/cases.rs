@@ -48,6 +48,35 @@ pub fn reference(number: u32) -> Value {
     json!({"name": format!("ads-v20261121.{number}"), "version": format!("v20261121.{number}"), "digest": digest(number)})
 }
 
+/// The most that a status may remember of other versions, with the longest names.
+pub fn remember_most(status: &mut Value) {
+    let reference = |number: u32| json!({"name": format!("{}-v20261121.{number}", "m".repeat(40)), "version": format!("v20261121.{number}"), "digest": digest(number)});
+    let rejection = |number| {
+        let mut rejection = reference(number);
+        rejection["reason"] = "ProgressDeadlineExceeded".into();
+        rejection["retried"] = "x".repeat(200).into();
+        rejection
+    };
+    status["rejected"] = (100..120).map(rejection).collect::<Vec<_>>().into();
+    status["history"] = (200..210).map(reference).collect::<Vec<_>>().into();
+}
+
+/// Ticks until something is so, at most `ticks`, and how it is then.
+pub fn until(
+    ticks: usize,
+    mut tick: impl FnMut() -> ModelRolloutStatus,
+    there: impl Fn(&ModelRolloutStatus) -> bool,
+) -> (usize, ModelRolloutStatus) {
+    let mut status = tick();
+    for passed in 1..ticks {
+        if there(&status) {
+            return (passed, status);
+        }
+        status = tick();
+    }
+    (ticks, status)
+}
+
 fn typed<T: DeserializeOwned>(key: Key, body: Value) -> Made<T> {
     serde_json::from_value(Object::new(key, body).body)
 }
@@ -255,6 +284,13 @@ impl RolloutCase {
         self.perform(&actions);
         self.read = read;
         self.rollout.status = status;
+    }
+
+    /// The plan is recorded, and the cluster does what it asks for; the status is returned.
+    pub fn follow(&mut self, plan: Plan<ModelRolloutStatus>) -> ModelRolloutStatus {
+        self.perform(&plan.actions);
+        self.rollout.status = Some(plan.status.clone());
+        plan.status
     }
 
     /// The cluster does what `plan` asks for; every pod becomes ready and every route is accepted.

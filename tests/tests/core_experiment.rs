@@ -115,9 +115,7 @@ impl World {
 
     fn record(&mut self) -> ModelRolloutStatus {
         let plan = self.plan();
-        self.case.perform(&plan.actions);
-        self.case.rollout.status = Some(plan.status.clone());
-        plan.status
+        self.case.follow(plan)
     }
 
     /// A second passes, and the operator looks.
@@ -127,23 +125,16 @@ impl World {
     }
 
     /// The seconds until the experiment is over, at most 300, and how.
-    fn end(&mut self) -> (i64, ModelRolloutStatus) {
+    fn end(&mut self) -> (usize, ModelRolloutStatus) {
         self.until(300, |status| status.phase != P::Experiment)
     }
 
     fn until(
         &mut self,
-        ticks: i64,
+        ticks: usize,
         there: impl Fn(&ModelRolloutStatus) -> bool,
-    ) -> (i64, ModelRolloutStatus) {
-        let mut status = self.tick();
-        for tick in 1..ticks {
-            if there(&status) {
-                return (tick, status);
-            }
-            status = self.tick();
-        }
-        (ticks, status)
+    ) -> (usize, ModelRolloutStatus) {
+        cases::until(ticks, || self.tick(), there)
     }
 
     fn annotate(&mut self, key: &str, text: &str) {

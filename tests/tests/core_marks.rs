@@ -15,8 +15,7 @@ use serde_json::{Value, from_value, json};
 fn marked(case: &RolloutCase, kind: &str) -> Vec<u32> {
     let mut case = case.clone();
     let plan = case.plan();
-    case.rollout.status = Some(plan.status.clone());
-    case.perform(&plan.actions);
+    case.follow(plan);
     let key = format!("{kind}/{}", cases::NAME);
     let has = |version: &ModelVersion| {
         version.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(&key))

@@ -301,16 +301,8 @@ fn a_route_that_someone_changed_starts_the_clock_again() {
 #[test]
 fn no_status_grows_beyond_what_one_can_read() {
     let long = |part: &str| format!("{part}{{code=~\"{}\"}}", "5..|".repeat(250));
-    let reference = |number: u32| json!({"name": format!("{}-v20261121.{number}", "m".repeat(40)), "version": format!("v20261121.{number}"), "digest": cases::digest(number)});
     let mut status = cases::moving("Canary", 20);
-    let reasons = |number| {
-        let mut rejection = reference(number);
-        rejection["reason"] = "ProgressDeadlineExceeded".into();
-        rejection["retried"] = "x".repeat(200).into();
-        rejection
-    };
-    status["rejected"] = (100..120).map(reasons).collect::<Vec<_>>().into();
-    status["history"] = (200..210).map(reference).collect::<Vec<_>>().into();
+    cases::remember_most(&mut status);
     status["holdingSince"] = cases::ago(130).into();
     let mut case = RolloutCase::new(status).unwrap();
     let metric = |number: usize| {

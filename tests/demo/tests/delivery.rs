@@ -174,11 +174,7 @@ fn deleted_and_created_again() {
     let clients = model.clients();
     model.version(2, &["--fault=error=0.5"]);
     model.rolled_back();
-    let pods = || {
-        let all = ["get", "pods", "-n", HOME, "-l", &model.pods_of(1), "-o", "jsonpath={..metadata.uid}"];
-        Kubectl::run(&all, None).unwrap()
-    };
-    let before = pods();
+    let before = model.pod_uids(1);
 
     // What it needs nobody deletes by accident, and what it does not need anybody may.
     let refused = Kubectl::run(&["delete", "mv/again-v20261122.1", "-n", HOME], None).unwrap_err();
@@ -199,7 +195,7 @@ fn deleted_and_created_again() {
     assert_eq!(status["rejected"][0]["version"], "v20261122.2", "{status:#}");
     let asked = clients.answers().len();
     until("clients ask on", || clients.answers().len() > asked + 200);
-    assert_eq!(pods(), before, "no pod was replaced");
+    assert_eq!(model.pod_uids(1), before, "no pod was replaced");
     let status = model.status();
     assert!(status["candidate"].is_null() || status["phase"] == "RolledBack", "{status:#}");
     model.nobody_failed(&clients.finish());

@@ -8,11 +8,7 @@
 
 mod common;
 
-use common::{
-    Kubectl,
-    delivery::{HOME, Model},
-    variable,
-};
+use common::{Kubectl, delivery::Model, variable};
 use serde_json::{Value, json};
 
 const SYSTEM: &str = "anneal-system";
@@ -24,12 +20,6 @@ fn switch_to(image: &str) {
     Kubectl::run(&["set", "image", "deployment", "-l", OPERATOR, &set, "-n", SYSTEM], None).unwrap();
     Kubectl::run(&["rollout", "status", "deployment", "-l", OPERATOR, "-n", SYSTEM, "--timeout=120s"], None)
         .unwrap();
-}
-
-/// Uids of the pods of a version.
-fn pods(model: &Model, number: usize) -> String {
-    let all = ["get", "pods", "-n", HOME, "-l", &model.pods_of(number), "-o", "jsonpath={..metadata.uid}"];
-    Kubectl::run(&all, None).unwrap()
 }
 
 fn spec() -> Value {
@@ -66,17 +56,17 @@ fn an_operator_comes_and_goes_and_a_rollout_goes_on() {
     switch_to(&earlier);
     model.version(3, &[]);
     at(&model, 25);
-    let before = (pods(&model, 1), pods(&model, 3));
+    let before = (model.pod_uids(1), model.pod_uids(3));
     switch_to(&this);
     at(&model, 50);
     switch_to(&earlier);
     at(&model, 75);
-    assert_eq!((pods(&model, 1), pods(&model, 3)), before, "no pod was replaced");
+    assert_eq!((model.pod_uids(1), model.pod_uids(3)), before, "no pod was replaced");
     switch_to(&this);
     let status = model.until("it is in production", |status| status["phase"] == "Healthy");
     assert_eq!(status["stable"]["version"], "v20261122.3", "{status:#}");
     assert_eq!(status["rejected"].as_array().map(Vec::len), Some(1), "{status:#}");
-    assert_eq!(pods(&model, 3), before.1, "no pod was replaced");
+    assert_eq!(model.pod_uids(3), before.1, "no pod was replaced");
     model.nobody_failed(&clients.finish());
     model.clean_up();
 }

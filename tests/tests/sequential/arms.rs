@@ -84,13 +84,16 @@ impl World {
         self.case.plan_answering(|query| self.answer(query))
     }
 
-    /// A second passes, and the operator looks.
-    pub fn tick(&mut self) -> ModelRolloutStatus {
+    /// A second passes, and the operator looks at what `answer` makes of the world.
+    pub fn look(&mut self, answer: impl Fn(&Self, &Query) -> Answer) -> ModelRolloutStatus {
         self.case.now += SignedDuration::from_secs(1);
-        let plan = self.plan();
-        self.case.perform(&plan.actions);
-        self.case.rollout.status = Some(plan.status.clone());
-        plan.status
+        let plan = self.case.plan_answering(|query| answer(self, query));
+        self.case.follow(plan)
+    }
+
+    /// The same, with the world as it is.
+    pub fn tick(&mut self) -> ModelRolloutStatus {
+        self.look(Self::answer)
     }
 
     pub fn until(
@@ -98,13 +101,6 @@ impl World {
         ticks: usize,
         there: impl Fn(&ModelRolloutStatus) -> bool,
     ) -> (usize, ModelRolloutStatus) {
-        let mut status = self.tick();
-        for tick in 1..ticks {
-            if there(&status) {
-                return (tick, status);
-            }
-            status = self.tick();
-        }
-        (ticks, status)
+        cases::until(ticks, || self.tick(), there)
     }
 }

@@ -1,30 +1,23 @@
 //! What a comparison takes from the spec and from stable's past, seen in what it decides; and latencies of every form.
 
 use anneal_core::rollout::{Answer, Boundary, NativeBucket, NativeHistogram, Query, Question, RawSeries};
+use anneal_tests::world::dice::Dice;
 use serde_json::from_value;
 
 use super::*;
-
-/// A plain congruential generator: numbers from 0 to 1.
-fn dice() -> impl FnMut() -> f64 {
-    let mut seed = 20_261_121_u64;
-    move || {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (seed >> 11) as f64 / (1_u64 << 53) as f64
-    }
-}
 
 /// The past of four stable pods with 20 requests a second, of which 0.2 % fail, three at a time, and by `luck` more or less.
 fn past(query: &Query, now: jiff::Timestamp, luck: [f64; 4]) -> Answer {
     let raw = anneal_tests::raw::Raw::read(&query.expression, now).unwrap();
     let points = raw.points().unwrap();
-    let mut uniform = dice();
+    let mut dice = Dice::new(1);
     let series = luck.into_iter().enumerate().map(|(pod, luck)| {
         let mut counted = 0.0;
         let samples = points.iter().map(|at| {
             counted += if raw.selector == "bad" {
-                let hundreds = 20.0 * 1440.0 / 100.0;
-                3.0 * (0..hundreds as u32).filter(|_| uniform() < 100.0 * 0.002 / 3.0 * luck).count() as f64
+                // One in a hundred requests may be the first of three that fail.
+                let chance = (1000.0 * 100.0 * 0.002 / 3.0 * luck) as usize;
+                3.0 * (0..20 * 1440 / 100).filter(|_| dice.chance(chance)).count() as f64
             } else {
                 20.0 * 1440.0
             };
@@ -41,13 +34,10 @@ fn past(query: &Query, now: jiff::Timestamp, luck: [f64; 4]) -> Answer {
 fn learned(sequential: Value, luck: [f64; 4]) -> (World, Value) {
     let mut world = World::new([(80, 200), (20, 200)], sequential);
     for _ in 0..3 {
-        world.case.now += SignedDuration::from_secs(1);
-        let plan = world.case.plan_answering(|query| match query.question {
+        world.look(|world, query| match query.question {
             Question::PastEvents | Question::PastAll => past(query, world.case.now, luck),
             _ => world.answer(query),
         });
-        world.case.perform(&plan.actions);
-        world.case.rollout.status = Some(plan.status);
     }
     let learned = world.case.rollout.status.clone().unwrap().judge.unwrap()["learned"][0].clone();
     (world, learned)
@@ -237,17 +227,8 @@ fn native(world: &World, query: &Query) -> Answer {
 type Form = fn(&World, &Query) -> Answer;
 
 fn play(mut world: World, form: Form) -> ModelRolloutStatus {
-    for _ in 0..60 {
-        world.case.now += SignedDuration::from_secs(1);
-        let plan = world.case.plan_answering(|query| form(&world, query));
-        world.case.perform(&plan.actions);
-        world.case.rollout.status = Some(plan.status);
-        let status = world.case.rollout.status.as_ref().unwrap();
-        if status.phase != P::Canary || status.weight == Weight::FULL {
-            break;
-        }
-    }
-    world.case.rollout.status.unwrap()
+    cases::until(60, || world.look(form), |status| status.phase != P::Canary || status.weight == Weight::FULL)
+        .1
 }
 
 #[test]
@@ -293,15 +274,7 @@ fn fullest() -> World {
     let step = |weight| json!({"weight": weight, "duration": "1h", "minRequests": 20});
     spec.strategy = from_value(json!({"rollbackTriggers": names, "steps": [step(20), step(100)]})).unwrap();
     let mut status = serde_json::to_value(&world.case.rollout.status).unwrap();
-    let reference = |number: u32| json!({"name": format!("{}-v20261121.{number}", "m".repeat(40)), "version": format!("v20261121.{number}"), "digest": cases::digest(number)});
-    let rejection = |number| {
-        let mut rejection = reference(number);
-        rejection["reason"] = "ProgressDeadlineExceeded".into();
-        rejection["retried"] = "x".repeat(200).into();
-        rejection
-    };
-    status["rejected"] = (100..120).map(rejection).collect::<Vec<_>>().into();
-    status["history"] = (200..210).map(reference).collect::<Vec<_>>().into();
+    cases::remember_most(&mut status);
     let values: serde_json::Map<String, Value> = (0..48)
         .map(|number| (format!("{}{number:02}", "f".repeat(46)), json!(0.123_456_789_012_345_67)))
         .collect();
@@ -314,7 +287,13 @@ fn fullest() -> World {
 fn no_status_with_a_comparison_grows_beyond_what_one_can_read() {
     let mut world = fullest();
     let mut longest = 0;
-    let look = |world: &mut World, spoil| serde_json::to_string(&look_at(world, spoil)).unwrap().len();
+    let look = |world: &mut World, spoil: bool| {
+        let status = world.look(|world, query| match spoil {
+            true => Answer::Unreachable("x".repeat(300)),
+            false => world.answer(query),
+        });
+        serde_json::to_string(&status).unwrap().len()
+    };
     for second in 0..200 {
         longest = longest.max(look(&mut world, (60..100).contains(&second)));
     }
@@ -325,14 +304,4 @@ fn no_status_with_a_comparison_grows_beyond_what_one_can_read() {
     assert!(longest > 24 * 1024, "it is as long as it can be: {longest} bytes");
     assert_eq!(world.case.rollout.status.as_ref().unwrap().phase, P::RolledBack);
     assert!(longest < 32 * 1024, "{longest} bytes");
-}
-
-fn look_at(world: &mut World, spoil: bool) -> ModelRolloutStatus {
-    world.case.now += SignedDuration::from_secs(1);
-    let plan = world.case.plan_answering(|query| {
-        if spoil { Answer::Unreachable("x".repeat(300)) } else { world.answer(query) }
-    });
-    world.case.perform(&plan.actions);
-    world.case.rollout.status = Some(plan.status.clone());
-    plan.status
 }

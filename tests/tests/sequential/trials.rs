@@ -5,23 +5,14 @@ use serde_json::from_value;
 
 use super::*;
 
-/// A second passes, and the operator looks at what `answer` makes of the world.
-fn look(world: &mut World, answer: impl Fn(&World, &Query) -> Answer) -> ModelRolloutStatus {
-    world.case.now += SignedDuration::from_secs(1);
-    let plan = world.case.plan_answering(|query| answer(world, query));
-    world.case.perform(&plan.actions);
-    world.case.rollout.status = Some(plan.status.clone());
-    plan.status
-}
-
-/// The same until it has nothing more to decide.
+/// Looks of the operator at what `answer` makes of the world, until it has nothing more to decide.
 fn looks(world: &mut World, looks: usize, answer: impl Fn(&World, &Query) -> Answer) -> ModelRolloutStatus {
-    let mut status = look(world, &answer);
+    let mut status = world.look(&answer);
     for _ in 1..looks {
         if status.phase != P::Canary && status.phase != P::Baking {
             break;
         }
-        status = look(world, &answer);
+        status = world.look(&answer);
     }
     status
 }
@@ -226,11 +217,11 @@ fn what_is_too_much_for_the_server_is_read_in_smaller_pieces() {
         }
         world.answer(query)
     };
-    let status = look(&mut world, small);
+    let status = world.look(small);
     assert!(status.verdict.as_deref() == Some("Error"), "{:?}", status.verdict);
     let mut counted = 0;
     for _ in 0..100 {
-        let status = look(&mut world, small);
+        let status = world.look(small);
         counted = status.judge.unwrap()["state"]["ticks"].as_i64().unwrap();
     }
     assert!(counted > 7_200, "{counted}");
@@ -239,7 +230,7 @@ fn what_is_too_much_for_the_server_is_read_in_smaller_pieces() {
     assert!(kept.get("pieceMs").is_none(), "{kept}");
     // A server that cannot give a minute cannot be asked for less, and says the same at each look.
     let none = |_: &World, _: &Query| Answer::TooMuch("it says: too many samples".into());
-    let (first, then) = (looks(&mut world, 20, none), look(&mut world, none));
+    let (first, then) = (looks(&mut world, 20, none), world.look(none));
     assert_eq!(first, then);
     assert!(waits(&then).contains("too many samples"), "{}", waits(&then));
 }

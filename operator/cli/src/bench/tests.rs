@@ -1,7 +1,7 @@
 use super::{
     cells::{Section, cells},
     report::Figure,
-    trial,
+    trial::{self, Contender},
 };
 
 const ROLLOUTS: u64 = 400;
@@ -10,23 +10,29 @@ const ALPHA: f64 = 0.05 + 3.0 * 0.0109;
 
 /// What each contender did in the cells of `section` that `wanted` picks.
 fn figures(section: Section, wanted: impl Fn(&str) -> bool) -> Vec<(String, &'static str, Figure)> {
-    let picked: Vec<_> = cells(section).into_iter().filter(|cell| wanted(&cell.name)).collect();
+    figures_of(section, ROLLOUTS, wanted, |_| true)
+}
+
+/// The same in so many rollouts, for some contenders.
+fn figures_of(
+    section: Section,
+    rollouts: u64,
+    wanted: impl Fn(&str) -> bool,
+    takes_part: impl Fn(&str) -> bool,
+) -> Vec<(String, &'static str, Figure)> {
+    let mut picked: Vec<_> = cells(section).into_iter().filter(|cell| wanted(&cell.name)).collect();
     assert!(!picked.is_empty());
     picked
-        .iter()
+        .iter_mut()
         .flat_map(|cell| {
-            let decisions = trial::run(cell, 7, ROLLOUTS).unwrap();
-            cell.contenders
-                .iter()
-                .zip(decisions)
-                .map(|(contender, decisions)| {
-                    (
-                        cell.name.clone(),
-                        contender.name,
-                        Figure::new(section, cell, contender.name, &decisions),
-                    )
-                })
-                .collect::<Vec<_>>()
+            cell.contenders.retain(|contender| takes_part(contender.name));
+            assert!(!cell.contenders.is_empty(), "{}", cell.name);
+            let decisions = trial::run(cell, 7, rollouts).unwrap();
+            let figure = |(contender, decisions): (&Contender, Vec<_>)| {
+                let figure = Figure::new(section, cell, contender.name, &decisions);
+                (cell.name.clone(), contender.name, figure)
+            };
+            cell.contenders.iter().zip(decisions).map(figure).collect::<Vec<_>>()
         })
         .collect()
 }
@@ -63,18 +69,11 @@ fn every_cell_keeps_the_promise() {
     ];
     let mut broken = vec![];
     for (section, names) in promised {
-        let healthy = cells(section).into_iter().filter(|cell| !cell.name.ends_with(", x3"));
-        for mut cell in healthy {
-            cell.contenders.retain(|contender| names.contains(&contender.name));
-            assert!(!cell.contenders.is_empty(), "{}", cell.name);
-            let decisions = trial::run(&cell, 7, 10_000).unwrap();
-            for (contender, decisions) in cell.contenders.iter().zip(decisions) {
-                let decided = Figure::new(section, &cell, contender.name, &decisions).decided;
-                if decided > MOST {
-                    broken.push(format!("{section:?} {} {}: {decided}", cell.name, contender.name));
-                }
-            }
-        }
+        let found = figures_of(section, 10_000, |cell| !cell.ends_with(", x3"), |name| names.contains(&name));
+        let beyond = found.into_iter().filter(|(.., figure)| figure.decided > MOST);
+        broken.extend(
+            beyond.map(|(cell, name, figure)| format!("{section:?} {cell} {name}: {}", figure.decided)),
+        );
     }
     assert!(broken.is_empty(), "{broken:#?}");
 }

@@ -291,6 +291,12 @@ impl Model {
         format!("anneal.dev/rollout={},anneal.dev/version=v20261122.{number}", self.name)
     }
 
+    /// Uids of the pods of a version.
+    pub fn pod_uids(&self, number: usize) -> String {
+        let all = ["get", "pods", "-n", HOME, "-l", &self.pods_of(number), "-o", "jsonpath={..metadata.uid}"];
+        Kubectl::run(&all, None).unwrap()
+    }
+
     /// Nothing of it is left.
     pub fn clean_up(&self) {
         let _ = Kubectl::run(&["delete", "mro", self.name, "-n", HOME, "--ignore-not-found"], None);
