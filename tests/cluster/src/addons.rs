@@ -9,6 +9,7 @@ use crate::images;
 use crate::plan::NODE;
 use crate::progress::Progress;
 use crate::render::{COREDNS, GATEWAY_CLASS, PROMETHEUS, render};
+use crate::sh::tail;
 use crate::tools::Tools;
 use crate::up::eventually;
 
@@ -66,9 +67,18 @@ pub(crate) fn wait(cluster: &Cluster, progress: &Progress) -> Result<()> {
         [("kube-system", "coredns"), ("monitoring", "prometheus"), (GATEWAY_NAMESPACE, "envoy-gateway")]
     {
         let deployment = format!("deployment/{deployment}");
-        cluster.kubectl(["rollout", "status", &deployment, "-n", namespace, "--timeout=120s"])?;
+        cluster
+            .kubectl(["rollout", "status", &deployment, "-n", namespace, "--timeout=120s"])
+            .map_err(|error| error.context(trouble(cluster)))?;
     }
     cluster.kubectl(["wait", "--for=condition=Accepted", "gatewayclass/anneal-demo", "--timeout=60s"])?;
     step.done();
     Ok(())
+}
+
+/// What the cluster says about why something does not start: its warnings, the last ones at the end.
+fn trouble(cluster: &Cluster) -> String {
+    let warnings = ["get", "events", "-A", "--field-selector=type=Warning", "--sort-by=.lastTimestamp"];
+    let warnings = cluster.kubectl(warnings).unwrap_or_else(|error| format!("{error:#}"));
+    format!("the cluster's own parts did not start; it warns:\n{}", tail(&warnings))
 }

@@ -17,6 +17,7 @@ mod plan;
 pub mod progress;
 mod render;
 pub mod sh;
+pub mod space;
 mod status;
 pub mod tools;
 mod up;

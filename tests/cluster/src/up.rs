@@ -15,14 +15,17 @@ use crate::progress::Progress;
 use crate::render::render;
 use crate::sh::tail;
 use crate::tools::Tools;
-use crate::{addons, cgroup, daemons, images, kernel, net, pki, render};
+use crate::{addons, cgroup, daemons, images, kernel, net, pki, render, space};
 
 const COMPLETE: &str = "complete";
+/// MiB that a node takes with all images and the data of a long run, and then some.
+const ROOM: u64 = 4096;
 
 /// Everything from an empty state folder to a cluster that serves.
 pub(crate) fn up(cluster: &Cluster, cache: &Cache, progress: &Progress) -> Result<()> {
     let tools = Tools::prepare(cache, progress)?;
     let archives = images::prepare(cache, progress, &tools)?;
+    space::ensure_free(&cluster.plan.path("data"), ROOM)?;
     let step = progress.step("Prepare the node");
     prepare(cluster, &tools)?;
     step.done();

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use anneal_cluster::{Cluster, sh::Cmd, tools as parts};
+use anneal_cluster::{Cluster, sh::Cmd, space, tools as parts};
 use anyhow::{Context as _, Result};
 
 use crate::{
@@ -27,6 +27,8 @@ pub(crate) struct Selection {
 
 /// The cluster of the tests; a demo that was kept is another one.
 const CLUSTER: &str = "test";
+/// MiB that the checks of a checkout take besides what the cache has; the first ones take 35 GiB.
+const ROOM: u64 = 8192;
 
 /// Moments at which the operator pod is killed, in two end-to-end runs.
 pub(crate) const KILLS: [&[&str]; 2] = [
@@ -49,6 +51,7 @@ pub(crate) const KILLS: [&[&str]; 2] = [
 
 /// Runs all checks, the quick ones first.
 pub(crate) fn run(context: &Context, selection: Selection) -> Result<()> {
+    space::ensure_free(context.cache.root(), ROOM)?;
     let cargo = Cargo::prepare(context)?;
     let check = |what: &str, args: &[&str]| -> Result<()> {
         let step = context.progress.step(what);
