@@ -9,7 +9,6 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -20,28 +19,16 @@ use anneal_operator::{
     metrics::Metrics,
     ports::ClusterError,
 };
-use anneal_tests::cases;
+use anneal_tests::{
+    cases,
+    programs::{Program, free_address, until},
+};
 use async_trait::async_trait;
 use axum::{Router, http::StatusCode, routing::post};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-
-/// A program that ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn start(program: impl AsRef<std::ffi::OsStr>, args: &[&str]) -> Running {
-    let mut command = Command::new(program);
-    Running(command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
-}
 
 /// One rollout in a canary step, and what was written on it.
 struct One(Mutex<Value>);
@@ -64,11 +51,6 @@ async fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// An address that was free a moment ago.
-async fn free() -> String {
-    listener().await.1.to_string()
-}
-
 /// Takes what Slack would; it is out of order the first time that it gets each message.
 async fn slack() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let seen = Arc::new(Mutex::new(vec![]));
@@ -87,15 +69,9 @@ async fn slack() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     (address, seen)
 }
 
-/// Looks again until there is something.
-async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..600 {
-        if let Some(found) = look() {
-            return found;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("no {what} in a minute");
+/// Waits for it.
+async fn there(what: &str, mut look: impl FnMut() -> Option<String>) -> String {
+    until(async || look()).await.unwrap_or_else(|| panic!("no {what} in a minute"))
 }
 
 /// A rollout whose step began a minute ago by the machine's clock, which Alertmanager has too.
@@ -164,18 +140,19 @@ async fn an_alert_reaches_slack_a_mailbox_and_the_rollout_that_declares_it() {
     let now = anneal_operator::clock::SystemClock;
     let now = anneal_operator::ports::Clock::now(&now);
     let (slack, posts) = slack().await;
-    let (mail, maildir) = (free().await, folder.path().join("mail"));
-    let _mail = start(
+    let (mail, maildir) = (free_address().await.unwrap(), folder.path().join("mail"));
+    let _mail = Program::start(
         "/usr/bin/python3",
         &["-m", "aiosmtpd", "-n", "-l", &mail, "-c", "aiosmtpd.handlers.Mailbox", maildir.to_str().unwrap()],
-    );
+    )
+    .unwrap();
     let rollout = Arc::new(One(Mutex::new(rollout(now))));
     let (listener, operator) = listener().await;
     let config = configure(folder.path(), slack, &mail, operator);
     let receiver = Receiver::new(rollout.clone(), folder.path().join("token"), Metrics::new().unwrap());
     tokio::spawn(alerts::serve(listener, receiver, CancellationToken::new()));
-    let alertmanager = free().await;
-    let _alertmanager = start(
+    let alertmanager = free_address().await.unwrap();
+    let _alertmanager = Program::start(
         std::env::var_os("ANNEAL_TEST_ALERTMANAGER").unwrap(),
         &[
             &format!("--config.file={}", config.display()),
@@ -184,7 +161,8 @@ async fn an_alert_reaches_slack_a_mailbox_and_the_rollout_that_declares_it() {
             "--cluster.listen-address=",
             "--log.level=error",
         ],
-    );
+    )
+    .unwrap();
     fire(&alertmanager, json!([
         {"labels": {"alertname": "AnnealRolloutRolledBack", "severity": "warning", "namespace": "team-a", "rollout": "ads"},
             "annotations": {"summary": "Rollout team-a/ads took v2 back", "description": "v1 answers all requests.",
@@ -193,7 +171,7 @@ async fn an_alert_reaches_slack_a_mailbox_and_the_rollout_that_declares_it() {
         {"labels": {"alertname": "CheckoutErrors", "severity": "info", "shop": "other"}, "annotations": {}},
     ])).await;
 
-    let post = until("message for Slack", || {
+    let post = there("message for Slack", || {
         let posts = posts.lock().unwrap();
         posts.iter().filter(|post| post.contains("AnnealRolloutRolledBack")).nth(1).cloned()
     });
@@ -206,13 +184,13 @@ async fn an_alert_reaches_slack_a_mailbox_and_the_rollout_that_declares_it() {
         "{text}"
     );
 
-    let mail = until("mail", || mails(&maildir).into_iter().find(|mail| mail.contains("took v2 back"))).await;
+    let mail = there("mail", || mails(&maildir).into_iter().find(|mail| mail.contains("took v2 back"))).await;
     assert!(
         mail.contains("models-oncall@example.com") && mail.contains("Subject: [firing] Rollout team-a/ads"),
         "{mail}"
     );
 
-    let why = until("abort", || {
+    let why = there("abort", || {
         rollout.0.lock().unwrap()["metadata"]["annotations"][names::ANNOTATION_ABORT]
             .as_str()
             .map(str::to_owned)

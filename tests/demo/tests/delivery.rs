@@ -140,11 +140,43 @@ fn drifted_after_full() {
     model.until("it has all requests", |status| {
         status["phase"] == "Baking" && !status["trafficAcceptedAt"].is_null()
     });
-    clients.drift();
+    // They ask what the model does not know.
+    clients.ask(&json!({"inputs": [{"name": "none", "shape": [1], "datatype": "FP64", "data": [1.0]}]}));
     let status = model.rolled_back();
     assert!(status["decision"]["message"].as_str().unwrap().starts_with("refused of "), "{status:#}");
     assert_eq!(status["stable"]["version"], "v20261122.1");
     model.left_in_time(&status, &clients.finish());
+    model.clean_up();
+}
+
+fn scores_drifted_after_full() {
+    let mut spec = spec(json!({}));
+    spec["metrics"].as_array_mut().unwrap().push(json!({"name": "scores", "window": "10s", "interval": "1s",
+        "drift": {"buckets": "anneal_serve_score_bucket", "baseline": "15s", "minEvents": 40, "max": 0.2}}));
+    spec["strategy"]["bake"] = json!({"duration": "10m", "rollbackTriggers": ["scores"]});
+    let model = Model::new("scored", GATEWAY, spec);
+    let clients = model.clients();
+    model.version(2, &[]);
+    let begun = model.until("its first scores are known", |status| {
+        assert_ne!(status["phase"], "RolledBack", "{status:#}");
+        !status["baselines"].is_null()
+    });
+    let asked = clients.answers().len();
+    until("as many requests of the same kind change nothing", || clients.answers().len() > asked + 300);
+    assert_eq!(model.status()["stepStartedAt"], begun["stepStartedAt"]);
+    // Other people ask for other loans.
+    let mut other: Value = serde_json::from_str(REQUEST).unwrap();
+    for (input, value) in
+        [(0, json!(8000.0)), (2, json!(0.02)), (3, json!(2.0)), (4, json!(true)), (6, json!(30.0))]
+    {
+        other["inputs"][input]["data"] = json!([value]);
+    }
+    clients.ask(&other);
+    let status = model.rolled_back();
+    assert!(status["decision"]["message"].as_str().unwrap().starts_with("scores of "), "{status:#}");
+    let answers = clients.finish();
+    assert!(answers.iter().all(|answer| answer.status == Ok(200)), "the requests themselves are good ones");
+    model.left_in_time(&status, &answers);
     model.clean_up();
 }
 
@@ -306,6 +338,43 @@ fn gateway_controller_is_gone() {
     model.clean_up();
 }
 
+/// The operator dies, and another one goes on.
+fn kill_the_operator() {
+    let pods = ["pods", "-n", "anneal-system", "-l", "app.kubernetes.io/name=anneal-operator"];
+    let at_once = ["--grace-period=0", "--force"];
+    Kubectl::run(&[&["delete"], &pods[..], &at_once].concat(), None).unwrap();
+}
+
+/// The phases in which the demo does not kill it.
+fn operator_is_killed_on_the_way() {
+    let judge = json!({"evidence": "sequential", "maxHold": "2m", "sequential": {"dispersion": "Assumed"}});
+    let mut spec = spec(json!({"judge": judge}));
+    let image = common::variable("ANNEAL_TEST_TRAINER_IMAGE");
+    spec["strategy"]["staging"] = json!({"test": {"job": {"image": image, "args": ["--version"]}}});
+    spec["strategy"]["experiment"] =
+        json!({"duration": "20s", "looks": 2, "minRequests": 20, "primary": "error_rate"});
+    let model = Model::serving("orphaned", GATEWAY, spec, &["--fault=error=0.4"]);
+    let clients = model.clients();
+    model.version(2, &[]);
+    for phase in ["Staging", "Experiment"] {
+        model.until(phase, |status| status["phase"] == phase);
+        kill_the_operator();
+    }
+    model.until("it is in production", |status| {
+        status["phase"] == "Healthy" && status["stable"]["version"] == "v20261122.2"
+    });
+    // Going back takes as long as a pod takes to start.
+    let back = json!({"spec": {"rollback": {"targetVersion": "v20261122.1", "reason": "for the test"}}});
+    let patch = ["patch", "mro", "orphaned", "-n", HOME, "--type=merge", "-p", &back.to_string()];
+    Kubectl::run(&patch, None).unwrap();
+    model.until("RollingBack", |status| status["phase"] == "RollingBack");
+    kill_the_operator();
+    let status = model.until("it is back", |status| status["phase"] == "RolledBack");
+    assert_eq!(status["stable"]["version"], "v20261122.1", "{status:#}");
+    model.nobody_failed(&clients.finish());
+    model.clean_up();
+}
+
 #[test]
 fn deliveries_end_as_promised_and_nobody_else_notices() {
     thread::scope(|scope| {
@@ -314,6 +383,7 @@ fn deliveries_end_as_promised_and_nobody_else_notices() {
             otherwise_in_shadow,
             slow_in_canary,
             drifted_after_full,
+            scores_drifted_after_full,
             stable_pod_lost,
             deleted_and_created_again,
             judged_by_what_envoy_counts,
@@ -323,4 +393,5 @@ fn deliveries_end_as_promised_and_nobody_else_notices() {
     });
     prometheus_is_gone();
     gateway_controller_is_gone();
+    operator_is_killed_on_the_way();
 }

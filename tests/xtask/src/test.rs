@@ -191,7 +191,7 @@ fn chart(context: &Context) -> Result<()> {
 }
 
 /// Tests with cases for programs that read what we write.
-const READERS: [&str; 8] = [
+const READERS: [&str; 9] = [
     "promql",
     "core_value",
     "core_means",
@@ -199,6 +199,7 @@ const READERS: [&str; 8] = [
     "core_drift",
     "core_agreement",
     "gitops",
+    "native",
     "notifications",
 ];
 
@@ -211,12 +212,15 @@ fn readers(context: &Context, cargo: &Cargo) -> Result<()> {
         &["prometheus", "prometheus-alertmanager", "python3-aiosmtpd"],
     )?;
     let kstatus = parts::go_part(&context.cache, &context.progress, &parts::KSTATUS)?.join("kstatus");
+    let prometheus =
+        parts::go_part(&context.cache, &context.progress, &parts::PROMETHEUS)?.join("prometheus");
     let command = cargo
         .command(&["test", "--locked", "--no-fail-fast", "--package", "anneal-tests"])
         .args(READERS.iter().flat_map(|test| ["--test", test]))
         .args(["--", "--include-ignored"])
         .env("ANNEAL_TEST_PROMTOOL", "/usr/bin/promtool")
         .env("ANNEAL_TEST_ALERTMANAGER", "/usr/bin/prometheus-alertmanager")
+        .env("ANNEAL_TEST_PROMETHEUS", prometheus)
         .env("ANNEAL_TEST_KSTATUS", kstatus);
     count(context, "Test alerts, dashboards, queries and statuses with what reads them", &command)
 }

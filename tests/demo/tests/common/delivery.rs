@@ -56,41 +56,34 @@ pub struct Answer {
 /// Clients that ask again and again, each on a connection of its own.
 pub struct Clients {
     stop: Arc<AtomicBool>,
-    drift: Arc<AtomicBool>,
+    body: Arc<Mutex<String>>,
     answers: Arc<Mutex<Vec<Answer>>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Clients {
     fn start(address: &str, host: &str, model: &str) -> Self {
-        let (stop, drift) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (stop, body) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(REQUEST.to_owned())));
         let answers = Arc::new(Mutex::new(vec![]));
-        let path = infer(model);
-        let good = request(host, &path, REQUEST);
-        let other = request(
-            host,
-            &path,
-            r#"{"inputs": [{"name": "none", "shape": [1], "datatype": "FP64", "data": [1.0]}]}"#,
-        );
         let client = |_| {
-            let (stop, drift, answers) = (Arc::clone(&stop), Arc::clone(&drift), Arc::clone(&answers));
-            let (address, good, other) = (address.to_owned(), good.clone(), other.clone());
+            let (stop, body, answers) = (Arc::clone(&stop), Arc::clone(&body), Arc::clone(&answers));
+            let (address, host, path) = (address.to_owned(), host.to_owned(), infer(model));
             spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    let request = if drift.load(Ordering::Relaxed) { &other } else { &good };
-                    let answer = ask(&address, request);
+                    let request = request(&host, &path, &body.lock().unwrap());
+                    let answer = ask(&address, &request);
                     answers.lock().unwrap().push(answer);
                     sleep(PAUSE);
                 }
             })
         };
         let threads = (0..CLIENTS).map(client).collect();
-        Self { stop, drift, answers, threads }
+        Self { stop, body, answers, threads }
     }
 
-    /// From now on they ask what the model does not know.
-    pub fn drift(&self) {
-        self.drift.store(true, Ordering::Relaxed);
+    /// From now on they ask this.
+    pub fn ask(&self, body: &Value) {
+        *self.body.lock().unwrap() = body.to_string();
     }
 
     /// The answers so far.
@@ -155,9 +148,14 @@ pub struct Model {
 impl Model {
     /// Its first version is in production, judged as the demo's is but for what `spec` says.
     pub fn new(name: &'static str, gateway: &'static str, spec: Value) -> Self {
+        Self::serving(name, gateway, spec, &[])
+    }
+
+    /// The same, with arguments of the first version's server.
+    pub fn serving(name: &'static str, gateway: &'static str, spec: Value, args: &[&str]) -> Self {
         let model = Self { name, gateway };
         model.clean_up();
-        model.version(1, &[]);
+        model.version(1, args);
         let mut rollout = with(example("demo/modelrollout.yaml"), "/metadata/name", json!(name));
         rollout["spec"]["model"] = name.into();
         rollout["spec"]["traffic"] = json!({"gateway": {"name": gateway, "hostnames": [model.host()]}});
