@@ -100,8 +100,8 @@ pub(super) const MAX_QUERY: usize = 300;
 const FEWEST_COMPARED: f64 = 100.0;
 /// Labels by which one version alone was right that a share of them needs.
 const FEWEST_DISCORDANT: f64 = 10.0;
-/// Seconds by which a sample may be newer than the question: clocks are read and rounded in two places.
-const CLOCK_TOLERANCE: f64 = 1.0;
+/// Milliseconds by which a sample may be newer than the question: clocks are read and rounded in two places.
+pub(super) const CLOCK_TOLERANCE_MS: i64 = 1000;
 
 /// What `answer` says about `metric` at `now`, beside its baseline if it has one.
 pub fn read(
@@ -126,9 +126,10 @@ pub fn read(
         return Reading::Empty;
     }
     let age = now.as_millisecond() as f64 / 1000.0 - sampled_at;
+    let tolerance = CLOCK_TOLERANCE_MS as f64 / 1000.0;
     // A sample of the future was not scraped, and would stay fresh for ever.
     let is_count = |requests: f64| requests.is_finite() && requests >= 0.0;
-    if !age.is_finite() || age < -CLOCK_TOLERANCE || !step_requests.is_none_or(is_count) {
+    if !age.is_finite() || age < -tolerance || !step_requests.is_none_or(is_count) {
         return Reading::NotFinite;
     }
     if age > stale_after.as_secs_f64() {

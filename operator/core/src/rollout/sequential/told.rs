@@ -12,7 +12,7 @@ use super::{
         draft::Draft,
         labels,
         query::{has_stable_arm, is_compared, without_ranges},
-        reading::{self, Answer, MAX_QUERY, Verdict, four_digits, two_digits},
+        reading::{self, Answer, CLOCK_TOLERANCE_MS, MAX_QUERY, Verdict, four_digits, two_digits},
         samples::RawSeries,
         step::StepSays,
         steps::{self, Terms},
@@ -159,6 +159,10 @@ impl Draft<'_> {
             // No more is read than is needed, so a sample that is too old may not even be there.
             None if counted => Err((MissingClass::Stale, format!("the samples of {whose} have ended"))),
             None => Err((MissingClass::NoData, format!("no data for {whose}"))),
+            // It was not scraped, and would stay fresh for ever.
+            Some(at) if at > self.snapshot.now.as_millisecond() + CLOCK_TOLERANCE_MS => {
+                Err((MissingClass::Error, format!("a sample of {whose} is of the future")))
+            }
             Some(at) if range.until_ms.saturating_sub(at) > prometheus.stale_after.as_millis() => {
                 Err((MissingClass::Stale, format!("the newest sample of {whose} is too old")))
             }
