@@ -98,6 +98,30 @@ pub(crate) fn preserve(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
+/// Requests and limits of a container, as far as this release has to read them: what it could not read would stop everything.
+pub(crate) fn resources(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let quantities = |description: &str| {
+        serde_json::json!({"description": description, "type": "object", "additionalProperties": {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "pattern": r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$",
+            "x-kubernetes-int-or-string": true,
+        }})
+    };
+    schemars::json_schema!({"type": "object", "properties": {
+        "limits": quantities("The most of each resource, such as `nvidia.com/gpu: 1`."),
+        "requests": quantities("What is set aside of each resource, such as `memory: 2Gi`."),
+        "claims": {
+            "description": "Devices that the pod claims.",
+            "type": "array",
+            "maxItems": 16,
+            "items": {"type": "object", "required": ["name"], "properties": {
+                "name": {"description": "Name of the claim.", "type": "string"},
+                "request": {"description": "Name of the request in the claim.", "type": "string"},
+            }},
+        },
+    }})
+}
+
 /// From one to sixteen free-form objects that say of what type they are.
 pub(crate) fn typed_objects(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"type": "array", "minItems": 1, "maxItems": 16, "items": {

@@ -48,6 +48,9 @@ pub const SERVING_CONTAINER: &str = "server";
 pub const ANNOTATION_STABLE_IN: &str = "stable-in.anneal.dev";
 /// On a ModelVersion, with `/<rollout>` behind it: that rollout rolled it back, and never takes it again by itself.
 pub const ANNOTATION_ROLLED_BACK_IN: &str = "rolled-back-in.anneal.dev";
+/// On a ModelVersion, with `/<rollout>` behind it: that rollout's stable version is in its bake, and this is the way back. A
+/// rollout that lost its status begins the bake anew.
+pub const ANNOTATION_PREVIOUS_IN: &str = "previous-in.anneal.dev";
 /// On a ModelVersion, with `/<rollout>` behind it: that rollout needs it, or may go back to it. It cannot be deleted, unless a
 /// person has annotated it with `anneal.dev/delete-anyway`.
 pub const ANNOTATION_USED_IN: &str = "used-in.anneal.dev";

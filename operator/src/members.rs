@@ -6,23 +6,20 @@
 use futures::{Stream, StreamExt, stream};
 use kube::{
     Api,
-    runtime::{
-        reflector::ObjectRef,
-        watcher::{self, Event},
-    },
+    runtime::{reflector::ObjectRef, watcher::Event},
 };
 
 use anneal_core::object::Kind;
 
 use crate::{
     planes::events,
-    watched::{Standings, Watched},
+    watched::{Standings, Watched, everything},
 };
 
 /// The rollouts to look at.
 pub(crate) fn changes(rollouts: Api<Watched>) -> impl Stream<Item = ObjectRef<Watched>> + Send + 'static {
     let standings = Standings::default();
-    events(Kind::ModelRollout, rollouts, watcher::Config::default())
+    events(Kind::ModelRollout, rollouts, everything())
         .flat_map(move |(_, event)| stream::iter(concerned(&standings, event)))
 }
 

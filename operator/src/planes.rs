@@ -21,7 +21,7 @@ use kube::{
     },
 };
 
-use crate::watched::{Facts, Plane, Rollout, Watched};
+use crate::watched::{Facts, Plane, Rollout, Watched, everything};
 
 /// Namespace, empty for a class, and name.
 type Name = (String, String);
@@ -110,8 +110,8 @@ pub(crate) fn changes(
     classes: Api<Watched<Plane>>,
     rollouts: Store<Watched<Rollout>>,
 ) -> impl Stream<Item = ObjectRef<Watched>> + Send + 'static {
-    let gateways = events(Kind::Gateway, gateways, watcher::Config::default());
-    let both = stream::select(gateways, events(Kind::GatewayClass, classes, watcher::Config::default()));
+    let gateways = events(Kind::Gateway, gateways, everything());
+    let both = stream::select(gateways, events(Kind::GatewayClass, classes, everything()));
     let mut planes = Planes::default();
     both.flat_map(move |(kind, event)| {
         let gateways = planes.hear(kind, event);
@@ -131,7 +131,9 @@ pub(crate) fn events<F: Facts + Clone + Debug + Send + 'static>(
     heard.filter_map(move |event| {
         let kind_name = kind.resource().2;
         match &event {
-            Ok(_) => told = false,
+            // A list begins, and may fail.
+            Ok(Event::Init) => {}
+            Ok(Event::InitApply(_) | Event::InitDone | Event::Apply(_) | Event::Delete(_)) => told = false,
             Err(error) if !std::mem::replace(&mut told, true) => {
                 tracing::info!(%error, kind = kind_name, "this kind cannot be watched for now; rollouts look at it now and then");
             }

@@ -12,6 +12,7 @@ use anneal_core::{
 };
 use anneal_crds::RetrainJob;
 use futures::future::join_all;
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -59,16 +60,29 @@ impl Machine {
     }
 }
 
+/// A walk that did not come to its end.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Failed {
+    /// Why.
+    #[source]
+    pub error: ClusterError,
+    /// When the plan that was decided wanted the next look, if there was one: that it could not be performed does not put off
+    /// what is judged.
+    pub due: Option<Timestamp>,
+}
+
+impl From<ClusterError> for Failed {
+    fn from(error: ClusterError) -> Self {
+        Self { error, due: None }
+    }
+}
+
 /// How often a conflict is answered by deciding anew before others get their turn.
 const MAX_CONFLICTS: u32 = 5;
 
 /// Observes, decides, records and performs, for one object, when it is its turn.
-pub async fn reconcile(
-    ports: &Ports,
-    machine: Machine,
-    namespace: &str,
-    name: &str,
-) -> Result<Wake, ClusterError> {
+pub async fn reconcile(ports: &Ports, machine: Machine, namespace: &str, name: &str) -> Result<Wake, Failed> {
     let key = Key::new(machine.kind(), namespace, name);
     if let Some(wake) = glance(ports, &key).await {
         return Ok(wake);
@@ -85,10 +99,10 @@ pub async fn reconcile(
             return Ok(Wake::OnChange);
         };
         match walk(ports, machine, &key, &object, turn).await {
-            Err(ClusterError::Conflict) if conflicts < MAX_CONFLICTS => conflicts += 1,
-            Err(error) => {
-                refusal::tell(ports, &key, &error).await;
-                return Err(error);
+            Err(Failed { error: ClusterError::Conflict, .. }) if conflicts < MAX_CONFLICTS => conflicts += 1,
+            Err(failed) => {
+                refusal::tell(ports, &key, &failed.error).await;
+                return Err(failed);
             }
             Ok(wake) => return Ok(wake),
         }
@@ -120,7 +134,7 @@ async fn walk(
     key: &Key,
     object: &Value,
     turn: Option<SemaphorePermit<'_>>,
-) -> Result<Wake, ClusterError> {
+) -> Result<Wake, Failed> {
     match machine {
         Machine::RetrainJob => {
             let job: RetrainJob = observe::parse(key, object.clone())?;
@@ -153,7 +167,7 @@ async fn follow<S: PartialEq + Serialize>(
     object: &Value,
     seen: Option<&S>,
     plan: Plan<S>,
-) -> Result<Wake, ClusterError> {
+) -> Result<Wake, Failed> {
     let cluster = ports.cluster.as_ref();
     // With something to perform, an unchanged status is written too: the API server makes nothing of it, but refuses it
     // when someone has decided since, and then an old leader must not act on what it once read.
@@ -168,5 +182,9 @@ async fn follow<S: PartialEq + Serialize>(
     // Both follow from the record, and neither has to wait for the other.
     let told = plan.notes.iter().map(|note| cluster.publish(object, note));
     let (performed, _) = tokio::join!(perform::perform(cluster, &plan.actions), join_all(told));
-    performed.map(|()| plan.wake)
+    let due = match plan.wake {
+        Wake::At(at) => Some(at),
+        Wake::OnChange => None,
+    };
+    performed.map(|()| plan.wake).map_err(|error| Failed { error, due })
 }

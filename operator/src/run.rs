@@ -44,9 +44,9 @@ use crate::{
     ports::{Clock, ClusterError},
     probes::HttpProbes,
     prometheus_api::HttpPrometheus,
-    reconcile::{Machine, Ports, let_go, reconcile},
+    reconcile::{Failed, Machine, Ports, let_go, reconcile},
     scalers,
-    watched::Watched,
+    watched::{Watched, everything},
 };
 
 /// What an operator process is told at start.
@@ -90,6 +90,8 @@ pub enum Error {
 const RESYNC: Duration = Duration::from_secs(3600);
 /// Longest wait after an error.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// No sooner is tried again what was refused.
+const SHORTEST: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 /// How many reconciles read the cluster at once.
 const TURNS: usize = 16;
 /// How many objects of one kind are reconciled at once; most of them wait for a turn, or for a metrics server that hangs.
@@ -252,7 +254,7 @@ async fn controllers(
         })
     });
     let (looks, attached) = (ports.looks.clone(), store.clone());
-    let rollouts = scope.watches(rollouts, Kind::HttpRoute, watcher::Config::default(), move |route| {
+    let rollouts = scope.watches(rollouts, Kind::HttpRoute, everything(), move |route| {
         let concerned = led_by(&attached.state(), &route);
         concerned.iter().for_each(|rollout| looks.moved(&key(rollout)));
         concerned
@@ -266,8 +268,7 @@ async fn controllers(
     let rollouts = rollouts.reconcile_on(scalers.inspect(move |rollout| looks.moved(&key(rollout))));
     // Any version may be the next candidate of any rollout of its model beside it.
     let looks = ports.looks.clone();
-    let everything = watcher::Config::default();
-    let rollouts = scope.watches(rollouts, Kind::ModelVersion, everything, move |version| {
+    let rollouts = scope.watches(rollouts, Kind::ModelVersion, everything(), move |version| {
         let concerns = |rollout: &Arc<Watched>| {
             rollout.meta().namespace == version.meta().namespace && rollout.facts.model == version.facts.model
         };
@@ -329,7 +330,7 @@ impl Scope {
 
     fn controller(&self, machine: Machine) -> Controller<Watched> {
         let kind = machine.kind();
-        Controller::new_with(self.api(kind), watcher::Config::default(), api_resource(kind))
+        Controller::new_with(self.api(kind), everything(), api_resource(kind))
             .with_config(Config::default().concurrency(CONCURRENCY))
     }
 
@@ -350,7 +351,7 @@ impl Scope {
 
 /// Of children, only what the operator made is watched.
 fn managed() -> watcher::Config {
-    watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY, names::MANAGER))
+    everything().labels(&format!("{}={}", names::MANAGED_BY, names::MANAGER))
 }
 
 fn key(rollout: &ObjectRef<Watched>) -> Key {
@@ -370,7 +371,9 @@ async fn drive(
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(
             move |object, context| one(machine, object, context),
-            |_, error, _| Action::requeue(backoff(error)),
+            |_, failed, context: Arc<(Ports, Metrics)>| {
+                Action::requeue(after_failure(failed, context.0.clock.now()))
+            },
             context,
         )
         .for_each(|result| async move {
@@ -408,7 +411,7 @@ async fn one(
     machine: Machine,
     object: Arc<Watched>,
     context: Arc<(Ports, Metrics)>,
-) -> Result<Action, ClusterError> {
+) -> Result<Action, Failed> {
     let (ports, metrics) = context.as_ref();
     let (Some(namespace), Some(name)) = (object.meta().namespace.as_deref(), object.meta().name.as_deref())
     else {
@@ -419,7 +422,7 @@ async fn one(
     let timer = metrics.reconcile_seconds.start_timer();
     let result = reconcile(ports, machine, namespace, name).await;
     timer.observe_duration();
-    let outcome = result.as_ref().map_or_else(ClusterError::category, |_| "ok");
+    let outcome = result.as_ref().map_or_else(|failed| failed.error.category(), |_| "ok");
     metrics.reconciles.with_label_values(&[machine.kind().resource().2, outcome]).inc();
     if let Err(error) = &result {
         tracing::warn!(kind = machine.kind().resource().2, namespace, name, %error, "reconcile failed");
@@ -435,6 +438,13 @@ fn requeue(wake: Wake, now: jiff::Timestamp) -> Action {
             Action::requeue(wait.clamp(Duration::from_millis(100), RESYNC))
         }
     }
+}
+
+/// What was decided by is looked at again when it is due, whatever could not be performed.
+fn after_failure(failed: &Failed, now: jiff::Timestamp) -> Duration {
+    let pause = backoff(&failed.error);
+    let due = failed.due.map(|due| due.duration_since(now).max(SHORTEST).unsigned_abs());
+    due.map_or(pause, |due| due.min(pause))
 }
 
 /// A conflict is old news by now; what is refused will be refused again until someone changes something.
@@ -453,6 +463,22 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_was_refused_does_not_put_off_what_is_judged() {
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let refused = |due: Option<i64>| Failed {
+            error: ClusterError::Refused {
+                verb: "apply",
+                what: "Deployment n/d".into(),
+                message: "no".into(),
+            },
+            due: due.map(|seconds| now + jiff::SignedDuration::from_secs(seconds)),
+        };
+        for (due, seconds) in [(None, 30), (Some(3600), 30), (Some(10), 10), (Some(1), 1), (Some(-5), 1)] {
+            assert_eq!(after_failure(&refused(due), now), Duration::from_secs(seconds), "{due:?}");
+        }
+    }
 
     #[test]
     fn a_route_wakes_whom_it_is_labelled_for_and_whoever_is_attached_to_it() {

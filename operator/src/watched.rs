@@ -13,12 +13,21 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::{
     Resource,
     core::{ApiResource, DynamicResourceScope},
-    runtime::reflector::ObjectRef,
+    runtime::{reflector::ObjectRef, watcher},
 };
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::kube_cluster::api_resource;
+
+/// Objects of a page when a watch begins. A page is read whole, with all that others wrote on its objects, and what the allocator
+/// took for one of 500 it does not give back: that was more than all that is kept.
+const PAGE: u32 = 50;
+
+/// Watches everything.
+pub(crate) fn everything() -> watcher::Config {
+    watcher::Config::default().page_size(PAGE)
+}
 
 /// A watched object of any kind, with what is kept of its spec and status.
 #[derive(Clone, Debug)]

@@ -171,8 +171,15 @@ fn a_step_that_waits_for_weeks_is_not_given_up_for_one_look_without_requests() {
     case.now += SignedDuration::from_hours(300);
     case.read = Read::Errors(0.0, 3.0);
     assert_eq!(case.plan().status.phase, P::Canary);
+    // One that never passed is: at once for want of requests, and what cannot be read in its time.
     case.rollout.status.as_mut().unwrap().approval = None;
-    assert_eq!(case.plan().status.phase, P::RolledBack, "one that never passed is");
+    let mut unread = recorded(case.clone());
+    assert_eq!(unread.plan().status.phase, P::Canary);
+    unread.now += unread.rollout.spec.judge.max_hold.get() + SignedDuration::from_secs(1);
+    assert_eq!(unread.plan().status.phase, P::RolledBack);
+    case.now = cases::now() + SignedDuration::from_mins(10);
+    case.rollout.spec.prometheus.stale_after = "1h".parse().unwrap();
+    assert_eq!(case.plan().status.phase, P::RolledBack);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use anneal_core::{
     plan::Action,
     rollout::{let_go, rivals},
 };
-use anneal_crds::{ModelVersion, names};
-use anneal_tests::cases::{self, RolloutCase};
+use anneal_crds::{ModelVersion, model_rollout::RolloutPhase, names};
+use anneal_tests::cases::{self, Read, RolloutCase};
 use serde_json::{Value, from_value, json};
 
 /// The numbers of the versions that are marked so, once the plan is performed.
@@ -59,6 +59,66 @@ fn the_mark_goes_when_a_version_can_no_longer_come_back() {
     // Of a status that was lost nothing is known yet, and the marks stay.
     case.rollout.status = None;
     assert!(used(&case).contains(&4));
+}
+
+/// A version in its bake whose marks are written, with or without a bake to begin anew.
+fn baking(bake: bool) -> RolloutCase {
+    let mut status = cases::moving("Baking", 0);
+    (status["stable"], status["previous"]) = (cases::reference(2), cases::reference(1));
+    status["candidate"].take();
+    let mut case = RolloutCase::new(status).unwrap();
+    case.rollout.spec.strategy.bake =
+        Some(from_value(json!({"duration": "1h", "rollbackTriggers": ["error_rate"]})).unwrap());
+    let plan = case.plan();
+    case.follow(plan);
+    if !bake {
+        case.rollout.spec.strategy.bake = None;
+    }
+    case
+}
+
+#[test]
+fn a_bake_whose_status_was_lost_begins_anew_and_keeps_its_way_back() {
+    let mut case = baking(true);
+    let marks = |case: &RolloutCase| {
+        [names::ANNOTATION_STABLE_IN, names::ANNOTATION_PREVIOUS_IN].map(|kind| marked(case, kind))
+    };
+    assert_eq!(marks(&case), [vec![2], vec![1]]);
+    case.rollout.status = None;
+    case.rollout.metadata.uid = Some("uid-next".to_owned());
+    let plan = case.plan();
+    assert!(!plan.actions.iter().any(|action| matches!(action, Action::Delete { .. })), "{:?}", plan.actions);
+    let status = case.follow(plan);
+    let version = |known: &Option<anneal_crds::VersionRef>| known.clone().unwrap().version;
+    assert_eq!(
+        (status.phase, version(&status.stable), version(&status.previous)),
+        (RolloutPhase::Baking, "v20261121.2".to_owned(), "v20261121.1".to_owned())
+    );
+    let told = status.decision.unwrap();
+    assert!(told.reason == "Recovered" && told.message.contains("v20261121.1 is kept"), "{}", told.message);
+    // And it is a bake like any other.
+    case.read = Read::Errors(0.5, 1000.0);
+    let tick = || {
+        case.now += jiff::SignedDuration::from_secs(5);
+        let plan = case.plan();
+        case.follow(plan)
+    };
+    let (_, status) = cases::until(4, tick, |status| status.phase == RolloutPhase::RolledBack);
+    assert_eq!((status.phase, version(&status.stable)), (RolloutPhase::RolledBack, "v20261121.1".to_owned()));
+    assert_eq!(marks(&case), [vec![1], vec![]]);
+}
+
+#[test]
+fn without_a_bake_a_version_that_was_in_one_serves_on() {
+    let mut case = baking(false);
+    case.rollout.status = None;
+    let plan = case.plan();
+    let status = case.follow(plan);
+    assert_eq!(
+        (status.phase, status.stable.unwrap().version),
+        (RolloutPhase::Healthy, "v20261121.2".to_owned())
+    );
+    assert_eq!(marked(&case, names::ANNOTATION_PREVIOUS_IN), Vec::<u32>::new());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "this is a test")]
 
-use anneal_core::rollout::{Answer, Query, queries};
+use anneal_core::rollout::{Answer, Query, Question, Series, queries};
 use anneal_crds::{ModelRolloutStatus, Weight, model_rollout::RolloutPhase as P};
 use anneal_tests::cases::{self, RolloutCase};
 use jiff::SignedDuration;
@@ -228,6 +228,38 @@ fn looks_that_find_nothing_new_say_the_same() {
         let (_, before) = (look(1), look(1));
         assert_eq!(before, look(1), "a message that changes is a write, and a write wakes the next look");
     }
+}
+
+#[test]
+fn an_edit_that_leaves_no_request_to_count_ends_no_step() {
+    let mut world = World::new([(80, 200), (20, 200)], json!({}));
+    let value = json!({"name": "accuracy", "window": "40s", "interval": "1s",
+        "value": {"expression": "min(right[$window])", "max": 1.0}});
+    world.until(5, |_| false);
+    let spec = &mut world.case.rollout.spec;
+    spec.metrics.push(serde_json::from_value(value).unwrap());
+    let bake = json!({"duration": "1h", "rollbackTriggers": ["error_rate"]});
+    spec.strategy.bake = Some(serde_json::from_value(bake).unwrap());
+    spec.strategy.rollback_triggers = vec!["accuracy".to_owned()];
+    let accurate = |now: jiff::Timestamp| {
+        let numbers = [("value", 0.9), ("at", now.as_second() as f64 - 1.0), ("step", 1e6)];
+        let series = |(part, value): (&str, f64)| Series {
+            labels: [("anneal_part".to_owned(), part.to_owned())].into(),
+            value,
+        };
+        Answer::Vector(numbers.map(series).to_vec())
+    };
+    let look = || {
+        world.look(|world, query| match query.question {
+            Question::Reading => accurate(world.case.now),
+            _ => world.answer(query),
+        })
+    };
+    let (_, status) = cases::until(3000, look, |status| {
+        status.phase != P::Canary || status.weight != Weight::from_percent(20)
+    });
+    assert_eq!((status.phase, reason(&status)), (P::RolledBack, "HeldTooLong"), "{status:?}");
+    assert!(status.decision.unwrap().message.contains("counts requests"));
 }
 
 #[test]

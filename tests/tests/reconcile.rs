@@ -15,7 +15,7 @@ use anneal_core::{
 };
 use anneal_operator::{
     ports::{Clock, Cluster, ClusterError, Probes, Prometheus, Reader},
-    reconcile::{Machine, Ports, reconcile},
+    reconcile::{Failed, Machine, Ports, reconcile},
     server::Server,
 };
 use anneal_tests::cases::{self, RolloutCase};
@@ -182,6 +182,6 @@ fn who_decided_by_an_older_status_does_nothing_even_when_it_would_record_nothing
     let ports = ports(&world);
     let mut walk = Box::pin(reconcile(&ports, Machine::ModelRollout, cases::NAMESPACE, cases::NAME));
     let ended = walk.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-    assert!(matches!(ended, Poll::Ready(Err(ClusterError::Conflict))), "{ended:?}");
+    assert!(matches!(ended, Poll::Ready(Err(Failed { error: ClusterError::Conflict, .. }))), "{ended:?}");
     assert_eq!(*world.writes.lock().unwrap(), Vec::<String>::new());
 }

@@ -203,7 +203,7 @@ pub struct Serving {
     pub shadow_port: i32,
     /// Requests and limits of the serving container.
     #[serde(default)]
-    #[schemars(schema_with = "common::preserve")]
+    #[schemars(schema_with = "common::resources")]
     pub resources: core::ResourceRequirements,
     /// How long a version may take until all its pods are ready, before it is given up. Default 10m.
     #[serde(default = "default_progress_deadline")]

@@ -61,7 +61,7 @@ pub struct JobTest {
     pub env: Vec<TestVariable>,
     /// Requests and limits.
     #[serde(default)]
-    #[schemars(schema_with = "common::preserve")]
+    #[schemars(schema_with = "common::resources")]
     pub resources: core::ResourceRequirements,
 }
 

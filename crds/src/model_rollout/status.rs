@@ -126,11 +126,14 @@ pub struct ModelRolloutStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub history: Vec<VersionRef>,
+    /// The `anneal.dev/promote` that has done its work, as far as it is remembered: it does no more, should its version come back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted: Option<String>,
     /// The last `anneal.dev/retry` that was granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
     /// Ready, Reconciling, Stalled, Progressing, Paused, Frozen, AwaitingApproval, AwaitingGroup, RolledBack, TrafficVerified, MetricsAvailable,
-    /// Warned, InvalidCommand.
+    /// Warned, InvalidCommand, Detectability, ThresholdNotOnBucket.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "common::conditions")]
     pub conditions: Vec<Condition>,
@@ -225,7 +228,7 @@ pub struct Retry {
     pub digest: String,
     /// The annotation's text, as far as it is remembered.
     pub text: String,
-    /// The text of the `anneal.dev/abort` that was there then, which aborts no longer.
+    /// The text of the `anneal.dev/abort` that has done its work and is still there: it aborts no longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spent_abort: Option<String>,
 }

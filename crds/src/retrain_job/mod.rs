@@ -87,7 +87,7 @@ pub struct Trainer {
     pub image_pull_policy: PullPolicy,
     /// Requests and limits of the trainer container, such as `limits: {nvidia.com/gpu: 1}`.
     #[serde(default)]
-    #[schemars(schema_with = "common::preserve")]
+    #[schemars(schema_with = "common::resources")]
     pub resources: core::ResourceRequirements,
     /// Train on the processor when a GPU was asked for and none can be used, rather than failing. Default false.
     #[serde(default)]

@@ -221,7 +221,10 @@ impl World {
         sim.say(|_| format!("operator {who} begins with {}", name(key)));
         let machine = if key.kind == Kind::RetrainJob { Machine::RetrainJob } else { Machine::ModelRollout };
         let (ports, object) = (self.ports[who].clone(), key.name.clone());
-        self.tasks[who] = Some(Box::pin(async move { reconcile(&ports, machine, NAMESPACE, &object).await }));
+        let walk = async move {
+            reconcile(&ports, machine, NAMESPACE, &object).await.map_err(|failed| failed.error)
+        };
+        self.tasks[who] = Some(Box::pin(walk));
     }
 
     /// One more call of an operator.

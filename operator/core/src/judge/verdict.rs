@@ -141,13 +141,14 @@ impl Judge {
         i64::from(state.step.ticks).saturating_mul(self.policy.tick_ms)
     }
 
-    /// Whether every metric has counted what the step asks for: requests, or labels of them.
+    /// Whether every metric has counted what the step asks for: requests, or labels of them. Where nothing is asked nothing has.
     pub(super) fn has_enough(&self, state: &State, step: &Step) -> bool {
         let mut asked = state.metrics.iter().zip(&self.metrics).filter(|(metric, _)| metric.asked);
-        asked.all(|(metric, rules)| {
-            let fewest = rules.labels.map_or(step.min_requests, |labels| labels.fewest);
-            metric.step_requests >= fewest
-        })
+        state.metrics.iter().any(|metric| metric.asked)
+            && asked.all(|(metric, rules)| {
+                let fewest = rules.labels.map_or(step.min_requests, |labels| labels.fewest);
+                metric.step_requests >= fewest
+            })
     }
 
     /// Metrics that were judged for longer than the policy planned. What breaks from now on is found later than planned.

@@ -16,7 +16,7 @@ use super::{
     marks,
     select::Obstacle,
     steps::{self, on_trial},
-    transition::Fate,
+    transition::{Fate, PROMOTED_BY_HAND},
 };
 use crate::{alert, plan::Severity};
 
@@ -25,6 +25,8 @@ const INVALID_COMMAND: &str = "InvalidCommand";
 impl Draft<'_> {
     /// Conditions that are there only while someone pauses, or asks for what cannot be understood.
     pub(super) fn note_commands(&mut self) {
+        let promotion = command::promote(self.rollout).and_then(Result::ok).map(|(command, _)| command.text);
+        self.status.promoted.take_if(|done| promotion.as_ref() != Some(done));
         let unknown_target = rollback_target(self.rollout, &self.status).and_then(Result::err);
         // Whoever wanted a rollback wants no version to get more traffic.
         let asked = command::pause(self.rollout).or_else(|| unknown_target.clone());
@@ -83,11 +85,17 @@ impl Draft<'_> {
             return;
         }
         self.status.rejected.retain(|rejection| rejection.version.digest != *digest);
-        // An abort that is still there has done its work.
-        let spent_abort = self.command(names::ANNOTATION_ABORT).map(|abort| abort.text);
+        let spent_abort = self.spent_abort(&retry.version);
         self.status.retry = Some(Retry { digest: digest.clone(), text: retry.text.clone(), spent_abort });
         let message = format!("{} may try again, {}.", retry.version, retry.because());
         self.note(Severity::Normal, "Retried", &message);
+    }
+
+    /// The abort that is there, if it has done its work once `version` gets another try: one of that version has, and one that had
+    /// before.
+    pub(super) fn spent_abort(&self, version: &str) -> Option<String> {
+        let abort = self.command(names::ANNOTATION_ABORT)?;
+        (abort.version == version || is_spent(&self.status, &abort)).then_some(abort.text)
     }
 
     /// Whether someone wants smoke requests to be sent again to a version that failed them and could not be taken back;
@@ -109,7 +117,8 @@ impl Draft<'_> {
         else {
             return false;
         };
-        let granted = Retry { digest: stable.digest.clone(), text: retry.text.clone(), spent_abort: None };
+        let spent_abort = self.spent_abort(&retry.version);
+        let granted = Retry { digest: stable.digest.clone(), text: retry.text.clone(), spent_abort };
         let used = self
             .status
             .retry
@@ -208,9 +217,22 @@ impl Draft<'_> {
         }
     }
 
+    /// The promotion that someone asks for and that has not done its work.
+    fn asked_promotion(&self) -> Option<(Command, Promotion)> {
+        let asked = command::promote(self.rollout)?.ok()?;
+        (self.status.promoted.as_ref() != Some(&asked.0.text)).then_some(asked)
+    }
+
+    /// What is asked for has happened. Called when a phase or a step begins, with the reason.
+    pub(super) fn note_promoted(&mut self, reason: &str) {
+        if reason == PROMOTED_BY_HAND {
+            self.status.promoted = self.asked_promotion().map(|(command, _)| command.text);
+        }
+    }
+
     /// A promotion of the version on trial out of a step that the strategy does not have.
     fn unknown_place(&self) -> Option<String> {
-        let (command, promotion) = command::promote(self.rollout)?.ok()?;
+        let (command, promotion) = self.asked_promotion()?;
         let version = on_trial(&self.status).filter(|version| version.version == command.version)?;
         let strategy = &self.rollout.spec.strategy;
         let steps = steps::steps(strategy);
@@ -232,7 +254,7 @@ impl Draft<'_> {
 
     /// A promotion in spite of a freeze that the strategy does not have.
     fn unknown_freeze(&self) -> Option<String> {
-        let (command, promotion) = command::promote(self.rollout)?.ok()?;
+        let (command, promotion) = self.asked_promotion()?;
         let concerned = self.status.candidate.iter().chain(&self.status.stable);
         // One that has done its work may stay, whatever its freeze is called today.
         concerned
@@ -252,7 +274,7 @@ impl Draft<'_> {
 
     /// A promotion past steps that someone has to approve.
     fn not_approved(&self) -> Option<String> {
-        let (command, promotion) = command::promote(self.rollout)?.ok()?;
+        let (command, promotion) = self.asked_promotion()?;
         let version = self.status.candidate.as_ref().filter(|version| version.version == command.version)?;
         (promotion.place.is(self.status.phase, self.status.weight) && self.goes_past_approval(promotion.place))
             .then(|| {
@@ -279,7 +301,7 @@ impl Draft<'_> {
     /// The promotion that someone asks for from where `version` stands now, if nothing stands against it: a pause does,
     /// and a freeze that it does not name.
     pub(super) fn promotion(&self, version: &VersionRef) -> Option<(Command, Place)> {
-        let (command, Promotion { place, despite }) = command::promote(self.rollout)?.ok()?;
+        let (command, Promotion { place, despite }) = self.asked_promotion()?;
         let status = &self.status;
         let meant = command.version == version.version && place.is(status.phase, status.weight);
         let allowed = match self.pause.as_ref().map(|pause| pause.cause) {
@@ -298,9 +320,11 @@ impl Draft<'_> {
 
 /// Whether an abort is meant for `version` now: one that was there when the version got another try has done its work.
 fn abort_is_meant(status: &ModelRolloutStatus, version: &VersionRef, abort: &Command) -> bool {
-    let spent = status.retry.as_ref().filter(|retry| retry.digest == version.digest);
-    let spent = spent.and_then(|retry| retry.spent_abort.as_ref());
-    version.version == abort.version && spent != Some(&abort.text)
+    version.version == abort.version && !is_spent(status, abort)
+}
+
+fn is_spent(status: &ModelRolloutStatus, abort: &Command) -> bool {
+    status.retry.as_ref().and_then(|retry| retry.spent_abort.as_ref()) == Some(&abort.text)
 }
 
 /// The version that `spec.rollback` names: the stable one, or one that was.

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     object::{Key, Kind, Object, covers},
+    patch::{Operation, Patch},
     plan::Action,
     trouble::Trouble,
 };
@@ -59,11 +60,15 @@ impl Draft<'_> {
     /// Versions that are to have pods.
     pub(super) fn wanted_versions(&self) -> Vec<VersionRef> {
         let status = &self.status;
-        let candidate = status.candidate.clone().filter(|_| status.phase.is_moving());
-        // In a bake the way back is kept warm, and while people go back from it to another version too.
-        let previous = status.previous.clone().filter(|_| match status.phase {
-            RolloutPhase::Baking => true,
-            RolloutPhase::RollingBack => status.previous != status.candidate,
+        let moving = status.candidate.as_ref().filter(|_| status.phase.is_moving());
+        let previous = self.kept_warm().filter(|previous| moving != Some(*previous));
+        status.stable.iter().chain(moving).chain(previous).cloned().collect()
+    }
+
+    /// The way back in a bake, and while people go back from it too.
+    pub(super) fn kept_warm(&self) -> Option<&VersionRef> {
+        self.status.previous.as_ref().filter(|_| match self.status.phase {
+            RolloutPhase::Baking | RolloutPhase::RollingBack => true,
             RolloutPhase::Pending
             | RolloutPhase::Preparing
             | RolloutPhase::Staging
@@ -72,8 +77,7 @@ impl Draft<'_> {
             | RolloutPhase::Canary
             | RolloutPhase::Healthy
             | RolloutPhase::RolledBack => false,
-        });
-        status.stable.clone().into_iter().chain(candidate).chain(previous).collect()
+        })
     }
 
     fn apply_deployment(&mut self, home: Home<'_>, name: &VersionRef, version: &ModelVersion) {
@@ -110,10 +114,23 @@ impl Draft<'_> {
         let wanted = make();
         match seen.iter().find(|object| object["metadata"]["name"] == name) {
             Some(seen) if !home.owns(seen) => self.blocked(&name_conflict(&wanted.key)),
-            Some(seen) if covers(seen, &wanted.body) => self.snapshot.memo.note_right(kind, name),
+            Some(seen) if covers(seen, &wanted.body) => match narrowed(seen, &wanted) {
+                Some(widened) => self.widen(widened),
+                None => self.snapshot.memo.note_right(kind, name),
+            },
             Some(_) | None => return Some(wanted),
         }
         None
+    }
+
+    /// Requests to such a Service find nobody, and an apply leaves what others have added.
+    fn widen(&mut self, patch: Patch) {
+        let message = format!(
+            "Service {} selects pods by labels that they do not have, so nobody would answer. The operator takes them out; keep whoever adds them from doing so.",
+            patch.key.name
+        );
+        self.blocked(&Trouble { reason: "ServiceNarrowed".to_owned(), message });
+        self.actions.push(Action::Patch(patch));
     }
 
     /// What is asked for may not be done, and nothing that is watched tells when it may.
@@ -162,6 +179,19 @@ impl Draft<'_> {
             }
         }
     }
+}
+
+/// What makes a Service select as it is to, if someone has added to its selector.
+fn narrowed(seen: &Value, wanted: &Object) -> Option<Patch> {
+    let path = "/spec/selector";
+    let (now, then) = (seen.pointer(path)?, wanted.body.pointer(path)?);
+    (wanted.key.kind == Kind::Service && now != then).then(|| Patch {
+        key: wanted.key.clone(),
+        operations: vec![
+            Operation::Test { path: path.to_owned(), value: now.clone() },
+            Operation::Replace { path: path.to_owned(), value: then.clone() },
+        ],
+    })
 }
 
 /// The name of a child is taken.

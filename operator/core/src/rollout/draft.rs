@@ -180,6 +180,7 @@ impl<'a> Draft<'a> {
         let now = Time(self.now);
         self.route = OnceCell::new();
         self.tell_group(phase, weight, reason);
+        self.note_promoted(reason);
         let status = &mut self.status;
         if !phase.is_judged() {
             status.trial_started_at = None;

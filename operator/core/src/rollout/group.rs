@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use anneal_crds::{
     ModelRollout, ModelRolloutStatus, Weight,
     model_rollout::{Experiment, FailedWave, Group, GroupStatus, Retry, RolloutPhase, Strategy},
-    names,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -391,7 +390,7 @@ impl Draft<'_> {
         self.status.rejected.pop();
         // What people had asked for by then has done its work.
         let text = used.unwrap_or_else(|| format!("group wave {next}"));
-        let spent_abort = self.command(names::ANNOTATION_ABORT).map(|abort| abort.text);
+        let spent_abort = self.spent_abort(&version.version);
         self.status.retry = Some(Retry { digest: version.digest, text, spent_abort });
         self.note(Severity::Normal, "Retried", &message);
     }

@@ -16,8 +16,12 @@ use crate::{
 };
 
 /// All kinds of marks.
-const KINDS: [&str; 3] =
-    [names::ANNOTATION_STABLE_IN, names::ANNOTATION_ROLLED_BACK_IN, names::ANNOTATION_USED_IN];
+const KINDS: [&str; 4] = [
+    names::ANNOTATION_STABLE_IN,
+    names::ANNOTATION_ROLLED_BACK_IN,
+    names::ANNOTATION_USED_IN,
+    names::ANNOTATION_PREVIOUS_IN,
+];
 
 /// Key of a rollout's mark of a kind.
 pub(super) fn key(kind: &str, rollout: &str) -> String {
@@ -98,7 +102,7 @@ impl Draft<'_> {
 
     /// The mark of a rejected version stays, because status forgets the oldest, until it tries again or someone goes back to it.
     fn marks_for(&self, home: Home<'_>, version: &ModelVersion) -> BTreeMap<String, String> {
-        let [stable_key, rejected_key, used_key] = KINDS.map(|kind| key(kind, home.name));
+        let [stable_key, rejected_key, used_key, previous_key] = KINDS.map(|kind| key(kind, home.name));
         let status = &self.status;
         let digest = &version.spec.artifact.digest;
         let is = |other: &VersionRef| other.digest == *digest;
@@ -111,11 +115,13 @@ impl Draft<'_> {
             Some(rejection) => Some(rejection.retried.clone().unwrap_or_else(|| names::MARK.to_owned())),
             None => on(version, &rejected_key).filter(|_| !self.granted_retry(digest) && !is_stable).cloned(),
         };
+        let is_previous = self.kept_warm().is_some_and(is);
         let mark = |is: bool| is.then(|| names::MARK.to_owned());
         [
             (stable_key, mark(may_serve || is_stable)),
             (rejected_key, rejected),
             (used_key, mark(may_serve || self.uses(version))),
+            (previous_key, mark(is_previous)),
         ]
         .into_iter()
         .filter_map(|(key, text)| Some((key, text?)))

@@ -99,6 +99,10 @@ impl Draft<'_> {
             (Choice::Candidate(wanted), Some(current)) if wanted.digest == current.digest => {
                 self.advance(&current)
             }
+            // What is given up and could not leave yet leaves first.
+            (Choice::Candidate(_) | Choice::Stay(_), Some(current)) if self.is_given_up() => {
+                self.advance(&current);
+            }
             // Nothing begins while it is paused, and what is under way is judged.
             (Choice::Candidate(_), Some(current)) if self.pause.is_some() => self.advance(&current),
             (Choice::Candidate(_), None) if self.pause.is_some() => self.stay(None),

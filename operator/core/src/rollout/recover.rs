@@ -37,34 +37,61 @@ impl Draft<'_> {
             .filter(|version| !rejected.iter().any(|rejection| rejection.version.digest == version.digest));
         let spec = &self.rollout.spec;
         match (Home::of(self.rollout), &spec.traffic) {
-            (Some(home), Traffic::Attach(to)) => {
-                let Some(service) = &to.service else {
-                    self.status.stable = marked.next();
-                    return;
-                };
+            (Some(home), Traffic::Attach(to @ Attach { service: Some(service), .. })) => {
                 let Ok((_, rule)) = rule::meant(to, self.snapshot.children.route.as_ref()) else { return };
                 let Some(stable) = marked.find(|version| leads_to(home, rule, version, service)) else {
                     return;
                 };
-                self.status.stable = Some(stable.clone());
-                let is_watched = spec.strategy.bake.is_some() || spec.strategy.smoke.is_some();
-                if let Some(warm) = rule::backend(home, rule, service).filter(|_| is_watched) {
-                    self.bake_lost(&stable, to, service, warm);
+                match rule::backend(home, rule, service) {
+                    Some(warm) => self.recover_first_bake(stable, to, service, warm),
+                    None => self.recover_bake(stable),
                 }
             }
-            (_, Traffic::Gateway(_)) | (None, Traffic::Attach(_)) => self.status.stable = marked.next(),
+            (_, Traffic::Gateway(_) | Traffic::Attach(_)) => {
+                if let Some(stable) = marked.next() {
+                    self.recover_bake(stable);
+                }
+            }
         }
     }
 
     /// The Service that served before is still in the rule: the first version had not passed its bake.
-    fn bake_lost(&mut self, stable: &VersionRef, to: &Attach, service: &str, warm: &Value) {
-        self.status.adopted = Some(Adopted { service: service.to_owned(), port: rule::port(warm) });
-        self.status.smoke = self.rollout.spec.strategy.smoke.as_ref().map(|_| self.first_try());
-        let message = format!(
-            "{} takes all requests; its bake begins anew, because HTTPRoute {} still has Service {service} for the way back.",
-            stable.version, to.route
-        );
-        self.enter(RolloutPhase::Baking, Weight::ZERO, "Recovered", &message, vec![]);
+    fn recover_first_bake(&mut self, stable: VersionRef, to: &Attach, service: &str, warm: &Value) {
+        let adopted = Adopted { service: service.to_owned(), port: rule::port(warm) };
+        let why = format!("HTTPRoute {} still has Service {service} for the way back", to.route);
+        if self.bake_lost(stable, &why) {
+            self.status.adopted = Some(adopted);
+        }
+    }
+
+    /// Another version is marked as the way back: stable had not passed its bake.
+    fn recover_bake(&mut self, stable: VersionRef) {
+        let rejected = &self.status.rejected;
+        let may_serve = |version: &VersionRef| {
+            version.digest != stable.digest
+                && !rejected.iter().any(|rejection| rejection.version.digest == version.digest)
+        };
+        let marked = self.marked(names::ANNOTATION_PREVIOUS_IN).into_iter().rev().map(select::reference);
+        let Some(previous) = marked.into_iter().find(may_serve) else {
+            self.status.stable = Some(stable);
+            return;
+        };
+        if self.bake_lost(stable, &format!("{} is kept for the way back", previous.version)) {
+            self.status.previous = Some(previous);
+        }
+    }
+
+    /// What a bake had shown until its status was lost was not all. Whether stable has a bake at all.
+    fn bake_lost(&mut self, stable: VersionRef, why: &str) -> bool {
+        let strategy = &self.rollout.spec.strategy;
+        let is_watched = strategy.bake.is_some() || strategy.smoke.is_some();
+        let message = format!("{} takes all requests; its bake begins anew, because {why}.", stable.version);
+        self.status.stable = Some(stable);
+        if is_watched {
+            self.status.smoke = strategy.smoke.as_ref().map(|_| self.first_try());
+            self.enter(RolloutPhase::Baking, Weight::ZERO, "Recovered", &message, vec![]);
+        }
+        is_watched
     }
 
     fn recover_rejected(&mut self) {

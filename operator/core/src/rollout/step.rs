@@ -195,7 +195,8 @@ impl Draft<'_> {
         // What comes later than the requests is not late.
         let delay = labels::longest_delay(&self.rollout.spec, &terms.triggers);
         let allowed = terms.duration.get().saturating_add(delay).saturating_add(max_hold);
-        let overdue = !self.has_passed() && over(began) > allowed;
+        // What cannot be read, or is unwell, has a clock of its own: a step that waits for people may have passed long ago.
+        let overdue = !self.has_passed() && since.is_none() && over(began) > allowed;
         match step {
             StepSays::ByClock => blind_for > max_hold || (overdue && self.pause.is_none()),
             // A comparison's clock stands still without requests: a quiet night is nobody's fault.
@@ -335,7 +336,7 @@ impl Draft<'_> {
         step: &StepSays,
         terms: &Terms,
     ) -> Option<String> {
-        let (blind, awaited) = (blind(judged, step), awaited(judged));
+        let (blind, awaited) = (blind(judged, step).map(|why| self.as_told(why)), awaited(judged));
         // The first scrapes of a step take a moment; that is not blindness yet.
         let settled = self.step_age() > self.rollout.spec.prometheus.stale_after.get();
         let now = Time(self.now);
@@ -383,6 +384,14 @@ impl Draft<'_> {
         wanting.or(awaited)
     }
 
+    /// What was told before, if only numbers and names differ that a server makes up for each answer: a text that changes with
+    /// every look would be written with every look.
+    fn as_told(&self, why: String) -> String {
+        let mut told = self.rollout.status.iter().flat_map(|before| &before.conditions);
+        let told = told.find(|told| told.type_ == METRICS_AVAILABLE && told.status == "False");
+        told.filter(|told| wording(&told.message).eq(wording(&why))).map_or(why, |told| told.message.clone())
+    }
+
     /// By plain thresholds a step needs its fewest requests when its time is over.
     fn too_few(
         &self,
@@ -424,6 +433,13 @@ fn blind(judged: &[(Verdict, RecordedReading)], step: &StepSays) -> Option<Strin
         Verdict::Hold(_, why) => Some(format!("{}: {why}", record.metric)),
         Verdict::Pass { .. } | Verdict::Breach | Verdict::AwaitsLabels(_) => None,
     }))
+}
+
+/// The words of a text, without those that are counted, timed or drawn.
+fn wording(text: &str) -> impl Iterator<Item = &str> {
+    let is_drawn = |word: &str| word.len() >= 8 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let words = text.split(|c: char| !c.is_alphanumeric());
+    words.filter(move |word| !word.bytes().any(|byte| byte.is_ascii_digit()) && !is_drawn(word))
 }
 
 /// Which labels the step still needs, if it does.

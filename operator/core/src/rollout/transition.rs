@@ -66,6 +66,9 @@ pub(super) const PROMOTED_BY_HAND: &str = "PromotedByHand";
 impl Draft<'_> {
     /// A version begins, at weight 0.
     pub(super) fn prepare(&mut self, candidate: VersionRef, reason: &str, message: &str) {
+        if self.stays_for_want_of_another(Fate::Withdrawn, reason, message) {
+            return;
+        }
         self.join_wave();
         self.status.candidate = Some(candidate);
         self.status.judge = None;
@@ -265,19 +268,8 @@ impl Draft<'_> {
         message: &str,
         readings: Vec<RecordedReading>,
     ) {
-        if let Some(other) = self.nobody_instead(version) {
-            match self.rollout.spec.judge.on_stable_unavailable {
-                OnStableUnavailable::Hold => {
-                    return self.keep_for_want_of(&other, fate, reason, message, readings);
-                }
-                OnStableUnavailable::Rollback => {
-                    let why = format!(
-                        "{} takes all requests and has no ready pod, as judge.onStableUnavailable: Rollback says.",
-                        other.version
-                    );
-                    self.note(Severity::Warning, "StableUnavailable", &why);
-                }
-            }
+        if self.stays(version, fate, reason, message, &readings) {
+            return;
         }
         match (self.status.phase, self.way_back()) {
             (RolloutPhase::Baking, Incumbent::Version(previous)) => {
@@ -335,6 +327,38 @@ impl Draft<'_> {
         }
     }
 
+    /// Whether the candidate keeps its live requests although it is to leave, because nobody else would answer; then that is
+    /// told.
+    fn stays_for_want_of_another(&mut self, fate: Fate, reason: &str, message: &str) -> bool {
+        let candidate = self.status.candidate.clone();
+        candidate.is_some_and(|candidate| self.stays(&candidate, fate, reason, message, &[]))
+    }
+
+    fn stays(
+        &mut self,
+        version: &VersionRef,
+        fate: Fate,
+        reason: &str,
+        message: &str,
+        readings: &[RecordedReading],
+    ) -> bool {
+        let Some(other) = self.nobody_instead(version) else { return false };
+        match self.rollout.spec.judge.on_stable_unavailable {
+            OnStableUnavailable::Hold => {
+                self.keep_for_want_of(&other, fate, reason, message, readings);
+                true
+            }
+            OnStableUnavailable::Rollback => {
+                let why = format!(
+                    "{} takes all requests and has no ready pod, as judge.onStableUnavailable: Rollback says.",
+                    other.version
+                );
+                self.note(Severity::Warning, "StableUnavailable", &why);
+                false
+            }
+        }
+    }
+
     /// The version that would have to answer in place of `version` and has no ready pod, although `version` has one and
     /// takes live requests: going back would turn answers into errors. An adopted Service is taken to answer: whose pods are
     /// behind it is not known here.
@@ -360,7 +384,7 @@ impl Draft<'_> {
         fate: Fate,
         reason: &str,
         message: &str,
-        readings: Vec<RecordedReading>,
+        readings: &[RecordedReading],
     ) {
         let why = format!(
             "{message} {} should answer instead and has no ready pod, so traffic stays as it is until it has one. Set judge.onStableUnavailable to Rollback to go back regardless.",
@@ -378,7 +402,7 @@ impl Draft<'_> {
                     reason: reason.to_owned(),
                     message: message.to_owned(),
                     at: Time(self.now),
-                    readings,
+                    readings: readings.to_vec(),
                 });
             }
             // Whoever asked for it still does.
@@ -403,14 +427,22 @@ impl Draft<'_> {
         self.status.waiting_rollback = waiting;
     }
 
-    /// To a version that was stable here: at once if one of its pods is ready, else when all are.
+    /// To a version that was stable here: at once if one of its pods is ready. One whose pods have to start first takes all
+    /// requests when all of them are ready, or after `progressDeadline` when one is: there may be no room for more beside those
+    /// of the version that it replaces.
     pub(super) fn go_back(&mut self, target: &VersionRef, fate: Fate, reason: &str, message: &str) {
         let starting =
             self.status.phase == RolloutPhase::RollingBack && self.status.candidate.as_ref() == Some(target);
-        if self.ready(target) || (!starting && !self.unavailable(target)) {
+        let patient = starting && self.step_age() <= self.rollout.spec.serving.progress_deadline.get();
+        if self.ready(target) || (!patient && !self.unavailable(target)) {
             return self.switch_back(target, fate, reason, message, vec![]);
         }
+        // Nobody else would answer meanwhile.
+        if self.stays_for_want_of_another(Fate::Left, reason, message) {
+            return;
+        }
         if !starting {
+            self.note_given_up();
             self.status.candidate = Some(target.clone());
             let message = format!("{message} Its pods start.");
             // What was found wrong stays so, should nobody want to go there any more.
@@ -440,6 +472,33 @@ impl Draft<'_> {
         }
     }
 
+    /// Whether the candidate answers users and goes as soon as another version can instead.
+    pub(super) fn is_given_up(&self) -> bool {
+        let has_requests = match self.status.phase {
+            RolloutPhase::Experiment | RolloutPhase::Canary => true,
+            RolloutPhase::Pending
+            | RolloutPhase::Preparing
+            | RolloutPhase::Staging
+            | RolloutPhase::Shadow
+            | RolloutPhase::Baking
+            | RolloutPhase::RollingBack
+            | RolloutPhase::Healthy
+            | RolloutPhase::RolledBack => false,
+        };
+        has_requests && self.status.waiting_rollback.is_some()
+    }
+
+    /// A candidate that was given up and had to stay leaves, whatever comes now.
+    fn note_given_up(&mut self) {
+        if !self.is_given_up() {
+            return;
+        }
+        let (version, waiting) = (self.status.candidate.clone(), self.status.waiting_rollback.take());
+        if let Some((version, waiting)) = version.zip(waiting) {
+            self.note_fate(&version, Fate::Rejected, &waiting.reason);
+        }
+    }
+
     /// All requests go to `target` in place of the stable version.
     fn switch_back(
         &mut self,
@@ -449,6 +508,7 @@ impl Draft<'_> {
         message: &str,
         readings: Vec<RecordedReading>,
     ) {
+        self.note_given_up();
         let left = self.status.stable.replace(target.clone());
         if let Some(left) = &left {
             self.note_fate(left, fate, reason);

@@ -357,6 +357,9 @@ impl Sim {
         if !wanted.iter().any(is_wanted) {
             self.broken("a promotion by hand was asked for", format!("{name}: `{said}` in {old}"));
         }
+        if text(&old["promoted"]) == said {
+            self.broken("a promotion does its work once", format!("{name}: `{said}` in {old}"));
+        }
     }
 
     /// While someone pauses it, a rollout does not advance.

@@ -64,6 +64,10 @@ pub(super) struct Comparison {
     asked: Vec<bool>,
 }
 
+/// Why a step by evidence cannot end.
+const NOTHING_COUNTED: &str =
+    "none of the step's triggers counts requests: name a ratio, a mean or a histogram without labelDelay too";
+
 /// Why nothing is compared.
 enum Unable {
     /// It will be, or somebody must do something first.
@@ -77,6 +81,11 @@ impl Draft<'_> {
     pub(super) fn compare(&mut self, trial: &VersionRef, terms: Option<&Terms>) -> step::Judged {
         let stored = Stored::of(&self.rollout.spec, &self.status, trial);
         let range = Range::of(&self.rollout.spec, &self.status, &stored, self.snapshot.now);
+        if terms.is_some() && !self.counts_requests(terms) {
+            let unable = Unable::Unread(NOTHING_COUNTED.to_owned());
+            let verdicts = self.tell(trial, range, Err(&unable));
+            return step::Judged { verdicts, step: StepSays::Unseen(NOTHING_COUNTED) };
+        }
         let comparison = match self.comparison(trial, stored, range, terms) {
             Ok(comparison) => comparison,
             Err(unable) => {
@@ -114,6 +123,13 @@ impl Draft<'_> {
         let asked = policy::judged(&self.rollout.spec);
         let asked = asked.iter().map(|judged| self.is_asked(judged, terms)).collect();
         Ok(Comparison { judge, record: Record { state, piece_ms, ..record }, kept, verdict, range, asked })
+    }
+
+    /// Whether any trigger of the step counts requests. The spec of a version that begins has one in every step, but it may be
+    /// edited on the way, and ticks that ask for nothing would pass.
+    fn counts_requests(&self, terms: Option<&Terms>) -> bool {
+        let judged = policy::judged(&self.rollout.spec);
+        judged.iter().any(|judged| self.is_asked(judged, terms) && judged.metric.labels().is_none())
     }
 
     /// Whether this step judges by it. In an experiment its own metrics are no triggers, whatever they are in other steps.
