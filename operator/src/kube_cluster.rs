@@ -3,7 +3,7 @@
 //! Reads are not cached, every call has a timeout, and nothing is retried here: a retry that does not know the verb
 //! could create twice.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use anneal_core::{
     object::{Key, Kind, Object},
@@ -26,6 +26,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     clock::SystemClock,
@@ -44,11 +45,16 @@ const REPORTER: &str = "anneal.dev/operator";
 /// Most bytes of an event's note.
 const NOTE_LIMIT: usize = 1024;
 
+/// How many objects are made, changed or removed at once. A slow API server that was asked for hundreds at a time answered none
+/// of them within the timeout, and then was asked for all of them again.
+const MAKERS: usize = 16;
+
 /// The API server that the operator runs in.
 #[derive(Clone)]
 pub struct KubeCluster {
     client: Client,
     instance: String,
+    makers: Arc<Semaphore>,
 }
 
 /// How kube calls a kind.
@@ -66,7 +72,16 @@ pub(crate) fn api_resource(kind: Kind) -> ApiResource {
 impl KubeCluster {
     /// The cluster of `client`; `instance` names this process in events.
     pub fn new(client: Client, instance: &str) -> Self {
-        Self { client, instance: instance.to_owned() }
+        Self { client, instance: instance.to_owned(), makers: Arc::new(Semaphore::new(MAKERS)) }
+    }
+
+    /// A place among those who make, change or remove objects. Where users' requests go waits for nobody.
+    async fn place(&self, kind: Kind) -> Option<SemaphorePermit<'_>> {
+        if kind == Kind::HttpRoute {
+            return None;
+        }
+        // Nobody closes the semaphore.
+        self.makers.acquire().await.ok()
     }
 
     fn api(&self, kind: Kind, namespace: &str) -> Api<DynamicObject> {
@@ -171,6 +186,7 @@ impl Cluster for KubeCluster {
         let body = from_value("create", key, object.body.clone())?;
         let api = self.api(key.kind, &key.namespace);
         let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+        let _place = self.place(key.kind).await;
         call("create", key, async {
             match api.create(&params, &body).await {
                 // A quota answers with the same code and another reason.
@@ -187,6 +203,7 @@ impl Cluster for KubeCluster {
         let key = &object.key;
         let api = self.api(key.kind, &key.namespace);
         let params = PatchParams::apply(MANAGER).force();
+        let _place = self.place(key.kind).await;
         call("apply", key, api.patch(&key.name, &params, &Patch::Apply(&object.body))).await.map(|_| ())
     }
 
@@ -213,6 +230,7 @@ impl Cluster for KubeCluster {
             propagation_policy: Some(PropagationPolicy::Background),
             ..DeleteParams::default()
         };
+        let _place = self.place(key.kind).await;
         let deleted = call("delete", key, async {
             match api.delete(&key.name, &params).await {
                 Ok(_) => Ok(()),

@@ -108,6 +108,69 @@ fn a_bake_whose_status_was_lost_begins_anew_and_keeps_its_way_back() {
     assert_eq!(marks(&case), [vec![1], vec![]]);
 }
 
+/// The status is lost, and the pods of what serves are not there yet.
+fn restored() -> RolloutCase {
+    let mut case = baking(true);
+    case.rollout.status = None;
+    for deployment in &mut case.children.deployments {
+        deployment["status"]["readyReplicas"] = 0.into();
+    }
+    case
+}
+
+#[test]
+fn what_serves_has_time_to_come_back_after_a_restore() {
+    let mut case = restored();
+    for phase in [RolloutPhase::Baking, RolloutPhase::Baking] {
+        let plan = case.plan();
+        let status = case.follow(plan);
+        assert_eq!((status.phase, status.rejected.len()), (phase, 0), "{:?}", status.decision);
+        case.children
+            .deployments
+            .iter_mut()
+            .for_each(|deployment| deployment["status"]["readyReplicas"] = 0.into());
+    }
+    case.now += case.rollout.spec.serving.progress_deadline.get() + jiff::SignedDuration::from_secs(1);
+    case.children.deployments.iter_mut().for_each(|deployment| {
+        let is_previous = deployment["metadata"]["name"].as_str().unwrap().ends_with('1');
+        deployment["status"]["readyReplicas"] = if is_previous { 2 } else { 0 }.into();
+    });
+    let plan = case.plan();
+    assert_eq!(case.follow(plan).phase, RolloutPhase::RolledBack, "it does not come");
+}
+
+#[test]
+fn the_mark_of_the_way_back_stays_until_it_is_known_who_serves() {
+    let mut case = restored();
+    let stable = case.versions.remove(1);
+    let plan = case.plan();
+    case.follow(plan);
+    let mut without = case.clone();
+    without.versions.push(stable);
+    assert_eq!(marked(&without, names::ANNOTATION_PREVIOUS_IN), [1]);
+    let plan = without.plan();
+    assert_eq!(without.follow(plan).phase, RolloutPhase::Baking);
+}
+
+#[test]
+fn an_abort_that_was_spent_does_not_end_a_bake_that_begins_anew() {
+    let mut case = restored();
+    let all = case.rollout.metadata.annotations.get_or_insert_default();
+    all.insert(names::ANNOTATION_ABORT.into(), "v20261121.2: alert X fires".into());
+    all.insert(names::ANNOTATION_RETRY.into(), "v20261121.2: it was the node".into());
+    let plan = case.plan();
+    let status = case.follow(plan);
+    assert_eq!((status.phase, status.rejected.len()), (RolloutPhase::Baking, 0), "{:?}", status.decision);
+    let all = case.rollout.metadata.annotations.get_or_insert_default();
+    all.insert(names::ANNOTATION_ABORT.into(), "v20261121.2: really".into());
+    case.children
+        .deployments
+        .iter_mut()
+        .for_each(|deployment| deployment["status"]["readyReplicas"] = 2.into());
+    let plan = case.plan();
+    assert_eq!(case.follow(plan).phase, RolloutPhase::RolledBack);
+}
+
 #[test]
 fn without_a_bake_a_version_that_was_in_one_serves_on() {
     let mut case = baking(false);

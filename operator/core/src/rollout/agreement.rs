@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     build::{self, Home},
-    converge::name_conflict,
+    converge::{name_conflict, narrowed},
     draft::Draft,
     incumbent::Incumbent,
     samples::RawSeries,
@@ -114,7 +114,11 @@ impl Draft<'_> {
         let service = service(home, stable?);
         match self.seen(&service.key) {
             Some(seen) if !home.owns(seen) => self.blocked(&name_conflict(&service.key)),
-            Some(seen) if covers(seen, &service.body) => {}
+            Some(seen) if covers(seen, &service.body) => {
+                if let Some(widened) = narrowed(seen, &service) {
+                    self.widen(widened);
+                }
+            }
             Some(_) | None => self.actions.push(Action::Apply(service.clone())),
         }
         Some(service.key.name)

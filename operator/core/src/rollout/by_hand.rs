@@ -39,6 +39,7 @@ impl Draft<'_> {
             command::of_version(self.rollout, names::ANNOTATION_RETRY).and_then(Result::err),
             command::promote(self.rollout).and_then(Result::err),
             command::approve(self.rollout).and_then(Result::err),
+            self.spent_promotion(),
             self.unknown_place(),
             self.unknown_freeze(),
             self.not_approved(),
@@ -228,6 +229,21 @@ impl Draft<'_> {
         if reason == PROMOTED_BY_HAND {
             self.status.promoted = self.asked_promotion().map(|(command, _)| command.text);
         }
+    }
+
+    /// A promotion that has done its work, out of a place to which its version has come back.
+    fn spent_promotion(&self) -> Option<String> {
+        let (command, promotion) = command::promote(self.rollout)?.ok()?;
+        let version = steps::on_trial(&self.status).filter(|version| version.version == command.version)?;
+        let is_spent = self.status.promoted.as_ref() == Some(&command.text)
+            && promotion.place.is(self.status.phase, self.status.weight);
+        is_spent.then(|| {
+            format!(
+                "{} has promoted {} before; to ask for the same again, give another reason.",
+                names::ANNOTATION_PROMOTE,
+                version.version
+            )
+        })
     }
 
     /// A promotion of the version on trial out of a step that the strategy does not have.

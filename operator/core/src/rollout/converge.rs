@@ -62,7 +62,7 @@ impl Draft<'_> {
         let status = &self.status;
         let moving = status.candidate.as_ref().filter(|_| status.phase.is_moving());
         let previous = self.kept_warm().filter(|previous| moving != Some(*previous));
-        status.stable.iter().chain(moving).chain(previous).cloned().collect()
+        status.stable.iter().chain(moving).chain(previous).chain(&self.asked_back).cloned().collect()
     }
 
     /// The way back in a bake, and while people go back from it too.
@@ -124,7 +124,7 @@ impl Draft<'_> {
     }
 
     /// Requests to such a Service find nobody, and an apply leaves what others have added.
-    fn widen(&mut self, patch: Patch) {
+    pub(super) fn widen(&mut self, patch: Patch) {
         let message = format!(
             "Service {} selects pods by labels that they do not have, so nobody would answer. The operator takes them out; keep whoever adds them from doing so.",
             patch.key.name
@@ -182,7 +182,7 @@ impl Draft<'_> {
 }
 
 /// What makes a Service select as it is to, if someone has added to its selector.
-fn narrowed(seen: &Value, wanted: &Object) -> Option<Patch> {
+pub(super) fn narrowed(seen: &Value, wanted: &Object) -> Option<Patch> {
     let path = "/spec/selector";
     let (now, then) = (seen.pointer(path)?, wanted.body.pointer(path)?);
     (wanted.key.kind == Kind::Service && now != then).then(|| Patch {

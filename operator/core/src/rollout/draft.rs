@@ -61,6 +61,8 @@ pub(super) struct Draft<'a> {
     pub(super) awaits_approval: Option<Awaited>,
     /// Why the group keeps the version from going on; none if nothing waits for that.
     pub(super) awaits_group: Option<Held>,
+    /// A version that is gone back to once its pods are there, while the one on trial answers.
+    pub(super) asked_back: Option<VersionRef>,
     /// Requests are surely not divided as the weight asks for.
     pub(super) mismatched: bool,
     /// What this look at the samples of both versions knows.
@@ -91,6 +93,7 @@ impl<'a> Draft<'a> {
             freezes: Freezes::Closed,
             awaits_approval: None,
             awaits_group: None,
+            asked_back: None,
             mismatched: false,
             comparison: None,
             route: OnceCell::new(),

@@ -107,9 +107,11 @@ impl Draft<'_> {
         let digest = &version.spec.artifact.digest;
         let is = |other: &VersionRef| other.digest == *digest;
         let rejection = status.rejected.iter().find(|rejection| is(&rejection.version));
-        // While nobody is known to serve, a mark may yet say who does.
-        let may_serve =
-            !self.incumbent().is_someone() && rejection.is_none() && on(version, &stable_key).is_some();
+        // While nobody is known to serve, a mark may yet say who does, and who is the way back.
+        let may_be = |key: &String| {
+            !self.incumbent().is_someone() && rejection.is_none() && on(version, key).is_some()
+        };
+        let (may_serve, may_be_previous) = (may_be(&stable_key), may_be(&previous_key));
         let is_stable = status.stable.as_ref().is_some_and(is);
         let rejected = match rejection {
             Some(rejection) => Some(rejection.retried.clone().unwrap_or_else(|| names::MARK.to_owned())),
@@ -120,8 +122,8 @@ impl Draft<'_> {
         [
             (stable_key, mark(may_serve || is_stable)),
             (rejected_key, rejected),
-            (used_key, mark(may_serve || self.uses(version))),
-            (previous_key, mark(is_previous)),
+            (used_key, mark(may_serve || may_be_previous || self.uses(version))),
+            (previous_key, mark(is_previous || may_be_previous)),
         ]
         .into_iter()
         .filter_map(|(key, text)| Some((key, text?)))

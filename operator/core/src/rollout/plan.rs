@@ -103,8 +103,10 @@ impl Draft<'_> {
             (Choice::Candidate(_) | Choice::Stay(_), Some(current)) if self.is_given_up() => {
                 self.advance(&current);
             }
-            // Nothing begins while it is paused, and what is under way is judged.
-            (Choice::Candidate(_), Some(current)) if self.pause.is_some() => self.advance(&current),
+            // Nothing begins while it is paused, or while nobody else would answer, and what is under way is judged.
+            (Choice::Candidate(_), Some(current)) if self.pause.is_some() || self.must_stay(&current) => {
+                self.advance(&current);
+            }
             (Choice::Candidate(_), None) if self.pause.is_some() => self.stay(None),
             (Choice::Candidate(wanted), Some(current)) => {
                 let message = format!(

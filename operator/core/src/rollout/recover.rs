@@ -5,17 +5,24 @@
 
 use anneal_crds::{
     ModelVersion, VersionRef, Weight,
-    model_rollout::{Adopted, Attach, Rejection, RolloutPhase, Traffic},
+    model_rollout::{Adopted, Attach, Rejection, Retry, RolloutPhase, Traffic},
     names,
 };
+use jiff::SignedDuration;
 use serde_json::Value;
 
 use super::{
     build::{self, Home},
     draft::Draft,
+    incumbent::Incumbent,
     marks, rule, select,
     transition::MAX_REJECTED,
 };
+
+/// How long the pods of what serves may come later than those of the way back.
+const HEAD_START: SignedDuration = SignedDuration::from_mins(1);
+/// Reason of a bake that begins because the status of one was lost.
+const RECOVERED: &str = "Recovered";
 
 impl Draft<'_> {
     /// A status that was lost finds its stable and rejected versions again.
@@ -86,12 +93,41 @@ impl Draft<'_> {
         let strategy = &self.rollout.spec.strategy;
         let is_watched = strategy.bake.is_some() || strategy.smoke.is_some();
         let message = format!("{} takes all requests; its bake begins anew, because {why}.", stable.version);
-        self.status.stable = Some(stable);
         if is_watched {
             self.status.smoke = strategy.smoke.as_ref().map(|_| self.first_try());
-            self.enter(RolloutPhase::Baking, Weight::ZERO, "Recovered", &message, vec![]);
+            self.status.candidate = None;
+            self.note_spent_commands(&stable);
+            self.enter(RolloutPhase::Baking, Weight::ZERO, RECOVERED, &message, vec![]);
         }
+        self.status.stable = Some(stable);
         is_watched
+    }
+
+    /// Whoever takes all requests has passed what people asked for on its way there: an abort of it that is still there was
+    /// spent, by a try that is forgotten.
+    fn note_spent_commands(&mut self, stable: &VersionRef) {
+        let Some(spent) = self.spent_abort(&stable.version).filter(|_| self.status.retry.is_none()) else {
+            return;
+        };
+        let retry = self.command(names::ANNOTATION_RETRY).filter(|retry| retry.version == stable.version);
+        let text = retry.map_or_else(|| names::MARK.to_owned(), |retry| retry.text);
+        self.status.retry = Some(Retry { digest: stable.digest.clone(), text, spent_abort: Some(spent) });
+    }
+
+    /// Whether `version` was found in production without its pods, as after a restore, and they may still come: for some time
+    /// whatever the way back is like, and then as long as that could not answer either.
+    pub(super) fn comes_back(&self, version: &VersionRef) -> bool {
+        let found = self.status.decision.as_ref().is_some_and(|decision| decision.reason == RECOVERED);
+        let is_bake = self.status.phase == RolloutPhase::Baking;
+        let waits = match self.way_back() {
+            Incumbent::Version(previous) => {
+                let most = self.rollout.spec.serving.progress_deadline.get();
+                let age = self.step_age();
+                age <= HEAD_START.min(most) || (age <= most && !self.ready(&previous))
+            }
+            Incumbent::Adopted(_) | Incumbent::Nobody => false,
+        };
+        found && is_bake && self.unavailable(version) && waits
     }
 
     fn recover_rejected(&mut self) {

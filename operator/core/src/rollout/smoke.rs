@@ -58,7 +58,7 @@ impl Draft<'_> {
             TrialState::Running => trial.number == 1 || self.age(&trial.started_at) >= AGAIN_AFTER,
             TrialState::Passed | TrialState::Failed => false,
         });
-        due && !by_hand && self.status.waiting_rollback.is_none()
+        due && !by_hand && self.status.waiting_rollback.is_none() && !self.comes_back(stable)
     }
 
     /// Whether the stable version has not shown yet what smoke asks for.

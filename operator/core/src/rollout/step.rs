@@ -102,7 +102,8 @@ impl Draft<'_> {
         let Some(terms) = terms else {
             return self.leave_unknown_step(version);
         };
-        if self.status.phase != RolloutPhase::Shadow && self.unavailable(version) {
+        let comes_back = self.comes_back(version);
+        if self.status.phase != RolloutPhase::Shadow && self.unavailable(version) && !comes_back {
             // Requests that nobody answers are in no server's counters.
             let why =
                 self.pod_trouble(version).map_or_else(String::new, |trouble| format!(" {}", trouble.message));
@@ -111,7 +112,7 @@ impl Draft<'_> {
         }
         self.status.verdict = draft::worst(&readings);
         let hold = self.hold(version, &judged, &step, &terms);
-        if let Some((reason, message)) = self.missing_too_long(version, &judged) {
+        if let Some((reason, message)) = self.missing_too_long(version, &judged).filter(|_| !comes_back) {
             return self.give_up(version, Fate::Rejected, reason, &message, readings);
         }
         let promotion = self.promotion(version);
@@ -387,9 +388,17 @@ impl Draft<'_> {
     /// What was told before, if only numbers and names differ that a server makes up for each answer: a text that changes with
     /// every look would be written with every look.
     fn as_told(&self, why: String) -> String {
+        let generation = self.rollout.metadata.generation;
+        let metric = |text: &str| text.split(": ").next().map(str::to_owned);
         let mut told = self.rollout.status.iter().flat_map(|before| &before.conditions);
-        let told = told.find(|told| told.type_ == METRICS_AVAILABLE && told.status == "False");
-        told.filter(|told| wording(&told.message).eq(wording(&why))).map_or(why, |told| told.message.clone())
+        let told = told.find(|told| {
+            told.type_ == METRICS_AVAILABLE
+                && told.status == "False"
+                && told.observed_generation == generation
+                && metric(&told.message) == metric(&why)
+                && wording(&told.message).eq(wording(&why))
+        });
+        told.map_or(why, |told| told.message.clone())
     }
 
     /// By plain thresholds a step needs its fewest requests when its time is over.

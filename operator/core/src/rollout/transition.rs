@@ -334,6 +334,14 @@ impl Draft<'_> {
         candidate.is_some_and(|candidate| self.stays(&candidate, fate, reason, message, &[]))
     }
 
+    /// Whether a version keeps its live requests whatever comes, because nobody else would answer.
+    pub(super) fn must_stay(&self, version: &VersionRef) -> bool {
+        match self.rollout.spec.judge.on_stable_unavailable {
+            OnStableUnavailable::Hold => self.nobody_instead(version).is_some(),
+            OnStableUnavailable::Rollback => false,
+        }
+    }
+
     fn stays(
         &mut self,
         version: &VersionRef,
@@ -437,8 +445,9 @@ impl Draft<'_> {
         if self.ready(target) || (!patient && !self.unavailable(target)) {
             return self.switch_back(target, fate, reason, message, vec![]);
         }
-        // Nobody else would answer meanwhile.
+        // Nobody else would answer meanwhile, so its pods start first.
         if self.stays_for_want_of_another(Fate::Left, reason, message) {
+            self.asked_back = Some(target.clone());
             return;
         }
         if !starting {
