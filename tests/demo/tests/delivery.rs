@@ -164,13 +164,9 @@ fn scores_drifted_after_full() {
     let asked = clients.answers().len();
     until("as many requests of the same kind change nothing", || clients.answers().len() > asked + 300);
     assert_eq!(model.status()["stepStartedAt"], begun["stepStartedAt"]);
-    // Other people ask for other loans.
+    // Other people ask for shorter loans, and are answered otherwise.
     let mut other: Value = serde_json::from_str(REQUEST).unwrap();
-    for (input, value) in
-        [(0, json!(8000.0)), (2, json!(0.02)), (3, json!(2.0)), (4, json!(true)), (6, json!(30.0))]
-    {
-        other["inputs"][input]["data"] = json!([value]);
-    }
+    other["inputs"][3]["data"] = json!([1.0]);
     clients.ask(&other);
     let status = model.rolled_back();
     assert!(status["decision"]["message"].as_str().unwrap().starts_with("scores of "), "{status:#}");
