@@ -334,43 +334,6 @@ fn gateway_controller_is_gone() {
     model.clean_up();
 }
 
-/// The operator dies, and another one goes on.
-fn kill_the_operator() {
-    let pods = ["pods", "-n", "anneal-system", "-l", "app.kubernetes.io/name=anneal-operator"];
-    let at_once = ["--grace-period=0", "--force"];
-    Kubectl::run(&[&["delete"], &pods[..], &at_once].concat(), None).unwrap();
-}
-
-/// The phases in which the demo does not kill it.
-fn operator_is_killed_on_the_way() {
-    let judge = json!({"evidence": "sequential", "maxHold": "2m", "sequential": {"dispersion": "Assumed"}});
-    let mut spec = spec(json!({"judge": judge}));
-    let image = common::variable("ANNEAL_TEST_TRAINER_IMAGE");
-    spec["strategy"]["staging"] = json!({"test": {"job": {"image": image, "args": ["--version"]}}});
-    spec["strategy"]["experiment"] =
-        json!({"duration": "20s", "looks": 2, "minRequests": 20, "primary": "error_rate"});
-    let model = Model::serving("orphaned", GATEWAY, spec, &["--fault=error=0.4"]);
-    let clients = model.clients();
-    model.version(2, &[]);
-    for phase in ["Staging", "Experiment"] {
-        model.until(phase, |status| status["phase"] == phase);
-        kill_the_operator();
-    }
-    model.until("it is in production", |status| {
-        status["phase"] == "Healthy" && status["stable"]["version"] == "v20261122.2"
-    });
-    // Going back takes as long as a pod takes to start.
-    let back = json!({"spec": {"rollback": {"targetVersion": "v20261122.1", "reason": "for the test"}}});
-    let patch = ["patch", "mro", "orphaned", "-n", HOME, "--type=merge", "-p", &back.to_string()];
-    Kubectl::run(&patch, None).unwrap();
-    model.until("RollingBack", |status| status["phase"] == "RollingBack");
-    kill_the_operator();
-    let status = model.until("it is back", |status| status["phase"] == "RolledBack");
-    assert_eq!(status["stable"]["version"], "v20261122.1", "{status:#}");
-    model.nobody_failed(&clients.finish());
-    model.clean_up();
-}
-
 #[test]
 fn deliveries_end_as_promised_and_nobody_else_notices() {
     thread::scope(|scope| {
@@ -389,5 +352,4 @@ fn deliveries_end_as_promised_and_nobody_else_notices() {
     });
     prometheus_is_gone();
     gateway_controller_is_gone();
-    operator_is_killed_on_the_way();
 }
