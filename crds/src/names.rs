@@ -32,6 +32,10 @@ pub const ANNOTATION_SERVER: &str = "anneal.dev/server";
 /// On children: a digest of what the operator applied last.
 pub const ANNOTATION_APPLIED: &str = "anneal.dev/applied";
 
+/// On the Service of a stable version: that it is, and what was rolled back, as JSON. A rollout that lost its status, and whose
+/// ModelVersions lost their marks, finds its way back by it.
+pub const ANNOTATION_REMEMBERS: &str = "anneal.dev/remembers";
+
 /// On Deployments: the release of the operator that made their pods.
 pub const ANNOTATION_RELEASE: &str = "anneal.dev/release";
 /// On Deployments: a digest of what their pods were made of.

@@ -23,9 +23,10 @@ fn everything_that_is_said_of_anneal_is_shown_by_a_test() {
         }
         let (file, test) =
             by.trim_matches('`').split_once("::").unwrap_or_else(|| unreachable!("{what}: {by}"));
-        let places = ["", "sequential/", "means/"].map(|folder| format!("tests/{folder}{file}.rs"));
-        let source = places.iter().find_map(|place| fs::read_to_string(root.join(place)).ok());
-        let named = source.is_some_and(|source| source.contains(&format!("fn {test}(")));
+        let folders = ["tests", "tests/sequential", "tests/means", "demo/tests"];
+        let sources =
+            folders.map(|folder| fs::read_to_string(root.join(folder).join(file).with_extension("rs")));
+        let named = sources.iter().flatten().any(|source| source.contains(&format!("fn {test}(")));
         assert!(named, "{what}: there is no test {by}");
         shown += 1;
     }

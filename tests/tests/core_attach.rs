@@ -406,6 +406,38 @@ fn canary() -> RolloutCase {
 }
 
 #[test]
+fn weights_count_once_every_gateway_of_the_route_has_them() {
+    let mut case = canary();
+    let route = case.children.route.as_mut().unwrap();
+    route["spec"]["parentRefs"] = json!([{"name": "web"}, {"name": "partners"}]);
+    let generation = route["metadata"]["generation"].as_i64().unwrap();
+    let says = |name: &str, accepted: &str, resolved: &str, age: i64| {
+        let condition = |type_: &str, status: &str| json!({"type": type_, "status": status, "observedGeneration": generation - age});
+        json!({"parentRef": {"name": name},
+            "conditions": [condition("Accepted", accepted), condition("ResolvedRefs", resolved)]})
+    };
+    let web = || says("web", "True", "True", 0);
+    for (what, parents, taken) in [
+        ("both have them", vec![web(), says("partners", "True", "True", 0)], true),
+        ("one has not looked", vec![web(), says("partners", "True", "True", 1)], false),
+        ("one does not know a Service", vec![web(), says("partners", "True", "False", 0)], false),
+        ("one takes no request by this route", vec![web(), says("partners", "False", "True", 0)], true),
+        (
+            "nobody takes any",
+            vec![says("web", "False", "True", 0), says("partners", "False", "True", 0)],
+            false,
+        ),
+        ("one is no parent any more", vec![web(), says("gone", "True", "True", 1)], true),
+        ("one has nobody who looks after it", vec![web()], true),
+    ] {
+        let mut case = case.clone();
+        case.rollout.status.as_mut().unwrap().traffic_accepted_at = None;
+        case.children.route.as_mut().unwrap()["status"]["parents"] = parents.into();
+        assert_eq!(case.plan().status.traffic_accepted_at.is_some(), taken, "{what}");
+    }
+}
+
+#[test]
 fn edits_of_the_rollouts_part_are_put_right_and_counted_and_others_are_nobodys_business() {
     let edited = |path: &str, value: Value| {
         let mut case = canary();

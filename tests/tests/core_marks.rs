@@ -242,3 +242,73 @@ fn what_serves_stays_when_the_rollout_goes_unless_it_says_otherwise() {
         assert!(!conflicts, "{policy:?}");
     }
 }
+
+/// Every object of Anneal was deleted and made again from files, without what the operator had written on it.
+fn make_again(case: &mut RolloutCase) {
+    case.rollout.status = None;
+    case.rollout.metadata.uid = Some("uid-next".to_owned());
+    for version in &mut case.versions {
+        version.metadata.annotations =
+            Some([(names::ANNOTATION_APPROVED_BY.to_owned(), "ann".to_owned())].into());
+    }
+}
+
+fn known(status: &anneal_crds::ModelRolloutStatus) -> (&str, Vec<&str>) {
+    let rejected = status.rejected.iter().map(|rejection| rejection.version.version.as_str());
+    (status.stable.as_ref().map_or("", |stable| &stable.version), rejected.collect())
+}
+
+#[test]
+fn what_serves_says_so_itself_where_nothing_else_does() {
+    let mut case = healthy();
+    for _ in 0..2 {
+        let plan = case.plan();
+        case.follow(plan);
+    }
+    make_again(&mut case);
+    let all = std::mem::take(&mut case.versions);
+    // Records come one by one: first what was rolled back, then one that would be the first here, and then all.
+    for versions in
+        [vec![], vec![all[4].clone()], vec![all[4].clone(), cases::version(6, None).unwrap()], all]
+    {
+        case.versions = versions;
+        case.rollout.status = None;
+        let plan = case.plan();
+        let is_theirs = |action: &Action| match action {
+            Action::Delete { .. } => true,
+            Action::Apply(object) | Action::Create(object) => object.key.kind != Kind::ModelVersion,
+            Action::Patch(_) => true,
+        };
+        let theirs: Vec<_> = plan.actions.iter().filter(|action| is_theirs(action)).collect();
+        assert!(theirs.is_empty(), "nothing that serves changes: {theirs:?}");
+        let status = case.follow(plan);
+        assert_eq!(known(&status), ("v20261121.4", vec!["v20261121.5"]), "{status:?}");
+    }
+}
+
+#[test]
+fn a_bake_is_found_again_by_what_serves_and_one_that_was_given_up_is_not() {
+    let mut case = baking(true);
+    let plan = case.plan();
+    case.follow(plan);
+    let mut again = case.clone();
+    make_again(&mut again);
+    let plan = again.plan();
+    let status = again.follow(plan);
+    assert_eq!((status.phase, known(&status).0), (RolloutPhase::Baking, "v20261121.2"));
+    assert_eq!(status.previous.unwrap().version, "v20261121.1");
+
+    case.read = Read::Errors(0.5, 1000.0);
+    let plan = case.plan();
+    assert_eq!(case.follow(plan).phase, RolloutPhase::RolledBack);
+    let remembers =
+        |service: &&Value| !service["metadata"]["annotations"][names::ANNOTATION_REMEMBERS].is_null();
+    assert_eq!(
+        case.children.services.iter().filter(remembers).count(),
+        2,
+        "that of the second one is on its way out"
+    );
+    make_again(&mut case);
+    let plan = case.plan();
+    assert_eq!(known(&case.follow(plan)), ("v20261121.1", vec!["v20261121.2"]));
+}

@@ -205,6 +205,61 @@ fn a_pause_stops_every_advance_and_no_rollback() {
 }
 
 #[test]
+fn who_pauses_why_and_that_it_is_over_is_told() {
+    let mut by_spec = case(cases::moving("Canary", 20));
+    by_spec.rollout.spec.paused = true;
+    let mut with_reason = by_spec.clone();
+    with_reason.rollout.spec.pause_reason = Some("the fair is on".to_owned());
+    let fields = json!([{"manager": "argocd-controller", "operation": "Apply", "fieldsV1": {"f:spec": {"f:paused": {}},
+        "f:metadata": {"f:annotations": {"f:anneal.dev/pause": {}}}}}]);
+    for (mut case, told) in [
+        (by_spec, "spec.paused is set by argocd-controller: no reason is given."),
+        (with_reason, "spec.paused is set by argocd-controller: the fair is on"),
+        (
+            annotated(case(cases::moving("Canary", 20)), names::ANNOTATION_PAUSE, "wait for Ann"),
+            "anneal.dev/pause is set by argocd-controller: wait for Ann",
+        ),
+    ] {
+        case.rollout.metadata.managed_fields = Some(serde_json::from_value(fields.clone()).unwrap());
+        let plan = case.plan();
+        let notes = |plan: &anneal_core::plan::Plan<ModelRolloutStatus>, reason: &str| -> Vec<String> {
+            plan.notes.iter().filter(|note| note.reason == reason).map(|note| note.message.clone()).collect()
+        };
+        assert_eq!(notes(&plan, "Paused"), [told]);
+        assert_eq!(said(&plan.status, "Paused").as_deref(), Some(told));
+        case.follow(plan);
+        let plan = case.plan();
+        assert!(notes(&plan, "Paused").is_empty(), "once");
+        case.follow(plan);
+        case.rollout.spec.paused = false;
+        case.rollout.metadata.annotations = None;
+        let plan = case.plan();
+        assert_eq!(notes(&plan, "Resumed"), [format!("It is over that {told}")]);
+        case.follow(plan);
+        assert!(notes(&case.plan(), "Resumed").is_empty(), "once");
+    }
+}
+
+#[test]
+fn an_abort_with_nothing_to_go_back_to_says_so() {
+    let first = |phase: &str| {
+        let mut status = cases::moving(phase, 0);
+        status["candidate"] = cases::reference(1);
+        status["stable"].take();
+        annotated(case(status), names::ANNOTATION_ABORT, "v20261121.1: no")
+    };
+    for phase in ["Preparing", "Staging"] {
+        let status = first(phase).plan().status;
+        let told = said(&status, "InvalidCommand").unwrap();
+        assert!(told.contains("there is no version to go back to"), "{phase}: {told}");
+        let mut other = first(phase);
+        other.rollout.metadata.annotations =
+            Some([(names::ANNOTATION_ABORT.to_owned(), "v20261121.2: no".to_owned())].into());
+        assert_eq!(said(&other.plan().status, "InvalidCommand"), None, "it is meant for another one");
+    }
+}
+
+#[test]
 fn a_paused_step_is_not_rolled_back_for_want_of_requests_and_is_when_it_is_blind() {
     let mut case = case(cases::moving("Canary", 20));
     case.rollout.spec.paused = true;

@@ -118,6 +118,10 @@ pub struct ModelRolloutSpec {
     /// While true, no version gets more traffic and none begins; a rollback still happens. Default false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
+    /// Why `paused` is true, for the condition and the event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 200))]
+    pub pause_reason: Option<String>,
     /// Back to a version that was stable here, at once. While it is set, no other version begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<ManualRollback>,

@@ -42,7 +42,12 @@ impl Site {
         let mut args = vec!["upgrade", "--install", RELEASE, &chart, "--namespace", SYSTEM];
         args.extend(["--set", &repository, "--set", &tag, "--wait", "--timeout", WAIT]);
         let watch = format!("watchNamespace={HOME}");
-        if !self.args.own_cluster {
+        if self.args.own_cluster {
+            let secret = manifests::alert_token(SYSTEM, &token()?);
+            self.kubectl.run_with(&["apply", "-f", "-"], secret.to_string().as_bytes()).await?;
+            args.extend(["--set", "alertReceiver.enabled=true"]);
+            args.extend(["--set", "alertReceiver.tokenSecret.name=anneal-alerts"]);
+        } else {
             // What others have on their cluster is not the demo's to act on.
             args.extend(["--set", &watch]);
         }
@@ -99,6 +104,13 @@ impl Site {
         step.done();
         Ok(())
     }
+}
+
+/// A token that nobody can guess.
+fn token() -> Result<String> {
+    let random = "/proc/sys/kernel/random/uuid";
+    let text = std::fs::read_to_string(random).with_context(|| format!("{random} cannot be read"))?;
+    Ok(text.trim().to_owned())
 }
 
 fn split_image(image: &str) -> Result<(&str, &str)> {

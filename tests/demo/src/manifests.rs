@@ -24,6 +24,12 @@ fn labelled(name: &str, labels: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
 }
 
+/// What the operator's receiver of alerts knows its sender by.
+pub(crate) fn alert_token(namespace: &str, token: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "anneal-alerts", "namespace": namespace},
+        "stringData": {"token": token}})
+}
+
 /// A folder of the node as the volume that the namespace's claim asks for.
 pub(crate) fn local_volume(home: &str, path: &str) -> String {
     json!({

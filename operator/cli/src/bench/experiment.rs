@@ -20,8 +20,6 @@ pub struct Experiment {
     pub rule: &'static str,
     /// Share of experiments with a winner on either side.
     pub decided: f64,
-    /// Mean day of those.
-    pub mean_day: f64,
 }
 
 /// Runs both rules over the same experiments.
@@ -34,7 +32,7 @@ pub fn run(seed: u64, rollouts: u64) -> Vec<Experiment> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(stream);
         let count = rollouts.saturating_mul(10);
-        let mut days = [Vec::new(), Vec::new()];
+        let mut decided = [0_u64; 2];
         for _ in 0..count {
             let mut walk = 0.0;
             let zs: Vec<f64> = (1..=LOOKS)
@@ -44,15 +42,13 @@ pub fn run(seed: u64, rollouts: u64) -> Vec<Experiment> {
                     walk * (f64::from(LOOKS) / f64::from(look)).sqrt()
                 })
                 .collect();
-            for (days, boundaries) in days.iter_mut().zip([&ours, &naive]) {
-                let crossed = zs.iter().zip(boundaries).position(|(z, boundary)| z.abs() >= *boundary);
-                days.extend(crossed.map(|look| look + 1));
+            for (decided, boundaries) in decided.iter_mut().zip([&ours, &naive]) {
+                *decided += u64::from(zs.iter().zip(boundaries).any(|(z, boundary)| z.abs() >= *boundary));
             }
         }
-        for (days, rule) in days.iter().zip(["group-sequential", "1.96 daily"]) {
-            let mean_day = days.iter().sum::<usize>() as f64 / days.len().max(1) as f64;
+        for (decided, rule) in decided.iter().zip(["group-sequential", "1.96 daily"]) {
             let name = format!("mean of the last z {drift}");
-            experiments.push(Experiment { name, rule, decided: days.len() as f64 / count as f64, mean_day });
+            experiments.push(Experiment { name, rule, decided: *decided as f64 / count as f64 });
         }
     }
     experiments

@@ -7,6 +7,7 @@
 mod cells;
 mod experiment;
 mod means;
+mod of_rollout;
 mod peers;
 mod policy_file;
 mod report;
@@ -39,11 +40,23 @@ pub struct Options {
     /// What randomness starts from.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Runs this policy instead, in all weathers and for candidates of several ratios: a YAML file with `alpha`, `tick`,
-    /// `traffic` (`rps`), `steps` (`weight` in percent, `duration`) and `metrics` (`name`, `rate` as it is normally, `max`,
-    /// `tolerance`, `designEffect`).
+    /// Runs this policy instead, in all weathers and for candidates that are worse in one metric each: a ModelRollout with
+    /// `evidence: sequential`, or a YAML file with `alpha`, `tick`, `traffic` (`rps`), `steps` (`weight` in percent, `duration`)
+    /// and `metrics` (`name`, `rate` as it is normally, `max`, `tolerance`, `designEffect`).
     #[arg(long, conflicts_with = "cells")]
     policy: Option<PathBuf>,
+    /// Requests a second that both versions of a ModelRollout get together.
+    #[arg(long, requires = "policy")]
+    rps: Option<f64>,
+    /// Which share of a ModelRollout's metric is bad as a rule, such as `error_rate=0.005`; for a latency, how many are slower than
+    /// its bound.
+    #[arg(long = "rate", value_name = "METRIC=SHARE", value_parser = rate, requires = "policy")]
+    rates: Vec<(String, f64)>,
+}
+
+fn rate(text: &str) -> Result<(String, f64), String> {
+    let pair = text.split_once('=').and_then(|(name, share)| Some((name.to_owned(), share.parse().ok()?)));
+    pair.ok_or_else(|| "write it as error_rate=0.005".to_owned())
 }
 
 /// Runs the bench and prints it to `out`.
@@ -55,7 +68,11 @@ pub fn run(options: &Options, out: &mut impl Write) -> anyhow::Result<()> {
     let sections = if options.cells.is_empty() { Section::value_variants() } else { &options.cells };
     let mut report = Report::new(options.seed, options.rollouts);
     if let Some(path) = &options.policy {
-        for (section, cells) in policy_file::read(path)? {
+        let planned = policy_file::read(path, options.rps, &options.rates)?;
+        for what in &planned.left_out {
+            writeln!(out, "not simulated: {what}")?;
+        }
+        for (section, cells) in planned.cells() {
             run_section(options, section, &cells, &mut report, out)?;
         }
         return report.finish(out);
@@ -63,8 +80,9 @@ pub fn run(options: &Options, out: &mut impl Write) -> anyhow::Result<()> {
     for &section in sections {
         run_section(options, section, &cells::cells(section), &mut report, out)?;
         if section == Section::Winner {
-            for figure in experiment::run(options.seed, options.rollouts) {
-                report.experiment(figure, out)?;
+            let experiments = experiment::run(options.seed, options.rollouts);
+            for one in experiments.chunk_by(|one, other| one.name == other.name) {
+                report.experiment(one, out)?;
             }
         }
         if section == Section::Means {

@@ -1,4 +1,4 @@
-//! Policy files: a user's own policy, as cells of the bench.
+//! Policies of users, as cells of the bench: a ModelRollout as `kubectl apply` takes it, or a file with nothing but numbers.
 //!
 //! ```yaml
 //! alpha: 0.05
@@ -20,9 +20,25 @@ use serde::Deserialize;
 
 use super::{
     cells::{self, Section},
+    of_rollout,
     traffic::{Defect, Stage, Weather, World},
     trial::{Cell, Learns},
 };
+
+/// What a policy is simulated by.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// The policy; every metric is a share of events.
+    pub policy: Policy,
+    /// Requests a second, both arms together.
+    pub rps: f64,
+    /// What share of events is bad as a rule, for each metric.
+    pub rates: Vec<f64>,
+    /// The steps.
+    pub stages: Vec<Stage>,
+    /// What of the policy is not simulated, for people.
+    pub left_out: Vec<String>,
+}
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -62,104 +78,142 @@ const fn independent() -> f64 {
     1.0
 }
 
-/// The cells of the policy in `path`: healthy candidates in all weathers, and worse ones.
+/// The policy in `path`; what a ModelRollout does not say of its traffic, `rps` and `rates` do.
 ///
 /// # Errors
 ///
 /// If the file cannot be read, is no such YAML, or has numbers out of range.
-pub fn read(path: &Path) -> anyhow::Result<Vec<(Section, Vec<Cell>)>> {
+pub fn read(path: &Path, rps: Option<f64>, rates: &[(String, f64)]) -> anyhow::Result<Planned> {
     let shown = path.display();
     let text = fs::read_to_string(path)
         .with_context(|| format!("{shown} cannot be read: give the path of a policy in YAML"))?;
-    parse(&text).with_context(|| format!("{shown} is no policy: see `judge-bench --help` for its fields"))
+    parse(&text, rps, rates)
+        .with_context(|| format!("{shown} is no policy: see `judge-bench --help` for its fields"))
 }
 
-fn parse(text: &str) -> anyhow::Result<Vec<(Section, Vec<Cell>)>> {
-    let file: PolicyFile = serde_saphyr::from_str(text)?;
-    ensure!(file.traffic.rps > 0.0 && file.traffic.rps.is_finite(), "traffic.rps must be above zero");
-    ensure!(!file.steps.is_empty(), "steps is empty: add one, such as {{weight: 10, duration: 1d}}");
-    for step in &file.steps {
-        ensure!(step.weight > 0.0 && step.weight < 100.0, "a weight must lie between 0 and 100 percent");
-    }
-    for metric in &file.metrics {
-        let normal = metric.rate > 0.0 && metric.rate < 1.0;
-        ensure!(normal, "metric {}: rate must lie between 0 and 1, such as 0.005", metric.name);
-    }
-    let (world, policy) = (file.world()?, file.policy()?);
-    // What is wrong with a policy is better said before hours of simulation.
-    anneal_core::judge::Judge::new(policy.clone())?;
-    let cell = |name: String, world: World| {
-        let mut contenders = vec![cells::judge("policy", policy.clone(), Learns::Nothing)];
-        contenders.extend(file.metrics[0].max.into_iter().flat_map(cells::peers));
-        let others = file.metrics.iter().skip(1).map(|metric| metric.rate).collect();
-        Cell { name, world, others, contenders }
+fn parse(text: &str, rps: Option<f64>, rates: &[(String, f64)]) -> anyhow::Result<Planned> {
+    let value: serde_json::Value = serde_saphyr::from_str(text)?;
+    let planned = if value["kind"] == "ModelRollout" {
+        of_rollout::planned(serde_json::from_value(value)?, rps, rates)?
+    } else {
+        ensure!(
+            rps.is_none() && rates.is_empty(),
+            "the file itself has rps and rates: leave out --rps and --rate"
+        );
+        serde_json::from_value::<PolicyFile>(value)?.planned()?
     };
-    let mut weathers = vec![Weather::Flat, Weather::Diurnal, Weather::Outage];
-    if file.metrics.len() == 1 {
-        weathers.extend([Weather::Resets, Weather::Gaps]);
+    planned.check()?;
+    Ok(planned)
+}
+
+impl Planned {
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.rps > 0.0 && self.rps.is_finite(), "traffic.rps must be above zero");
+        ensure!(!self.stages.is_empty(), "steps is empty: add one, such as {{weight: 10, duration: 1d}}");
+        for stage in &self.stages {
+            ensure!(stage.weight > 0.0 && stage.weight < 1.0, "a weight must lie between 0 and 100 percent");
+        }
+        ensure!(!self.rates.is_empty(), "metrics is empty: add one with a max or a tolerance");
+        for (metric, rate) in self.policy.metrics.iter().zip(&self.rates) {
+            let normal = *rate > 0.0 && *rate < 1.0;
+            ensure!(normal, "metric {}: rate must lie between 0 and 1, such as 0.005", metric.name);
+        }
+        // What is wrong with a policy is better said before hours of simulation.
+        anneal_core::judge::Judge::new(self.policy.clone())?;
+        Ok(())
     }
-    let healthy = weathers
-        .into_iter()
-        .map(|weather| cell(format!("{weather:?}"), World { weather, ..world.clone() }))
-        .collect();
-    let worse = [1.25, 1.5, 2.0, 3.0, 5.0, 10.0]
-        .into_iter()
-        .map(|ratio| {
-            let defect = Some(Defect { ratio, from: 0 });
-            cell(format!("{} x{ratio}", file.metrics[0].name), World { defect, ..world.clone() })
-        })
-        .collect();
-    Ok(vec![(Section::Healthy, healthy), (Section::Delays, worse)])
+
+    /// Healthy candidates in all weathers, and candidates that are worse in one metric each.
+    pub fn cells(&self) -> Vec<(Section, Vec<Cell>)> {
+        let mut weathers = vec![Weather::Flat, Weather::Diurnal, Weather::Outage];
+        if self.rates.len() == 1 {
+            weathers.extend([Weather::Resets, Weather::Gaps]);
+        }
+        let healthy = weathers
+            .into_iter()
+            .map(|weather| self.cell(0, format!("{weather:?}"), |world| World { weather, ..world }));
+        let worse = (0..self.rates.len()).flat_map(|metric| {
+            [1.25, 1.5, 2.0, 3.0, 5.0, 10.0].map(|ratio| {
+                let defect = Some(Defect { ratio, from: 0 });
+                let name = format!("{} x{ratio}", self.policy.metrics[metric].name);
+                self.cell(metric, name, |world| World { defect, ..world })
+            })
+        });
+        vec![(Section::Healthy, healthy.collect()), (Section::Delays, worse.collect())]
+    }
+
+    /// A world whose first metric is number `metric`, by which the peers go too.
+    fn cell(&self, metric: usize, name: String, world: impl FnOnce(World) -> World) -> Cell {
+        let (mut policy, mut rates) = (self.policy.clone(), self.rates.clone());
+        policy.metrics.rotate_left(metric);
+        rates.rotate_left(metric);
+        let max = match policy.metrics[0].rule {
+            Test::Share { absolute, .. } => absolute,
+            Test::Primary { .. }
+            | Test::Secondary { .. }
+            | Test::Mean(_)
+            | Test::Agreement { .. }
+            | Test::Paired { .. } => None,
+        };
+        let world = world(World {
+            rps: self.rps,
+            rate: rates.remove(0),
+            weather: Weather::Flat,
+            defect: None,
+            group: 1.0,
+            pods: None,
+            tick_s: policy.tick_ms as f64 / 1000.0,
+            stages: self.stages.clone(),
+        });
+        let mut contenders = vec![cells::judge("policy", policy, Learns::Nothing)];
+        contenders.extend(max.into_iter().flat_map(cells::peers));
+        Cell { name, world, others: rates, contenders }
+    }
+}
+
+/// How many ticks a step has.
+///
+/// # Errors
+///
+/// If it has none, or more than can be counted.
+pub fn ticks(duration: Span, tick_ms: i64) -> anyhow::Result<u32> {
+    let ticks = duration.as_millis() / tick_ms.max(1);
+    let ticks = u32::try_from(ticks).context("a step has too many ticks: raise tick")?;
+    ensure!(ticks > 0, "a step is shorter than a tick: lower tick");
+    Ok(ticks)
 }
 
 impl PolicyFile {
-    fn world(&self) -> anyhow::Result<World> {
-        let rate = self.metrics.first().context("metrics is empty: add one with a max or a tolerance")?.rate;
-        let stages = self
-            .steps
-            .iter()
-            .map(|step| {
-                let ticks = step.duration.as_millis() / self.tick.as_millis();
-                let ticks = u32::try_from(ticks).context("a step has too many ticks: raise tick")?;
-                ensure!(ticks > 0, "a step is shorter than a tick: lower tick");
-                Ok(Stage { weight: step.weight / 100.0, ticks })
-            })
-            .collect::<anyhow::Result<_>>()?;
-        let (weather, defect, group, pods) = (Weather::Flat, None, 1.0, None);
-        let tick_s = self.tick.as_secs_f64();
-        Ok(World { rps: self.traffic.rps, rate, weather, defect, group, pods, tick_s, stages })
-    }
-
-    fn policy(&self) -> anyhow::Result<Policy> {
-        let metrics = self
-            .metrics
-            .iter()
-            .map(|metric| MetricPolicy {
-                name: metric.name.clone(),
-                source: Source::Counters,
-                rule: Test::Share { events: Events::Bad, relative: metric.tolerance, absolute: metric.max },
-                design_effect: metric.design_effect,
-                pods: None,
-                labels: None,
-            })
-            .collect();
+    fn planned(&self) -> anyhow::Result<Planned> {
         let tick_ms = self.tick.as_millis();
-        Ok(Policy {
+        let stage = |step: &StepPart| {
+            Ok(Stage { weight: step.weight / 100.0, ticks: ticks(step.duration, tick_ms)? })
+        };
+        let stages = self.steps.iter().map(stage).collect::<anyhow::Result<Vec<_>>>()?;
+        let metric = |metric: &MetricPart| MetricPolicy {
+            name: metric.name.clone(),
+            source: Source::Counters,
+            rule: Test::Share { events: Events::Bad, relative: metric.tolerance, absolute: metric.max },
+            design_effect: metric.design_effect,
+            pods: None,
+            labels: None,
+        };
+        let policy = Policy {
             alpha: self.alpha,
             tick_ms,
             lookback_ms: tick_ms,
-            horizon_ticks: self.world()?.ticks(),
-            metrics,
+            horizon_ticks: stages.iter().map(|stage| stage.ticks).sum(),
+            metrics: self.metrics.iter().map(metric).collect(),
             ..cells::policy(None, None)
-        })
+        };
+        let rates = self.metrics.iter().map(|metric| metric.rate).collect();
+        Ok(Planned { policy, rps: self.traffic.rps, rates, stages, left_out: vec![] })
     }
 }
 
+/// A policy of two metrics.
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FILE: &str = "
+pub const EXAMPLE: &str = "
 alpha: 0.05
 tick: 10m
 traffic: {rps: 10}
@@ -171,10 +225,19 @@ metrics:
 - {name: slow, rate: 0.03, max: 0.05}
 ";
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+
     #[test]
     fn a_policy_becomes_cells_of_its_own_steps_and_metrics() {
-        let sections = parse(FILE).unwrap();
-        assert_eq!((sections.len(), sections[0].1.len(), sections[1].1.len()), (2, 3, 6));
+        let sections = parse(EXAMPLE, None, &[]).unwrap().cells();
+        assert_eq!((sections.len(), sections[0].1.len(), sections[1].1.len()), (2, 3, 12));
+        let other = &sections[1].1[8];
+        assert_eq!(
+            (other.name.as_str(), other.world.rate, other.others.as_slice()),
+            ("slow x2", 0.03, [0.005].as_slice())
+        );
         let cell = &sections[1].1[2];
         assert_eq!((cell.world.ticks(), cell.others.as_slice()), (216, [0.03].as_slice()));
         let decisions = crate::bench::trial::run(cell, 1, 20).unwrap();
@@ -192,7 +255,7 @@ metrics:
             ("name: slow", "nom: slow", "nom"),
             ("rate: 0.03", "rate: 3", "rate"),
         ] {
-            let error = format!("{:#}", parse(&FILE.replace(from, to)).unwrap_err());
+            let error = format!("{:#}", parse(&EXAMPLE.replace(from, to), None, &[]).unwrap_err());
             assert!(error.contains(said), "{error}");
         }
     }

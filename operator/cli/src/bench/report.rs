@@ -1,4 +1,4 @@
-//! The report: one line a cell, and all figures as one line of JSON at the end.
+//! The report: a Markdown table a section, as docs/judge.md has them, and all figures as one line of JSON at the end.
 
 use std::io::Write;
 
@@ -9,7 +9,7 @@ use super::{
     experiment::Experiment,
     means, shadow,
     traffic::World,
-    trial::{Cell, Decision},
+    trial::{Cell, Contender, Decision},
 };
 
 /// Figures so far.
@@ -18,6 +18,9 @@ pub struct Report {
     seed: u64,
     rollouts: u64,
     figures: Vec<Figure>,
+    /// The columns of the table that is being printed.
+    #[serde(skip)]
+    heads: Vec<&'static str>,
 }
 
 /// What one contender did in one cell.
@@ -70,16 +73,27 @@ impl Figure {
             ticks.get(rank.saturating_sub(1)).map(|&ticks| hours(&cell.world, ticks))
         };
         Self {
-            section: format!("{section:?}").to_lowercase(),
-            cell: cell.name.clone(),
-            contender,
-            decided: decisions.len() as f64 / count,
             early: early / count,
             median_hours: at(0.5),
             p90_hours: at(0.9),
+            bad_before: decisions.iter().map(|decision| decision.bad_before).max().unwrap_or(0),
+            ..Self::of(section, &cell.name, contender, decisions.len() as f64 / count)
+        }
+    }
+
+    /// One of which only the share of decided rollouts is known.
+    fn of(section: Section, cell: &str, contender: &'static str, decided: f64) -> Self {
+        Self {
+            section: format!("{section:?}").to_lowercase(),
+            cell: cell.to_owned(),
+            contender,
+            decided,
+            early: 0.0,
+            median_hours: None,
+            p90_hours: None,
             median_requests: None,
             p90_requests: None,
-            bad_before: decisions.iter().map(|decision| decision.bad_before).max().unwrap_or(0),
+            bad_before: 0,
         }
     }
 
@@ -120,11 +134,11 @@ fn hours(world: &World, ticks: u32) -> f64 {
 impl Report {
     /// Nothing yet.
     pub const fn new(seed: u64, rollouts: u64) -> Self {
-        Self { seed, rollouts, figures: Vec::new() }
+        Self { seed, rollouts, figures: vec![], heads: vec![] }
     }
 
     /// Prints a section's head.
-    pub fn section(&self, section: Section, out: &mut impl Write) -> anyhow::Result<()> {
+    pub fn section(&mut self, section: Section, out: &mut impl Write) -> anyhow::Result<()> {
         let what = match section {
             Section::Healthy => "healthy candidates: rolled back",
             Section::Thresholds => "healthy candidates: rolled back (threshold: 1 %)",
@@ -132,7 +146,7 @@ impl Report {
             Section::Outage => {
                 "a candidate that fails every request: most it failed before the deciding minute"
             }
-            Section::Winner => "experiments of 14 looks: decided for either side (mean day)",
+            Section::Winner => "experiments of 14 looks: decided for either side",
             Section::Noninferiority => "advanced by evidence: rollouts, hours as median/90th percentile",
             Section::Sticky => "healthy candidates, users' requests fail together: rolled back",
             Section::Means => {
@@ -144,6 +158,22 @@ impl Report {
             }
         };
         writeln!(out, "\n{what}")?;
+        self.heads.clear();
+        Ok(())
+    }
+
+    /// Prints a row, below a head of its own where the columns are others than before, and keeps its figures.
+    fn row(&mut self, section: Section, figures: Vec<Figure>, out: &mut impl Write) -> anyhow::Result<()> {
+        let Some(first) = figures.first() else { return Ok(()) };
+        let heads: Vec<&'static str> = figures.iter().map(|figure| figure.contender).collect();
+        if heads != self.heads {
+            writeln!(out, "\n| | {} |\n|---|{}", heads.join(" | "), "---|".repeat(heads.len()))?;
+            self.heads = heads;
+        }
+        let shown: Vec<String> = figures.iter().map(|figure| figure.show(section)).collect();
+        writeln!(out, "| {} | {} |", first.cell, shown.join(" | "))?;
+        out.flush()?;
+        self.figures.extend(figures);
         Ok(())
     }
 
@@ -155,81 +185,40 @@ impl Report {
         decisions: &[Vec<Option<Decision>>],
         out: &mut impl Write,
     ) -> anyhow::Result<()> {
-        write!(out, "  {:<34}", cell.name)?;
-        for (contender, decisions) in cell.contenders.iter().zip(decisions) {
-            let figure = Figure::new(section, cell, contender.name, decisions);
-            write!(out, "  {}: {}", contender.name, figure.show(section))?;
-            self.figures.push(figure);
-        }
-        writeln!(out)?;
-        out.flush()?;
-        Ok(())
+        let contenders = cell.contenders.iter().zip(decisions);
+        let figure = |(contender, decisions): (&Contender, &Vec<_>)| {
+            Figure::new(section, cell, contender.name, decisions)
+        };
+        self.row(section, contenders.map(figure).collect(), out)
     }
 
-    /// Prints an experiment and keeps its figure.
-    pub fn experiment(&mut self, experiment: Experiment, out: &mut impl Write) -> anyhow::Result<()> {
-        let Experiment { name, rule, decided, mean_day } = experiment;
-        writeln!(out, "  {name:<34}  {rule}: {:.2}% ({mean_day:.1})", decided * 100.0)?;
-        self.figures.push(Figure {
-            section: "winner".to_owned(),
-            cell: name,
-            contender: rule,
-            decided,
-            early: 0.0,
-            median_hours: None,
-            p90_hours: None,
-            median_requests: None,
-            p90_requests: None,
-            bad_before: 0,
-        });
-        Ok(())
+    /// Prints what all rules did in one experiment, and keeps their figures.
+    pub fn experiment(&mut self, experiments: &[Experiment], out: &mut impl Write) -> anyhow::Result<()> {
+        let section = Section::Winner;
+        let figure = |one: &Experiment| Figure::of(section, &one.name, one.rule, one.decided);
+        self.row(section, experiments.iter().map(figure).collect(), out)
     }
 
     /// Prints what was decided by means, and keeps its figures.
     pub fn means(&mut self, cell: &means::Cell, out: &mut impl Write) -> anyhow::Result<()> {
-        write!(out, "  {:<34}", cell.name)?;
-        for means::Figure { contender, decided, hours: [median_hours, p90_hours] } in &cell.figures {
-            let figure = Figure {
-                section: "means".to_owned(),
-                cell: cell.name.clone(),
-                contender,
-                decided: *decided,
-                early: 0.0,
-                median_hours: *median_hours,
-                p90_hours: *p90_hours,
-                median_requests: None,
-                p90_requests: None,
-                bad_before: 0,
-            };
-            write!(out, "  {contender}: {}", figure.show(Section::Means))?;
-            self.figures.push(figure);
-        }
-        writeln!(out)?;
-        Ok(())
+        let section = Section::Means;
+        let figure = |one: &means::Figure| Figure {
+            median_hours: one.hours[0],
+            p90_hours: one.hours[1],
+            ..Figure::of(section, &cell.name, one.contender, one.decided)
+        };
+        self.row(section, cell.figures.iter().map(figure).collect(), out)
     }
 
     /// Prints what was decided by answers in shadow, and keeps its figures.
     pub fn shadow(&mut self, cell: &shadow::Cell, out: &mut impl Write) -> anyhow::Result<()> {
-        write!(out, "  {:<50}", cell.name)?;
-        for shadow::Figure { contender, decided, requests: [median_requests, p90_requests] } in &cell.figures
-        {
-            let figure = Figure {
-                section: "shadow".to_owned(),
-                cell: cell.name.clone(),
-                contender,
-                decided: *decided,
-                early: 0.0,
-                median_hours: None,
-                p90_hours: None,
-                median_requests: *median_requests,
-                p90_requests: *p90_requests,
-                bad_before: 0,
-            };
-            write!(out, "  {contender}: {}", figure.show(Section::Shadow))?;
-            self.figures.push(figure);
-        }
-        writeln!(out)?;
-        Ok(())
+        let section = Section::Shadow;
+        let figure = |one: &shadow::Figure| Figure {
+            median_requests: one.requests[0],
+            p90_requests: one.requests[1],
+            ..Figure::of(section, &cell.name, one.contender, one.decided)
+        };
+        self.row(section, cell.figures.iter().map(figure).collect(), out)
     }
 
     /// Prints all figures as JSON.

@@ -1,4 +1,5 @@
 use super::{
+    Options,
     cells::{Section, cells},
     report::Figure,
     trial::{self, Contender},
@@ -229,4 +230,41 @@ fn a_shadow_is_decided_by_few_answers_and_fewer_labels() {
             labels("two arms")
         );
     }
+}
+
+/// The page has what the command prints, to the letter; these are its quickest tables.
+#[test]
+fn the_page_is_what_the_command_prints() {
+    let page = include_str!("../../../../docs/judge.md");
+    let cells = vec![Section::Outage, Section::Sticky, Section::Winner];
+    let mut printed = vec![];
+    super::run(
+        &Options { cells, rollouts: 1000, seed: 1, policy: None, rps: None, rates: vec![] },
+        &mut printed,
+    )
+    .unwrap();
+    let printed = String::from_utf8(printed).unwrap();
+    let rows = printed.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| |"));
+    let (there, missing): (Vec<_>, Vec<_>) = rows.partition(|row| page.contains(row));
+    assert!(there.len() >= 7 && missing.is_empty(), "docs/judge.md has not: {missing:#?}");
+}
+
+/// A user's own policy, from the file to the last line.
+#[test]
+fn a_policy_of_a_users_own_is_printed_beside_the_peers() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), super::policy_file::EXAMPLE).unwrap();
+    let mut printed = vec![];
+    let policy = Some(file.path().to_owned());
+    super::run(
+        &Options { cells: vec![], rollouts: 20, seed: 1, policy, rps: None, rates: vec![] },
+        &mut printed,
+    )
+    .unwrap();
+    let printed = String::from_utf8(printed).unwrap();
+    let tables = printed.matches("| | policy | argo 0 | argo 3 | flagger 5 |").count();
+    assert_eq!(tables, 2, "healthy and worse candidates: {printed}");
+    assert!(printed.contains("| error_rate x5 | ") && printed.contains("| Flat | "), "{printed}");
+    let figures: serde_json::Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
+    assert_eq!(figures["figures"].as_array().unwrap().len(), 4 * (3 + 12), "{figures}");
 }

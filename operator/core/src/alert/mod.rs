@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 pub use selector::{Selector, SelectorError};
 
-use crate::rollout::on_trial;
+use crate::rollout::abortable;
 
 /// Most alerts of one message.
 pub const MAX_ALERTS: usize = 1000;
@@ -89,7 +89,7 @@ pub fn selectors(rollout: &ModelRollout) -> Result<Vec<Selector>, SelectorError>
 /// `<candidate's version>: alert <name> fires`. None if that is written already.
 pub fn abort(rollout: &ModelRollout, selectors: &[Selector], alerts: &[Alert]) -> Option<String> {
     let status = rollout.status.as_ref()?;
-    let version = &on_trial(status)?.version;
+    let version = &abortable(status)?.version;
     // What the version before did is no reason to give this one up.
     let since = status.trial_started_at.as_ref().or(status.step_started_at.as_ref())?.0;
     let told = rollout.metadata.annotations.as_ref().and_then(|all| all.get(names::ANNOTATION_ABORT));

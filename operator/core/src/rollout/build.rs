@@ -9,7 +9,7 @@ use anneal_crds::{
 };
 use serde_json::{Value, json};
 
-use super::{agreement, release};
+use super::{agreement, release, remembered::Remembered};
 use crate::{
     object::{Key, Kind, Object, Owner},
     pod::{self, Access},
@@ -205,10 +205,14 @@ pub(super) fn with_pods(mut deployment: Object, seen: Option<&Value>, floor: i32
     deployment
 }
 
-/// The Service of a version.
-pub(super) fn service(home: Home<'_>, version: &str) -> Object {
+/// The Service of a version, with what it is to remember.
+pub(super) fn service(home: Home<'_>, version: &str, remembered: Option<&Remembered>) -> Object {
+    let mut metadata = home.metadata(home.version_labels(version));
+    if let Some(remembered) = remembered {
+        metadata["annotations"] = json!({names::ANNOTATION_REMEMBERS: json!(remembered).to_string()});
+    }
     let body = json!({
-        "metadata": home.metadata(home.version_labels(version)),
+        "metadata": metadata,
         "spec": {
             // Whoever may change a Service must not send the operator's own requests elsewhere.
             "type": "ClusterIP",

@@ -10,49 +10,17 @@ use anneal_crds::{
 
 use super::{
     command::{self, Command, Place, Promotion},
-    draft::{Draft, PAUSED},
-    freeze::{Pause, PauseCause},
+    draft::Draft,
+    freeze::PauseCause,
     incumbent::Incumbent,
     marks,
     select::Obstacle,
     steps::{self, on_trial},
     transition::{Fate, PROMOTED_BY_HAND},
 };
-use crate::{alert, plan::Severity};
-
-const INVALID_COMMAND: &str = "InvalidCommand";
+use crate::plan::Severity;
 
 impl Draft<'_> {
-    /// Conditions that are there only while someone pauses, or asks for what cannot be understood.
-    pub(super) fn note_commands(&mut self) {
-        let promotion = command::promote(self.rollout).and_then(Result::ok).map(|(command, _)| command.text);
-        self.status.promoted.take_if(|done| promotion.as_ref() != Some(done));
-        let unknown_target = rollback_target(self.rollout, &self.status).and_then(Result::err);
-        // Whoever wanted a rollback wants no version to get more traffic.
-        let asked = command::pause(self.rollout).or_else(|| unknown_target.clone());
-        self.condition_if(PAUSED, "Paused", asked.as_deref());
-        self.note_freezes();
-        let asked = asked.map(|why| Pause { cause: PauseCause::Person, why });
-        self.pause = asked.or_else(|| self.freeze());
-        let wrong = [
-            command::of_version(self.rollout, names::ANNOTATION_ABORT).and_then(Result::err),
-            command::of_version(self.rollout, names::ANNOTATION_RETRY).and_then(Result::err),
-            command::promote(self.rollout).and_then(Result::err),
-            command::approve(self.rollout).and_then(Result::err),
-            self.spent_promotion(),
-            self.unknown_place(),
-            self.unknown_freeze(),
-            self.not_approved(),
-            unknown_target,
-            alert::selectors(self.rollout)
-                .err()
-                .map(|error| format!("spec.strategy.abortOnAlerts: {error}.")),
-        ];
-        let wrong: Vec<String> = wrong.into_iter().flatten().collect();
-        let said = (!wrong.is_empty()).then(|| wrong.join(" "));
-        self.condition_if(INVALID_COMMAND, "NotUnderstood", said.as_deref());
-    }
-
     pub(super) fn command(&self, key: &str) -> Option<Command> {
         command::of_version(self.rollout, key)?.ok()
     }
@@ -143,11 +111,9 @@ impl Draft<'_> {
             | RolloutPhase::Shadow
             | RolloutPhase::Experiment
             | RolloutPhase::Canary => self.status.candidate.clone().filter(|_| self.incumbent().is_someone()),
-            RolloutPhase::Baking => self.status.stable.clone().filter(|_| self.way_back().is_someone()),
-            RolloutPhase::Pending
-            | RolloutPhase::RollingBack
-            | RolloutPhase::Healthy
-            | RolloutPhase::RolledBack => None,
+            // While a cold version starts that someone wants instead, too.
+            RolloutPhase::Baking | RolloutPhase::RollingBack => steps::watched(&self.status).cloned(),
+            RolloutPhase::Pending | RolloutPhase::Healthy | RolloutPhase::RolledBack => None,
         };
         let Some(version) = meant.filter(|version| abort_is_meant(&self.status, version, &abort)) else {
             return false;
@@ -219,7 +185,7 @@ impl Draft<'_> {
     }
 
     /// The promotion that someone asks for and that has not done its work.
-    fn asked_promotion(&self) -> Option<(Command, Promotion)> {
+    pub(super) fn asked_promotion(&self) -> Option<(Command, Promotion)> {
         let asked = command::promote(self.rollout)?.ok()?;
         (self.status.promoted.as_ref() != Some(&asked.0.text)).then_some(asked)
     }
@@ -231,79 +197,8 @@ impl Draft<'_> {
         }
     }
 
-    /// A promotion that has done its work, out of a place to which its version has come back.
-    fn spent_promotion(&self) -> Option<String> {
-        let (command, promotion) = command::promote(self.rollout)?.ok()?;
-        let version = steps::on_trial(&self.status).filter(|version| version.version == command.version)?;
-        let is_spent = self.status.promoted.as_ref() == Some(&command.text)
-            && promotion.place.is(self.status.phase, self.status.weight);
-        is_spent.then(|| {
-            format!(
-                "{} has promoted {} before; to ask for the same again, give another reason.",
-                names::ANNOTATION_PROMOTE,
-                version.version
-            )
-        })
-    }
-
-    /// A promotion of the version on trial out of a step that the strategy does not have.
-    fn unknown_place(&self) -> Option<String> {
-        let (command, promotion) = self.asked_promotion()?;
-        let version = on_trial(&self.status).filter(|version| version.version == command.version)?;
-        let strategy = &self.rollout.spec.strategy;
-        let steps = steps::steps(strategy);
-        let known = match promotion.place {
-            Place::Step(weight) => steps.iter().any(|step| step.weight == weight),
-            Place::Experiment => strategy.experiment.is_some(),
-            Place::Staging | Place::Shadow | Place::Baking | Place::Full => true,
-        };
-        (!known).then(|| {
-            let weights: Vec<String> = steps.iter().map(|step| format!("@{}", step.weight)).collect();
-            format!(
-                "{} names a step of {} that spec.strategy does not have; it has {}.",
-                names::ANNOTATION_PROMOTE,
-                version.version,
-                weights.join(", ")
-            )
-        })
-    }
-
-    /// A promotion in spite of a freeze that the strategy does not have.
-    fn unknown_freeze(&self) -> Option<String> {
-        let (command, promotion) = self.asked_promotion()?;
-        let concerned = self.status.candidate.iter().chain(&self.status.stable);
-        // One that has done its work may stay, whatever its freeze is called today.
-        concerned
-            .filter(|_| self.status.phase.is_moving())
-            .find(|version| version.version == command.version)?;
-        let named = promotion.despite?;
-        let freezes = &self.rollout.spec.strategy.freezes;
-        (!freezes.iter().any(|freeze| freeze.name == named)).then(|| {
-            let names: Vec<&str> = freezes.iter().map(|freeze| freeze.name.as_str()).collect();
-            format!(
-                "{} names the freeze {named}, which spec.strategy.freezes does not have; it has {}.",
-                names::ANNOTATION_PROMOTE,
-                if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-            )
-        })
-    }
-
-    /// A promotion past steps that someone has to approve.
-    fn not_approved(&self) -> Option<String> {
-        let (command, promotion) = self.asked_promotion()?;
-        let version = self.status.candidate.as_ref().filter(|version| version.version == command.version)?;
-        (promotion.place.is(self.status.phase, self.status.weight) && self.goes_past_approval(promotion.place))
-            .then(|| {
-                format!(
-                    "{} asks for @full, and spec.strategy has steps of {} that someone has to approve. Promote it step by step.",
-                    names::ANNOTATION_PROMOTE,
-                    version.version
-                )
-            })
-    }
-
     /// Whether a promotion from here would leave out an approval. The first version has no step to approve.
-    fn goes_past_approval(&self, place: Place) -> bool {
+    pub(super) fn goes_past_approval(&self, place: Place) -> bool {
         let ahead = || {
             let mut approvals = steps::approvals(&self.rollout.spec.strategy, &self.status).into_iter();
             approvals.any(|point| Some(point) >= Place::of(self.status.phase, self.status.weight))
@@ -335,16 +230,16 @@ impl Draft<'_> {
 }
 
 /// Whether an abort is meant for `version` now: one that was there when the version got another try has done its work.
-fn abort_is_meant(status: &ModelRolloutStatus, version: &VersionRef, abort: &Command) -> bool {
+pub(super) fn abort_is_meant(status: &ModelRolloutStatus, version: &VersionRef, abort: &Command) -> bool {
     version.version == abort.version && !is_spent(status, abort)
 }
 
-fn is_spent(status: &ModelRolloutStatus, abort: &Command) -> bool {
+pub(super) fn is_spent(status: &ModelRolloutStatus, abort: &Command) -> bool {
     status.retry.as_ref().and_then(|retry| retry.spent_abort.as_ref()) == Some(&abort.text)
 }
 
 /// The version that `spec.rollback` names: the stable one, or one that was.
-fn rollback_target(
+pub(super) fn rollback_target(
     rollout: &ModelRollout,
     status: &ModelRolloutStatus,
 ) -> Option<Result<VersionRef, String>> {

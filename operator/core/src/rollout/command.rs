@@ -202,10 +202,15 @@ pub(super) fn writer(rollout: &ModelRollout, path: &[&str]) -> String {
 
 /// Why nothing may advance, and who said so; none if nobody did.
 pub(super) fn pause(rollout: &ModelRollout) -> Option<String> {
-    if rollout.spec.paused {
-        return Some(format!("spec.paused is true, set by {}.", writer(rollout, &["f:spec", "f:paused"])));
-    }
-    let why = rollout.metadata.annotations.as_ref()?.get(names::ANNOTATION_PAUSE)?;
-    let who = writer(rollout, &["f:metadata", "f:annotations", &format!("f:{}", names::ANNOTATION_PAUSE)]);
-    Some(format!("{} is set by {who}: {}", names::ANNOTATION_PAUSE, shorten(why.trim(), MAX_WHY)))
+    let (spec, key) = (&rollout.spec, names::ANNOTATION_PAUSE);
+    let (what, who, why) = if spec.paused {
+        let why = spec.pause_reason.as_deref().unwrap_or_default();
+        ("spec.paused", writer(rollout, &["f:spec", "f:paused"]), why)
+    } else {
+        let why = rollout.metadata.annotations.as_ref()?.get(key)?;
+        (key, writer(rollout, &["f:metadata", "f:annotations", &format!("f:{key}")]), why.as_str())
+    };
+    let why = shorten(why.trim(), MAX_WHY);
+    let why = if why.is_empty() { "no reason is given." } else { &why };
+    Some(format!("{what} is set by {who}: {why}"))
 }

@@ -41,7 +41,8 @@ impl Draft<'_> {
                 let children = self.snapshot.children;
                 let child = build::workload_name(home.name, &version.spec.version);
                 self.apply_deployment(home, name, version);
-                let make = || build::service(home, &version.spec.version);
+                let remembered = self.to_remember(name);
+                let make = || build::service(home, &version.spec.version, remembered.as_ref());
                 let missing = self.missing(home, Kind::Service, &children.services, &child, make);
                 self.actions.extend(missing.map(Action::Apply));
             }

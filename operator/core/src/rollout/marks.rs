@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use anneal_crds::{ModelVersion, VersionRef, model_rollout::CandidateSource, names};
 use serde_json::json;
 
-use super::{build::Home, draft::Draft};
+use super::{build::Home, draft::Draft, select};
 use crate::{
     object::{Key, Kind, Object},
     plan::Action,
@@ -105,17 +105,20 @@ impl Draft<'_> {
         let [stable_key, rejected_key, used_key, previous_key] = KINDS.map(|kind| key(kind, home.name));
         let status = &self.status;
         let digest = &version.spec.artifact.digest;
-        let is = |other: &VersionRef| other.digest == *digest;
-        let rejection = status.rejected.iter().find(|rejection| is(&rejection.version));
+        // What was rolled back stays away under any name; who serves is just one of those with the same artifact.
+        let rejection = status.rejected.iter().find(|rejection| rejection.version.digest == *digest);
+        let reference = select::reference(version);
+        let is = |other: &VersionRef| *other == reference;
         // While nobody is known to serve, a mark may yet say who does, and who is the way back.
         let may_be = |key: &String| {
             !self.incumbent().is_someone() && rejection.is_none() && on(version, key).is_some()
         };
         let (may_serve, may_be_previous) = (may_be(&stable_key), may_be(&previous_key));
         let is_stable = status.stable.as_ref().is_some_and(is);
+        let serves = status.stable.as_ref().is_some_and(|stable| stable.digest == *digest);
         let rejected = match rejection {
             Some(rejection) => Some(rejection.retried.clone().unwrap_or_else(|| names::MARK.to_owned())),
-            None => on(version, &rejected_key).filter(|_| !self.granted_retry(digest) && !is_stable).cloned(),
+            None => on(version, &rejected_key).filter(|_| !self.granted_retry(digest) && !serves).cloned(),
         };
         let is_previous = self.kept_warm().is_some_and(is);
         let mark = |is: bool| is.then(|| names::MARK.to_owned());

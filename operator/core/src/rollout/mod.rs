@@ -9,11 +9,11 @@
 //! ```
 //!
 //! A new candidate leads from any phase back to Preparing, at weight 0. `select` says which version is to serve, `by_hand` what
-//! people ask for, `freeze` when nothing advances, and `group` for whom it waits. `query`, `expression` and `value` are what is
+//! people ask for and `invalid_command` what of it cannot be done, `freeze` when nothing advances, and `group` for whom it waits. `query`, `expression` and `value` are what is
 //! asked about a version, and `reading`, `plain`, `baseline`, `labels`, `sequential` and `warning` what the answers say. `steps`
 //! says which share it gets and for how long, `staging`,
 //! `probe` and `smoke` what it must answer before it takes requests and after, `agreement` whose answers it is compared with, and `approval` what someone has to approve.
-//! `transition` is what is written down, `marks` what of it is on ModelVersions too, `recover` what is found again there, and `build` which objects follow, with what an older `release` made; `attach` is a route
+//! `transition` is what is written down, `marks` what of it is on ModelVersions too and `remembered` what on Services, `recover` what is found again there, and `build` which objects follow, with what an older `release` made; `attach` is a route
 //! of the user's, `rule` the one rule of it that counts, `capacity`, `autoscaler` and `gpus` how many pods there are, and
 //! `incumbent` who answers beside the version on trial.
 
@@ -35,6 +35,7 @@ mod freeze;
 mod gpus;
 mod group;
 mod incumbent;
+mod invalid_command;
 mod labels;
 mod marks;
 mod memo;
@@ -47,6 +48,7 @@ mod query;
 mod reading;
 mod recover;
 mod release;
+mod remembered;
 mod rival;
 mod route;
 mod rule;
@@ -77,6 +79,8 @@ pub use reading::{Answer, Reading, Series, Verdict, judge, read};
 pub use rival::rivals;
 pub use route::{gateway_key, route_key};
 pub use samples::{Boundary, NativeBucket, NativeHistogram, RawSeries};
+pub use sequential::policy_of;
 pub use snapshot::{Answers, Autoscalers, Children, GatewayState, Listed, Snapshot};
 pub use staging::staging_job;
-pub use steps::on_trial;
+pub(crate) use steps::abortable;
+pub use steps::{on_trial, steps};

@@ -58,6 +58,9 @@ impl Draft<'_> {
         if self.obey_abort() || self.obey_rollback() || self.goes_back_with_group() || self.retry_smoke() {
             return;
         }
+        if self.status.previous.is_some() && self.goes_back_as_pinned() {
+            return;
+        }
         match (self.status.phase, self.status.stable.clone(), &self.status.previous) {
             // What comes next was not compared with a version that is on trial itself.
             (RolloutPhase::Baking, Some(stable), _) => self.watch(&stable),
@@ -121,11 +124,7 @@ impl Draft<'_> {
                 let message = format!("{} starts at weight 0.", wanted.version);
                 self.prepare(wanted, "Preparing", &message);
             }
-            (Choice::Return(target), _) => {
-                let message =
-                    format!("spec.candidate.version asks for {}, which was stable here.", target.version);
-                self.go_back(&target, Fate::Withdrawn, "RolledBackByHand", &message);
-            }
+            (Choice::Return(target), _) => self.return_to(&target),
             (Choice::Stay(_), Some(target)) if self.status.phase == RolloutPhase::RollingBack => {
                 let message = format!("Nobody asks for {} any more.", target.version);
                 self.status.candidate = None;
@@ -134,6 +133,23 @@ impl Draft<'_> {
             (Choice::Stay(obstacle), Some(current)) => self.withdraw(&current, obstacle),
             (Choice::Stay(obstacle), None) => self.stay(obstacle),
         }
+    }
+
+    /// Whether `spec.candidate` names a version that was stable before, while the one that has all requests is still watched; then it
+    /// is gone back to. Nothing else begins before the watch is over.
+    fn goes_back_as_pinned(&mut self) -> bool {
+        match self.choose() {
+            Choice::Return(target) => {
+                self.return_to(&target);
+                true
+            }
+            Choice::Candidate(_) | Choice::Stay(_) => false,
+        }
+    }
+
+    fn return_to(&mut self, target: &VersionRef) {
+        let message = format!("spec.candidate.version asks for {}, which was stable here.", target.version);
+        self.go_back(target, Fate::Withdrawn, "RolledBackByHand", &message);
     }
 
     fn choose(&mut self) -> Choice {

@@ -162,6 +162,8 @@ impl Draft<'_> {
         let serving = &self.rollout.spec.serving;
         let free = self.pause.is_none()
             && self.shadow_trouble().is_none()
+            && self.attach_trouble().is_none()
+            && self.autoscaler_trouble().is_none()
             && self.ready(candidate)
             && !self.is_held_at_the_start();
         let Some(warmup) = serving.warmup.as_ref().filter(|_| free && self.warmup_is_due()) else {

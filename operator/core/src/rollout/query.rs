@@ -165,7 +165,12 @@ pub(super) fn reading(
     metric: &Metric,
     now: Timestamp,
 ) -> Result<Query, String> {
-    let since_ms = |at: &Time| now.as_millisecond().saturating_sub(at.0.as_millisecond());
+    let window_ms = metric.window.as_millis();
+    let since_ms = |at: &Time| match now.as_millisecond().saturating_sub(at.0.as_millisecond()) {
+        // A clock that was ahead has written a time that is still to come. What is seen in a window is no less bad for that.
+        ..0 => window_ms,
+        since => since,
+    };
     // A range of nothing is an error in PromQL.
     let ranges = Ranges {
         step_seconds: status

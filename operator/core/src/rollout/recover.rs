@@ -1,4 +1,5 @@
-//! Recover: what a status that was lost said, by the marks on ModelVersions and by what a user's route leads to.
+//! Recover: what a status that was lost said, by the marks on ModelVersions, by what a user's route leads to, and by what the
+//! Service of the stable version remembers.
 //!
 //! Called by [`super::plan`] before anything is decided. A mark alone is no proof where a user's rule leads: it may be that of an
 //! older rollout of the same name, whose pods are long gone.
@@ -15,7 +16,9 @@ use super::{
     build::{self, Home},
     draft::Draft,
     incumbent::Incumbent,
-    marks, rule, select,
+    marks,
+    remembered::Remembered,
+    rule, select,
     transition::MAX_REJECTED,
 };
 
@@ -28,17 +31,25 @@ impl Draft<'_> {
     /// A status that was lost finds its stable and rejected versions again.
     pub(super) fn recover(&mut self) {
         // With an adopted Service there was a status: its first version has not taken over, or was handed back a moment ago.
-        if self.status.stable.is_none() && self.status.adopted.is_none() {
-            self.recover_stable();
+        let is_lost = self.status.stable.is_none() && self.status.adopted.is_none();
+        let remembered = if is_lost { self.remembered() } else { vec![] };
+        if is_lost {
+            self.recover_stable(&remembered);
         }
         if self.status.rejected.is_empty() {
-            self.recover_rejected();
+            self.recover_rejected(&remembered);
+        }
+        let stable = self.status.stable.as_ref();
+        if let Some(known) = remembered.into_iter().find(|known| Some(&known.stable) == stable) {
+            self.status.history = known.history;
         }
     }
 
-    /// Of several marked versions the newest counts: the marks of its predecessors were about to go.
-    fn recover_stable(&mut self) {
+    /// Of several marked versions the newest counts: the marks of its predecessors were about to go. Without any mark a Service
+    /// says it.
+    fn recover_stable(&mut self, remembered: &[Remembered]) {
         let marked = self.marked(names::ANNOTATION_STABLE_IN).into_iter().rev().map(select::reference);
+        let marked = marked.chain(remembered.iter().map(|remembered| remembered.stable.clone()));
         let rejected = &self.status.rejected;
         let mut marked = marked
             .filter(|version| !rejected.iter().any(|rejection| rejection.version.digest == version.digest));
@@ -51,12 +62,12 @@ impl Draft<'_> {
                 };
                 match rule::backend(home, rule, service) {
                     Some(warm) => self.recover_first_bake(stable, to, service, warm),
-                    None => self.recover_bake(stable),
+                    None => self.recover_bake(stable, remembered),
                 }
             }
             (_, Traffic::Gateway(_) | Traffic::Attach(_)) => {
                 if let Some(stable) = marked.next() {
-                    self.recover_bake(stable);
+                    self.recover_bake(stable, remembered);
                 }
             }
         }
@@ -71,15 +82,17 @@ impl Draft<'_> {
         }
     }
 
-    /// Another version is marked as the way back: stable had not passed its bake.
-    fn recover_bake(&mut self, stable: VersionRef) {
+    /// Another version is known as the way back: stable had not passed its bake.
+    fn recover_bake(&mut self, stable: VersionRef, remembered: &[Remembered]) {
         let rejected = &self.status.rejected;
         let may_serve = |version: &VersionRef| {
             version.digest != stable.digest
                 && !rejected.iter().any(|rejection| rejection.version.digest == version.digest)
         };
         let marked = self.marked(names::ANNOTATION_PREVIOUS_IN).into_iter().rev().map(select::reference);
-        let Some(previous) = marked.into_iter().find(may_serve) else {
+        let of_stable = remembered.iter().filter(|remembered| remembered.stable == stable);
+        let mut known = marked.chain(of_stable.filter_map(|remembered| remembered.previous.clone()));
+        let Some(previous) = known.find(may_serve) else {
             self.status.stable = Some(stable);
             return;
         };
@@ -130,17 +143,22 @@ impl Draft<'_> {
         found && is_bake && self.unavailable(version) && waits
     }
 
-    fn recover_rejected(&mut self) {
+    fn recover_rejected(&mut self, remembered: &[Remembered]) {
         let marked = self.marked(names::ANNOTATION_ROLLED_BACK_IN);
-        let granted = |version: &&ModelVersion| self.granted_retry(&version.spec.artifact.digest);
-        let lost = marked.into_iter().filter(|version| !granted(version));
-        let mut rejected: Vec<Rejection> = lost
-            .map(|version| Rejection {
-                version: select::reference(version),
-                reason: None,
-                retried: self.retry_marked_on(version),
-            })
-            .collect();
+        let of_mark = |version: &ModelVersion| Rejection {
+            version: select::reference(version),
+            reason: None,
+            retried: self.retry_marked_on(version),
+        };
+        let remembered = remembered.iter().flat_map(|remembered| &remembered.rejected).cloned();
+        let mut rejected: Vec<Rejection> = vec![];
+        for lost in remembered.chain(marked.into_iter().map(of_mark)) {
+            let digest = &lost.version.digest;
+            let is_known = rejected.iter().any(|known| known.version.digest == *digest);
+            if !is_known && !self.granted_retry(digest) {
+                rejected.push(lost);
+            }
+        }
         rejected.drain(..rejected.len().saturating_sub(MAX_REJECTED));
         self.status.rejected = rejected;
     }

@@ -372,14 +372,18 @@ impl Draft<'_> {
     pub(super) fn traffic_accepted(&self) -> bool {
         !self.contested()
             && self.current_route().is_some_and(|route| {
-                let says = |parent, type_, status| {
+                let says = |parent: &Value, type_, status| {
                     verdict_on(route, parent, type_).is_some_and(|said| said["status"] == status)
                 };
-                parents(route).iter().any(|parent| {
+                let takes = |parent: &Value| {
                     says(parent, "Accepted", "True")
                         && says(parent, "ResolvedRefs", "True")
                         && !says(parent, "PartiallyInvalid", "True")
-                })
+                };
+                // One that refuses the route sends no requests by it; one that has not looked may send them where they went.
+                let named = || parents(route).iter().filter(|parent| is_named(route, parent));
+                named().any(&takes)
+                    && named().all(|parent| takes(parent) || says(parent, "Accepted", "False"))
             })
     }
 
@@ -493,6 +497,20 @@ fn is_empty(value: &Value) -> bool {
 
 fn parents(route: &Value) -> &[Value] {
     route["status"]["parents"].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// Whether the route still asks for what a controller speaks of.
+fn is_named(route: &Value, parent: &Value) -> bool {
+    let (said, home) = (&parent["parentRef"], &route["metadata"]["namespace"]);
+    let namespace = |reference: &Value| match &reference["namespace"] {
+        Value::Null => home.clone(),
+        named => named.clone(),
+    };
+    let is = |wanted: &Value| {
+        ["name", "sectionName", "port"].iter().all(|field| wanted[*field] == said[*field])
+            && namespace(wanted) == namespace(said)
+    };
+    said.is_null() || route["spec"]["parentRefs"].as_array().is_some_and(|all| all.iter().any(is))
 }
 
 /// What a parent's controller says of the route as it is now.

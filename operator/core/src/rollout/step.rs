@@ -12,7 +12,7 @@ use anneal_crds::{
     names,
 };
 use jiff::SignedDuration;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::{
     approval::{AWAITING_APPROVAL, Consent},
@@ -388,17 +388,14 @@ impl Draft<'_> {
     /// What was told before, if only numbers and names differ that a server makes up for each answer: a text that changes with
     /// every look would be written with every look.
     fn as_told(&self, why: String) -> String {
-        let generation = self.rollout.metadata.generation;
-        let metric = |text: &str| text.split(": ").next().map(str::to_owned);
+        let told = self.told_before(METRICS_AVAILABLE).filter(|told| told.status == "False");
+        told.map_or_else(|| why.clone(), |told| as_before(&told.message, &why).to_owned())
+    }
+
+    /// What a condition said before, of the spec as it is.
+    pub(super) fn told_before(&self, type_: &str) -> Option<&Condition> {
         let mut told = self.rollout.status.iter().flat_map(|before| &before.conditions);
-        let told = told.find(|told| {
-            told.type_ == METRICS_AVAILABLE
-                && told.status == "False"
-                && told.observed_generation == generation
-                && metric(&told.message) == metric(&why)
-                && wording(&told.message).eq(wording(&why))
-        });
-        told.map_or(why, |told| told.message.clone())
+        told.find(|told| told.type_ == type_ && told.observed_generation == self.rollout.metadata.generation)
     }
 
     /// By plain thresholds a step needs its fewest requests when its time is over.
@@ -442,6 +439,12 @@ fn blind(judged: &[(Verdict, RecordedReading)], step: &StepSays) -> Option<Strin
         Verdict::Hold(_, why) => Some(format!("{}: {why}", record.metric)),
         Verdict::Pass { .. } | Verdict::Breach | Verdict::AwaitsLabels(_) => None,
     }))
+}
+
+/// `before`, where `now` says the same of the same metric.
+pub(super) fn as_before<'a>(before: &'a str, now: &'a str) -> &'a str {
+    let metric = |text: &'a str| text.split(": ").next();
+    if metric(before) == metric(now) && wording(before).eq(wording(now)) { before } else { now }
 }
 
 /// The words of a text, without those that are counted, timed or drawn.

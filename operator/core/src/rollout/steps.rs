@@ -8,7 +8,7 @@ use anneal_crds::{
 use super::{command::Place, incumbent::Incumbent};
 
 /// The canary's steps in their order. Their weights lie above zero and rise, whatever the spec says.
-pub(super) fn steps(strategy: &Strategy) -> Vec<Step> {
+pub fn steps(strategy: &Strategy) -> Vec<Step> {
     let mut steps: Vec<Step> = match &strategy.progression {
         Progression::Canary(canary) => weights(canary).map(|weight| step_of(canary, weight)).collect(),
         Progression::Steps(steps) => steps.clone(),
@@ -182,6 +182,29 @@ pub(super) fn trigger_lists(strategy: &Strategy) -> impl Iterator<Item = &Vec<St
     let own = steps.iter().filter_map(|step| step.rollback_triggers.as_ref()).chain(shadow);
     let bake = strategy.bake.as_ref().map(|bake| &bake.rollback_triggers);
     own.chain([&strategy.rollback_triggers]).chain(bake)
+}
+
+/// The version that has all requests while another one is kept for the way back: in its bake, and while someone leaves that for a
+/// version whose pods have to start.
+pub(crate) fn watched(status: &ModelRolloutStatus) -> Option<&VersionRef> {
+    let is_watched = match status.phase {
+        RolloutPhase::Baking => Incumbent::before(status).is_someone(),
+        RolloutPhase::RollingBack => status.previous.is_some(),
+        RolloutPhase::Pending
+        | RolloutPhase::Preparing
+        | RolloutPhase::Staging
+        | RolloutPhase::Shadow
+        | RolloutPhase::Experiment
+        | RolloutPhase::Canary
+        | RolloutPhase::Healthy
+        | RolloutPhase::RolledBack => false,
+    };
+    status.stable.as_ref().filter(|_| is_watched)
+}
+
+/// The version that an abort or an alert takes back.
+pub(crate) fn abortable(status: &ModelRolloutStatus) -> Option<&VersionRef> {
+    on_trial(status).or_else(|| watched(status))
 }
 
 /// The version that is judged by how it answers.

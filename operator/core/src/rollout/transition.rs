@@ -275,6 +275,11 @@ impl Draft<'_> {
             (RolloutPhase::Baking, Incumbent::Version(previous)) => {
                 self.switch_back(&previous, fate, reason, message, readings);
             }
+            (RolloutPhase::RollingBack, Incumbent::Version(previous))
+                if self.status.stable.as_ref() == Some(version) =>
+            {
+                self.switch_back(&previous, fate, reason, message, readings);
+            }
             (RolloutPhase::Baking, Incumbent::Adopted(service)) => {
                 self.hand_back(version, fate, reason);
                 let message = format!("{message} Service {service} takes all requests back.");
@@ -373,12 +378,14 @@ impl Draft<'_> {
     fn nobody_instead(&self, version: &VersionRef) -> Option<VersionRef> {
         let other = match self.status.phase {
             RolloutPhase::Experiment | RolloutPhase::Canary => self.status.stable.clone(),
-            RolloutPhase::Baking => self.status.previous.clone(),
+            RolloutPhase::Baking | RolloutPhase::RollingBack => {
+                steps::watched(&self.status).filter(|watched| *watched == version)?;
+                self.status.previous.clone()
+            }
             RolloutPhase::Pending
             | RolloutPhase::Preparing
             | RolloutPhase::Staging
             | RolloutPhase::Shadow
-            | RolloutPhase::RollingBack
             | RolloutPhase::Healthy
             | RolloutPhase::RolledBack => None,
         };
@@ -441,6 +448,15 @@ impl Draft<'_> {
     pub(super) fn go_back(&mut self, target: &VersionRef, fate: Fate, reason: &str, message: &str) {
         let starting =
             self.status.phase == RolloutPhase::RollingBack && self.status.candidate.as_ref() == Some(target);
+        if let (Some(watched), Some(waiting)) =
+            (steps::watched(&self.status).cloned(), self.status.waiting_rollback.clone())
+            && starting
+            && self.nobody_instead(&watched).is_none()
+        {
+            // It was found bad before, and someone can answer now.
+            let Decision { reason, message, readings, .. } = waiting;
+            return self.give_up(&watched, Fate::Rejected, &reason, &message, readings);
+        }
         let patient = starting && self.step_age() <= self.rollout.spec.serving.progress_deadline.get();
         if self.ready(target) || (!patient && !self.unavailable(target)) {
             return self.switch_back(target, fate, reason, message, vec![]);

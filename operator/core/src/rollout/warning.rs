@@ -8,12 +8,15 @@ use anneal_crds::{VersionRef, model_rollout::RecordedReading};
 use super::{
     draft::Draft,
     reading::{self, Verdict},
-    steps,
+    step, steps,
 };
 use crate::{condition::Truth, plan::Severity};
 
 /// Condition: whether some metric of `warnTriggers` is out of its bounds.
 pub(super) const WARNED: &str = "Warned";
+
+/// What follows what is out of bounds.
+const LOOK: &str = ". It decides nothing; look at it.";
 
 /// What the metrics say that people are warned by.
 struct Warnings {
@@ -30,6 +33,7 @@ impl Draft<'_> {
             return self.status.conditions.retain(|said| said.type_ != WARNED);
         }
         let Warnings { breaches, unread } = self.warnings(version);
+        let unread = self.unread_as_told(unread);
         let of = &version.version;
         let each = |words: &dyn Fn(&RecordedReading) -> String| {
             breaches
@@ -45,16 +49,23 @@ impl Draft<'_> {
         if breaches.is_empty() {
             return self.condition(WARNED, Truth::Unknown, "NoReading", &unread);
         }
-        let message = format!(
-            "{}. It decides nothing; look at it. {unread}",
-            each(&|reading| format!("is not {}", reading.bound))
-        );
+        let what = format!("{}{LOOK}", each(&|reading| format!("is not {}", reading.bound)));
+        let message = format!("{what} {unread}");
         let message = message.trim_end();
-        if !self.status.conditions.iter().any(|said| said.type_ == WARNED && said.message == message) {
+        if !self.status.conditions.iter().any(|said| said.type_ == WARNED && said.message.starts_with(&what))
+        {
             let values = each(&|reading| format!("is {}, and {} is asked for", reading.value, reading.bound));
             self.note(Severity::Warning, "MetricWarning", &format!("{values}."));
         }
         self.condition(WARNED, Truth::True, "OutOfBounds", message);
+    }
+
+    /// Words that change with every answer of a server would be a write each time, and a write wakes the next look.
+    fn unread_as_told(&self, unread: String) -> String {
+        let Some(told) = self.told_before(WARNED).filter(|_| !unread.is_empty()) else { return unread };
+        let before =
+            told.message.split_once(LOOK).map_or(told.message.as_str(), |(_, rest)| rest.trim_start());
+        step::as_before(before, &unread).to_owned()
     }
 
     fn warnings(&self, version: &VersionRef) -> Warnings {

@@ -102,7 +102,8 @@ impl Clients {
 /// What the demo's model is asked.
 pub const REQUEST: &str = include_str!("../../../../examples/car-loan/request.json");
 
-fn infer(model: &str) -> String {
+/// Where a model is asked.
+pub fn infer(model: &str) -> String {
     format!("/v2/models/{model}/infer")
 }
 
@@ -113,17 +114,19 @@ fn request(host: &str, path: &str, body: &str) -> String {
     )
 }
 
+/// Sends a request as it is, and returns the whole answer.
+pub fn exchange(address: (&str, u16), request: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(request.as_bytes())?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
 fn ask(address: &str, request: &str) -> Answer {
     let at = Timestamp::now();
-    let exchange = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect((address, 80))?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        stream.write_all(request.as_bytes())?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
-    };
-    let text = exchange();
+    let text = exchange((address, 80), request);
     let head = text.as_ref().map_or("", |text| text.split("\r\n\r\n").next().unwrap_or_default());
     let header = |name: &str| {
         let mut lines = head.lines().filter_map(|line| line.split_once(": "));
@@ -278,7 +281,7 @@ impl Model {
 
     /// No request failed but by what was injected.
     pub fn nobody_failed(&self, answers: &[Answer]) {
-        let failed = |answer: &&Answer| !answer.injected && !matches!(answer.status, Ok(200 | 400));
+        let failed = |answer: &&Answer| !answer.injected && answer.status != Ok(200);
         let failed: Vec<_> = answers.iter().filter(failed).collect();
         assert!(answers.len() > 100, "{}: {} answers are too few to tell", self.name, answers.len());
         assert!(failed.is_empty(), "{}: {} of {} failed: {failed:?}", self.name, failed.len(), answers.len());
@@ -287,6 +290,43 @@ impl Model {
     /// Selects the pods of a version.
     pub fn pods_of(&self, number: usize) -> String {
         format!("anneal.dev/rollout={},anneal.dev/version=v20261122.{number}", self.name)
+    }
+
+    /// Deletes the pods of a version as often as they come, until something is so of the status, which is returned.
+    pub fn without_pods(&self, number: usize, what: &str, there: impl Fn(&Value) -> bool) -> Value {
+        let selector = self.pods_of(number);
+        let delete =
+            ["delete", "pods", "-n", HOME, "-l", &selector, "--grace-period=0", "--force", "--wait=false"];
+        let mut status = Value::Null;
+        until(what, || {
+            // One that is gone already is nobody's fault.
+            let _ = Kubectl::run(&delete, None);
+            status = self.status();
+            there(&status)
+        });
+        status
+    }
+
+    /// Annotates the rollout.
+    pub fn annotate(&self, annotations: &[&str]) {
+        let all = [&["annotate", "mro", self.name, "-n", HOME, "--overwrite"], annotations].concat();
+        Kubectl::run(&all, None).unwrap();
+    }
+
+    /// Merges this into the rollout's spec.
+    pub fn patch(&self, spec: &Value) {
+        let patch = json!({"spec": spec}).to_string();
+        Kubectl::run(&["patch", "mro", self.name, "-n", HOME, "--type=merge", "-p", &patch], None).unwrap();
+    }
+
+    /// Service and weight of those that its route leads to, in the order of the route.
+    pub fn weights(&self) -> Vec<(String, i64)> {
+        let route = get(&format!("httproute/{}", self.name));
+        let backends = route["spec"]["rules"][0]["backendRefs"].as_array().cloned().unwrap_or_default();
+        let one = |backend: &Value| {
+            (backend["name"].as_str().unwrap().to_owned(), backend["weight"].as_i64().unwrap())
+        };
+        backends.iter().map(one).collect()
     }
 
     /// Uids of the pods of a version.

@@ -22,6 +22,7 @@ mod told;
 
 use anneal_crds::{VersionRef, metric::Metric, model_rollout::RolloutPhase};
 
+pub use self::policy::policy_of;
 pub(super) use self::{
     detectability::{BETWEEN_BUCKETS, DETECTABILITY},
     queries::queries,

@@ -247,6 +247,21 @@ pub(super) fn half_step_ticks(spec: &ModelRolloutSpec, tick_ms: i64) -> u32 {
     u32::try_from(shortest / 2 / tick_ms).unwrap_or(u32::MAX)
 }
 
+/// The policy of a rollout of whose pods nothing is known yet, as simulations have it.
+pub fn policy_of(spec: &ModelRolloutSpec) -> Policy {
+    let tick_ms = tick_ms(spec);
+    let frozen = Frozen {
+        terms: fingerprint(spec),
+        tick_ms,
+        horizon_ticks: horizon_ticks(spec, tick_ms),
+        half_step_ticks: half_step_ticks(spec, tick_ms),
+        replicas: replicas(spec),
+        stale_after_ms: spec.prometheus.stale_after.as_millis(),
+        learned: vec![],
+    };
+    policy(spec, &frozen)
+}
+
 /// The policy of a rollout that began as `frozen` says.
 pub(super) fn policy(spec: &ModelRolloutSpec, frozen: &Frozen) -> Policy {
     let terms = terms(spec);
