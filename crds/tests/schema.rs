@@ -55,3 +55,18 @@ fn a_default_is_told_and_applied() {
     }
     assert!(untold.is_empty(), "with a default that the description does not tell: {untold:?}");
 }
+
+/// Secrets, claims, models and jobs are those of the object's own namespace, because nothing could name another one. A Gateway
+/// says itself which namespaces may use it.
+#[test]
+fn no_object_names_what_another_namespace_keeps() {
+    let mut named = vec![];
+    for (name, schema) in schemas() {
+        walk(&schema["properties"]["spec"], name, &mut |path, _| {
+            if path.to_lowercase().ends_with("namespace") {
+                named.push(path.to_owned());
+            }
+        });
+    }
+    assert_eq!(named, ["mro.traffic.gateway.namespace"]);
+}

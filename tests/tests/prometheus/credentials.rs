@@ -12,7 +12,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::harness::{EMPTY, Log, Secrets, failure, now, query, serve};
+use super::harness::{EMPTY, Log, Secrets, ask, failure, now, query, serve, server};
 
 /// A server that wants exactly this `Authorization`.
 async fn guarded(wanted: Arc<Mutex<&'static str>>, log: Log) -> String {
@@ -70,6 +70,21 @@ async fn a_password_and_a_tenant_arrive() {
     let server = secrets.resolve(spec).await.unwrap();
     assert_eq!(HttpPrometheus::default().query(&server, &query("up"), now()).await, Answer::Vector(vec![]));
     assert_eq!(log.header("x-scope-orgid").as_deref(), Some("team-a"));
+}
+
+/// Whoever may write a rollout must not make the operator speak for itself: it has a token of the API server, and a proxy may be
+/// set in its environment.
+#[tokio::test]
+async fn a_question_brings_nothing_of_the_operators_own() {
+    let log = Log::default();
+    let noted = log.clone();
+    let answer = move |headers: HeaderMap| async move {
+        noted.note(&headers);
+        EMPTY
+    };
+    let url = serve(Router::new().route("/api/v1/query", get(answer))).await;
+    assert_eq!(ask(&server(&url)).await, Answer::Vector(vec![]));
+    assert_eq!(log.names(), ["accept", "accept-encoding", "host"]);
 }
 
 #[tokio::test]

@@ -58,6 +58,13 @@ impl Log {
         self.hits.load(Ordering::SeqCst)
     }
 
+    /// Names of the headers, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.headers.lock().unwrap().keys().map(ToString::to_string).collect();
+        names.sort_unstable();
+        names
+    }
+
     pub fn header(&self, name: &str) -> Option<String> {
         Some(self.headers.lock().unwrap().get(name)?.to_str().unwrap().to_owned())
     }

@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{Cluster, GATEWAY, Kind, NAMESPACE, each, home},
+    cluster::{Cluster, DEPLOYMENT, GATEWAY, Kind, NAMESPACE, ROUTE, SERVICE, each, home},
     plane::{self, Seen},
     process::Process,
     round::{Controller, name},
@@ -89,7 +89,11 @@ impl Controller for Ours {
     }
 
     async fn clear(&self, round: &str) -> Result<()> {
-        each(0..20, |number| async move { self.cluster.clear(ROLLOUT, &home(round, number)).await }).await
+        // What serves stays when its rollout goes, and would be in the next round's lists.
+        for kind in [ROLLOUT, VERSION, DEPLOYMENT, SERVICE, ROUTE] {
+            each(0..20, |number| async move { self.cluster.clear(kind, &home(round, number)).await }).await?;
+        }
+        Ok(())
     }
 
     fn start(&self) -> Result<Process> {
