@@ -429,6 +429,7 @@ fn a_version_that_would_need_too_many_gpus_does_not_begin() {
         // A first version has nothing beside it.
         let mut first = case.clone();
         first.rollout.status = None;
+        first.children = anneal_core::rollout::Children::default();
         first.versions[0].metadata.annotations.get_or_insert_default().remove("stable-in.anneal.dev/ads");
         assert_eq!(first.plan().status.phase, P::Preparing);
         case.versions.push(cases::version(2, Some(1)).unwrap());

@@ -343,9 +343,14 @@ fn a_steady_world_gets_no_writes_and_no_events() {
 #[test]
 fn a_plain_threshold_looks_back_to_the_start_of_the_trial_and_no_further() {
     // Seconds since the trial began, and the window of 40 s in milliseconds.
-    for (since, window) in
-        [(None, 40_000), (Some(600), 40_000), (Some(12), 12_000), (Some(0), 1), (Some(-5), 1)]
-    {
+    for (since, window) in [
+        (None, 40_000),
+        (Some(600), 40_000),
+        (Some(12), 12_000),
+        (Some(0), 1),
+        (Some(-5), 1),
+        (Some(-60), 40_000),
+    ] {
         let mut status = cases::moving("Canary", 20);
         if let Some(since) = since {
             status["trialStartedAt"] = cases::ago(since).into();

@@ -352,3 +352,41 @@ fn pods_that_could_not_be_listed_are_not_taken_for_none() {
     plain.children.pods_listed = rollout::Listed::Failed;
     assert_eq!(plain.plan().status.weight, Weight::FULL);
 }
+
+#[test]
+fn a_threshold_that_chance_breaks_is_told_once_a_step() {
+    let told = |status: &anneal_crds::ModelRolloutStatus| {
+        let condition = status.conditions.iter().find(|condition| condition.type_ == "Detectability")?;
+        Some((condition.reason.clone(), condition.message.clone()))
+    };
+    let mut few = case(cases::moving("Canary", 20));
+    few.read = Read::Errors(0.0, 30.0);
+    few.rollout.spec.strategy.progression = serde_json::from_value(
+        json!({"canary": {"initial": 20, "increment": 80, "interval": "1h", "minRequests": 20}}),
+    )
+    .unwrap();
+    let plan = few.plan();
+    let status = few.follow(plan);
+    let (reason, message) = told(&status).unwrap();
+    assert_eq!(reason, "ChanceBreaches");
+    assert!(
+        message.contains("about 30 requests in its window of 40s")
+            && message.contains("at 14 % of all looks"),
+        "{message}"
+    );
+    few.read = Read::Errors(0.0, 35.0);
+    assert_eq!(told(&few.plan().status), told(&status), "its words do not change with each look");
+
+    let mut many = few.clone();
+    many.rollout.status = case(cases::moving("Canary", 20)).rollout.status;
+    many.read = Read::Errors(0.0, 1_000_000.0);
+    assert_eq!(told(&many.plan().status), None);
+    let mut next = few.clone();
+    next.read = Read::Errors(0.0, 1000.0);
+    next.rollout.spec.strategy.progression = serde_json::from_value(
+        json!({"canary": {"initial": 20, "increment": 80, "interval": "20s", "minRequests": 20}}),
+    )
+    .unwrap();
+    let status = next.plan().status;
+    assert_eq!((status.weight, told(&status)), (anneal_crds::Weight::FULL, None), "each step has its own");
+}

@@ -72,6 +72,12 @@ fn rollouts() -> Vec<Told> {
         let noon = json!([{"name": "noon", "schedule": "30 11 * * *", "duration": "1h"}]);
         case.rollout.spec.strategy.freezes = serde_json::from_value(noon).unwrap();
     }
+    fn experiment(case: &mut RolloutCase) {
+        let own = json!({"duration": "1h", "looks": 2, "minRequests": 20, "primary": "error_rate"});
+        case.rollout.spec.strategy.experiment = Some(serde_json::from_value(own).unwrap());
+        case.rollout.spec.judge =
+            serde_json::from_value(json!({"evidence": "sequential", "maxHold": "1h"})).unwrap();
+    }
     let idle = |case: &mut RolloutCase| {
         case.versions.truncate(1);
         freeze(case);
@@ -209,6 +215,12 @@ fn rollouts() -> Vec<Told> {
             })),
             "Healthy",
             "Current",
+        ),
+        told(
+            "in its experiment",
+            planned(&rollout(moving("Experiment", 50), experiment)),
+            "Progressing",
+            "InProgress",
         ),
         told("just promoted", planned(&rollout(moving("Canary", 100), |_| {})), "Progressing", "InProgress"),
         told("serving", settled(rollout(healthy(), |case| case.versions.truncate(1))), "Healthy", "Current"),
@@ -358,6 +370,7 @@ fn argo_cd_sees_what_happens() {
         "Preparing",
         "Staging",
         "Shadow",
+        "Experiment",
         "Canary",
         "Baking",
         "RollingBack",

@@ -10,7 +10,7 @@
 //!
 //! A new candidate leads from any phase back to Preparing, at weight 0. `select` says which version is to serve, `by_hand` what
 //! people ask for and `invalid_command` what of it cannot be done, `freeze` when nothing advances, and `group` for whom it waits. `query`, `expression` and `value` are what is
-//! asked about a version, and `reading`, `plain`, `baseline`, `labels`, `sequential` and `warning` what the answers say. `steps`
+//! asked about a version, and `reading`, `plain`, `baseline`, `labels`, `sequential` and `warning` what the answers say, and `chance` how far a plain threshold can be trusted. `steps`
 //! says which share it gets and for how long, `staging`,
 //! `probe` and `smoke` what it must answer before it takes requests and after, `agreement` whose answers it is compared with, and `approval` what someone has to approve.
 //! `transition` is what is written down, `marks` what of it is on ModelVersions too and `remembered` what on Services, `recover` what is found again there, and `build` which objects follow, with what an older `release` made; `attach` is a route
@@ -25,6 +25,7 @@ mod baseline;
 mod build;
 mod by_hand;
 mod capacity;
+mod chance;
 mod command;
 mod converge;
 mod draft;

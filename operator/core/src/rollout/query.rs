@@ -21,6 +21,9 @@ use super::{
     sequential, steps,
 };
 
+/// Clocks that differ by less than this are waited for.
+const FAR_AHEAD_MS: i64 = 30_000;
+
 /// A question to Prometheus.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Query {
@@ -165,21 +168,20 @@ pub(super) fn reading(
     metric: &Metric,
     now: Timestamp,
 ) -> Result<Query, String> {
-    let window_ms = metric.window.as_millis();
-    let since_ms = |at: &Time| match now.as_millisecond().saturating_sub(at.0.as_millisecond()) {
-        // A clock that was ahead has written a time that is still to come. What is seen in a window is no less bad for that.
-        ..0 => window_ms,
-        since => since,
-    };
+    let since_ms = |at: &Time| now.as_millisecond().saturating_sub(at.0.as_millisecond());
+    // A clock that was far ahead has written a time that is long to come. What is seen in a window is no less bad for that.
+    let passed = |at: &Option<Time>| at.clone().filter(|at| since_ms(at) >= -FAR_AHEAD_MS);
+    let window_seconds = metric.window.as_millis() / 1000;
     // A range of nothing is an error in PromQL.
     let ranges = Ranges {
-        step_seconds: status
-            .traffic_accepted_at
-            .as_ref()
-            .map_or(0, |at| since_ms(&labels::counted_since(metric, at)) / 1000)
-            .max(1),
+        step_seconds: match passed(&status.traffic_accepted_at) {
+            Some(at) => since_ms(&labels::counted_since(metric, &at)) / 1000,
+            None if status.traffic_accepted_at.is_some() => window_seconds,
+            None => 0,
+        }
+        .max(1),
         // Warm-up and tests come before the trial, and are no requests of users.
-        longest_ms: status.trial_started_at.as_ref().map_or(i64::MAX, since_ms).max(1),
+        longest_ms: passed(&status.trial_started_at).as_ref().map_or(i64::MAX, since_ms).max(1),
     };
     Ok(Query {
         metric: metric.name.clone(),

@@ -79,7 +79,10 @@ impl Draft<'_> {
         let children = self.snapshot.children;
         let Judged { verdicts: judged, step } = match (self.rollout.spec.judge.evidence, children.pods_listed)
         {
-            (JudgeEvidence::None, _) => Judged { verdicts: self.judge(version), step: self.by_clock() },
+            (JudgeEvidence::None, _) => {
+                self.tell_chance();
+                Judged { verdicts: self.judge(version), step: self.by_clock() }
+            }
             (JudgeEvidence::Sequential, Listed::All) => self.compare(version, terms.as_ref()),
             // Without the time at which a pod started, what it counted before looks like requests of this step.
             (JudgeEvidence::Sequential, Listed::Failed) => {
