@@ -36,6 +36,9 @@ pub const ANNOTATION_APPLIED: &str = "anneal.dev/applied";
 /// ModelVersions lost their marks, finds its way back by it.
 pub const ANNOTATION_REMEMBERS: &str = "anneal.dev/remembers";
 
+/// On an HTTPRoute: when the last rollback was, as long as it is the last thing that happened.
+pub const ANNOTATION_ROLLED_BACK_AT: &str = "anneal.dev/rolled-back-at";
+
 /// On Deployments: the release of the operator that made their pods.
 pub const ANNOTATION_RELEASE: &str = "anneal.dev/release";
 /// On Deployments: a digest of what their pods were made of.

@@ -7,6 +7,7 @@ use anneal_crds::{
     names,
     prometheus::VersionFrom,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use super::{agreement, release, remembered::Remembered};
@@ -262,6 +263,8 @@ pub(super) struct Shares<'a> {
     warm: Option<&'a Adopted>,
     /// Versions that answer whoever asks for them by name.
     by_name: Vec<&'a VersionRef>,
+    /// Since when a version is out that was rolled back; none in every other phase.
+    rolled_back_at: Option<&'a Time>,
 }
 
 impl<'a> Shares<'a> {
@@ -350,7 +353,9 @@ pub(super) fn shares<'a>(
         | RolloutPhase::Healthy
         | RolloutPhase::RolledBack => (None, None),
     };
-    Some(Shares { incumbent, canary, shadow, warm, by_name: known_to_envoy(home, status, services) })
+    let rolled_back_at = status.step_started_at.as_ref().filter(|_| status.phase == RolloutPhase::RolledBack);
+    let by_name = known_to_envoy(home, status, services);
+    Some(Shares { incumbent, canary, shadow, warm, by_name, rolled_back_at })
 }
 
 /// A reference to the Service of a version.
@@ -403,10 +408,13 @@ pub(super) fn route(home: Home<'_>, gateway: &Gateway, shares: &Shares<'_>) -> O
         parent["namespace"] = namespace.clone().into();
     }
     let spec = json!({"parentRefs": [parent], "hostnames": gateway.hostnames, "rules": rules});
-    let body = json!({
-        "metadata": home.metadata(home.labels()),
-        "spec": spec,
-    });
+    let mut metadata = home.metadata(home.labels());
+    if let Some(at) = shares.rolled_back_at {
+        // A rollback is a write, even of a route that is so already: an earlier one that is still on its way rests on what was there
+        // before, and fails.
+        metadata["annotations"] = json!({names::ANNOTATION_ROLLED_BACK_AT: at});
+    }
+    let body = json!({"metadata": metadata, "spec": spec});
     Object::new(Key::new(Kind::HttpRoute, home.namespace, home.name), body).stamped()
 }
 

@@ -128,6 +128,7 @@ impl Sim {
         if result.is_ok()
             && !self.may_wait(&status)
             && !lies_with_the_user(&status)
+            && !hides_why(&status)
             && !is_gone
             && let Some(wanted) = self.wanted_of(name, &status, &shares)
             && (wanted != shares || !self.hostnames_follow(&key, route.as_ref()))
@@ -182,6 +183,15 @@ pub fn lies_with_the_user(status: &Value) -> bool {
     let reasons = ["RouteMissing", "BackendMissing", "VersionUnavailable"];
     let told = |told: &Value| reasons.iter().any(|reason| told["reason"] == *reason);
     status["conditions"].as_array().is_some_and(|all| all.iter().any(told))
+}
+
+/// Whether something that was refused is still told, in the place of why a user's route stays as it is.
+fn hides_why(status: &Value) -> bool {
+    let is_adopted = !status["adopted"].is_null();
+    let refused = |told: &Value| {
+        told["type"] == "Stalled" && ["Forbidden", "Refused"].iter().any(|reason| told["reason"] == *reason)
+    };
+    is_adopted && status["conditions"].as_array().is_some_and(|all| all.iter().any(refused))
 }
 
 /// The shares that a status asks for.
