@@ -22,7 +22,7 @@ pub(super) const LIVE: u16 = 80;
 pub(super) const SHADOW: u16 = 81;
 
 /// Whoever sends this header is answered by the version that it names, where the route has a rule for that.
-const VERSION_HEADER: &str = "x-anneal-version";
+pub(super) const VERSION_HEADER: &str = "x-anneal-version";
 
 /// Name of the Deployment and of the Service of a version.
 pub fn workload_name(rollout: &str, version: &str) -> String {

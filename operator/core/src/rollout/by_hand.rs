@@ -119,6 +119,11 @@ impl Draft<'_> {
             return false;
         };
         let message = format!("{} was aborted in {}, {}.", version.version, phase.name(), abort.because());
+        if phase == RolloutPhase::RollingBack && self.must_stay(&version) {
+            // Somebody is on the way who can answer; meanwhile it is not forgotten that this one is bad.
+            self.note_waiting("Aborted", &message, &[]);
+            return false;
+        }
         self.give_up(&version, Fate::Rejected, "Aborted", &message, vec![]);
         true
     }

@@ -185,7 +185,8 @@ impl<'a> Draft<'a> {
         self.tell_group(phase, weight, reason);
         self.note_promoted(reason);
         let status = &mut self.status;
-        if !phase.is_judged() {
+        let is_left_in_its_bake = phase == RolloutPhase::RollingBack && status.previous.is_some();
+        if !phase.is_judged() && !is_left_in_its_bake {
             status.trial_started_at = None;
         } else if !status.phase.is_judged() {
             status.trial_started_at = Some(now.clone());

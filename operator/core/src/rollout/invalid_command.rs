@@ -93,8 +93,8 @@ impl Draft<'_> {
     fn abort_without_effect(&self) -> Option<String> {
         let abort = self.command(names::ANNOTATION_ABORT)?;
         let moving = self.status.candidate.as_ref().filter(|_| self.status.phase.is_moving());
-        let meant =
-            moving.or_else(|| watched(&self.status)).filter(|version| version.version == abort.version)?;
+        let mut concerned = moving.into_iter().chain(watched(&self.status));
+        let meant = concerned.find(|version| version.version == abort.version)?;
         is_spent(&self.status, &abort).then(|| {
             format!(
                 "{} has taken {} back before it got another try; to ask for the same again, give another reason.",

@@ -4,6 +4,8 @@
 //! Called by [`super::plan`] before anything is decided. A mark alone is no proof where a user's rule leads: it may be that of an
 //! older rollout of the same name, whose pods are long gone.
 
+use std::collections::BTreeSet;
+
 use anneal_crds::{
     ModelVersion, VersionRef, Weight,
     model_rollout::{Adopted, Attach, Rejection, Retry, RolloutPhase, Traffic},
@@ -50,9 +52,10 @@ impl Draft<'_> {
     fn recover_stable(&mut self, remembered: &[Remembered]) {
         let marked = self.marked(names::ANNOTATION_STABLE_IN).into_iter().rev().map(select::reference);
         let marked = marked.chain(remembered.iter().map(|remembered| remembered.stable.clone()));
-        let rejected = &self.status.rejected;
-        let mut marked = marked
-            .filter(|version| !rejected.iter().any(|rejection| rejection.version.digest == version.digest));
+        // What serves knows it better than a mark from an older backup.
+        let rejected = self.status.rejected.iter().chain(remembered.iter().flat_map(|known| &known.rejected));
+        let rejected: BTreeSet<&String> = rejected.map(|rejection| &rejection.version.digest).collect();
+        let mut marked = marked.filter(|version| !rejected.contains(&version.digest));
         let spec = &self.rollout.spec;
         match (Home::of(self.rollout), &spec.traffic) {
             (Some(home), Traffic::Attach(to @ Attach { service: Some(service), .. })) => {

@@ -7,7 +7,11 @@ use anneal_crds::{VersionRef, model_rollout::Rejection, names};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{build::Home, draft::Draft, select};
+use super::{
+    build::{self, Home},
+    draft::Draft,
+    rule, select,
+};
 
 /// What the Service of the stable version remembers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,10 +58,39 @@ impl Draft<'_> {
     pub(super) fn remembered(&self) -> Vec<Remembered> {
         let Some(home) = Home::of(self.rollout) else { return vec![] };
         let services = self.snapshot.children.services.iter().filter(|service| home.owns(service));
-        let all: Vec<Remembered> = services.filter_map(Remembered::of).collect();
+        // A rollout of that name may have been another model's.
+        let services = services.filter(|service| {
+            service["metadata"]["labels"][names::LABEL_MODEL] == home.rollout.spec.model.as_str()
+        });
+        let of_itself = services.filter_map(|service| {
+            let name = service["metadata"]["name"].as_str()?;
+            let known = Remembered::of(service)?;
+            (name == build::workload_name(home.name, &known.stable.version)).then_some((name, known))
+        });
+        let all: Vec<(&str, Remembered)> = of_itself.collect();
+        // Who was left may not have forgotten yet; requests tell who serves.
+        let has_requests = |name: &str| {
+            self.snapshot.children.route.as_ref().is_some_and(|route| gets_requests(route, name))
+        };
+        let serving: Vec<_> = all.iter().filter(|(name, _)| has_requests(name)).cloned().collect();
+        let all = if serving.is_empty() { all } else { serving };
+        let all: Vec<Remembered> = all.into_iter().map(|(_, known)| known).collect();
         let is_left = |one: &&Remembered| all.iter().any(|other| other.rejects(&one.stable));
         let mut known: Vec<Remembered> = all.iter().filter(|one| !is_left(one)).cloned().collect();
         known.sort_by_key(|one| std::cmp::Reverse(select::order(&one.stable.version)));
         known
     }
+}
+
+/// Whether a route sends requests to a Service, but for those that name its version.
+fn gets_requests(route: &Value, service: &str) -> bool {
+    let list = |value: &Value, field: &str| value[field].as_array().cloned().unwrap_or_default();
+    let by_name = |rule: &Value| {
+        list(rule, "matches")
+            .iter()
+            .any(|one| list(one, "headers").iter().any(|header| header["name"] == build::VERSION_HEADER))
+    };
+    let rules = list(&route["spec"], "rules");
+    let mut backends = rules.iter().filter(|rule| !by_name(rule)).flat_map(|rule| list(rule, "backendRefs"));
+    backends.any(|backend| backend["name"] == service && rule::weight(&backend) > 0)
 }

@@ -502,12 +502,11 @@ fn parents(route: &Value) -> &[Value] {
 /// Whether the route still asks for what a controller speaks of.
 fn is_named(route: &Value, parent: &Value) -> bool {
     let (said, home) = (&parent["parentRef"], &route["metadata"]["namespace"]);
-    let namespace = |reference: &Value| match &reference["namespace"] {
-        Value::Null => home.clone(),
-        named => named.clone(),
-    };
+    let namespace = |reference: &Value| reference["namespace"].as_str().or(home.as_str()).map(str::to_owned);
+    let kind = |reference: &Value| reference["kind"].as_str().unwrap_or("Gateway").to_owned();
     let is = |wanted: &Value| {
-        ["name", "sectionName", "port"].iter().all(|field| wanted[*field] == said[*field])
+        kind(wanted) == kind(said)
+            && ["name", "sectionName", "port"].iter().all(|field| wanted[*field] == said[*field])
             && namespace(wanted) == namespace(said)
     };
     said.is_null() || route["spec"]["parentRefs"].as_array().is_some_and(|all| all.iter().any(is))

@@ -95,14 +95,16 @@ pub(super) fn choose(
 fn returnable(status: &ModelRolloutStatus, version: &ModelVersion) -> Option<VersionRef> {
     let wanted = reference(version);
     let under_way = status.candidate.as_ref() == Some(&wanted);
+    let is_way_back = status.previous.as_ref() == Some(&wanted);
     let returnable = match status.phase {
-        RolloutPhase::RollingBack => under_way || status.history.contains(&wanted),
+        RolloutPhase::RollingBack => under_way || is_way_back || status.history.contains(&wanted),
+        RolloutPhase::Baking => is_way_back || status.history.contains(&wanted),
         RolloutPhase::Preparing
         | RolloutPhase::Staging
         | RolloutPhase::Shadow
         | RolloutPhase::Experiment
         | RolloutPhase::Canary => !under_way && status.history.contains(&wanted),
-        RolloutPhase::Pending | RolloutPhase::Baking | RolloutPhase::Healthy | RolloutPhase::RolledBack => {
+        RolloutPhase::Pending | RolloutPhase::Healthy | RolloutPhase::RolledBack => {
             status.history.contains(&wanted)
         }
     };

@@ -412,19 +412,23 @@ impl Draft<'_> {
             self.note(Severity::Warning, "StableUnavailable", &why);
         }
         match fate {
-            Fate::Rejected => {
-                self.status.waiting_rollback.get_or_insert(Decision {
-                    reason: reason.to_owned(),
-                    message: message.to_owned(),
-                    at: Time(self.now),
-                    readings: readings.to_vec(),
-                });
-            }
+            Fate::Rejected => self.note_waiting(reason, message, readings),
             // Whoever asked for it still does.
             Fate::Left | Fate::Withdrawn => {}
         }
         self.wake_at_latest(RECHECK);
         self.kstatus(KState::Stalled, "StableUnavailable", &why);
+    }
+
+    /// A version goes as soon as someone can answer instead.
+    pub(super) fn note_waiting(&mut self, reason: &str, message: &str, readings: &[RecordedReading]) {
+        let now = Time(self.now);
+        self.status.waiting_rollback.get_or_insert_with(|| Decision {
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            at: now,
+            readings: readings.to_vec(),
+        });
     }
 
     /// Nobody wants to go back any more from a version that was in its bake: what it showed until then was not all, and
@@ -448,18 +452,18 @@ impl Draft<'_> {
     pub(super) fn go_back(&mut self, target: &VersionRef, fate: Fate, reason: &str, message: &str) {
         let starting =
             self.status.phase == RolloutPhase::RollingBack && self.status.candidate.as_ref() == Some(target);
-        if let (Some(watched), Some(waiting)) =
-            (steps::watched(&self.status).cloned(), self.status.waiting_rollback.clone())
-            && starting
-            && self.nobody_instead(&watched).is_none()
-        {
-            // It was found bad before, and someone can answer now.
-            let Decision { reason, message, readings, .. } = waiting;
-            return self.give_up(&watched, Fate::Rejected, &reason, &message, readings);
-        }
         let patient = starting && self.step_age() <= self.rollout.spec.serving.progress_deadline.get();
         if self.ready(target) || (!patient && !self.unavailable(target)) {
             return self.switch_back(target, fate, reason, message, vec![]);
+        }
+        if let (Some(watched), Some(waiting), Incumbent::Version(previous)) =
+            (steps::watched(&self.status).cloned(), self.status.waiting_rollback.clone(), self.way_back())
+            && starting
+            && !self.unavailable(&previous)
+        {
+            // It was found bad before, and the version before can answer by now.
+            let Decision { reason, message, readings, .. } = waiting;
+            return self.give_up(&watched, Fate::Rejected, &reason, &message, readings);
         }
         // Nobody else would answer meanwhile, so its pods start first.
         if self.stays_for_want_of_another(Fate::Left, reason, message) {
@@ -534,9 +538,16 @@ impl Draft<'_> {
         readings: Vec<RecordedReading>,
     ) {
         self.note_given_up();
+        // Whoever is asked for instead, what was found bad stays bad.
+        let found_bad =
+            self.status.waiting_rollback.take().filter(|_| steps::watched(&self.status).is_some());
+        let (fate, why) = match &found_bad {
+            Some(waiting) => (Fate::Rejected, waiting.reason.as_str()),
+            None => (fate, reason),
+        };
         let left = self.status.stable.replace(target.clone());
         if let Some(left) = &left {
-            self.note_fate(left, fate, reason);
+            self.note_fate(left, fate, why);
         }
         self.remember(left.clone().filter(|_| fate != Fate::Rejected));
         // What serves is no longer rejected, whoever gave it up before.
