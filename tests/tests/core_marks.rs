@@ -312,3 +312,49 @@ fn a_bake_is_found_again_by_what_serves_and_one_that_was_given_up_is_not() {
     let plan = case.plan();
     assert_eq!(known(&case.follow(plan)), ("v20261121.1", vec!["v20261121.2"]));
 }
+
+#[test]
+fn what_serves_knows_better_than_marks_of_an_older_backup() {
+    let mut case = baking(true);
+    case.read = Read::Errors(0.5, 1000.0);
+    for phase in [RolloutPhase::RolledBack, RolloutPhase::RolledBack] {
+        let plan = case.plan();
+        assert_eq!(case.follow(plan).phase, phase);
+    }
+    let older = baking(true).versions;
+    assert_eq!(marked(&case, names::ANNOTATION_ROLLED_BACK_IN), [2]);
+    case.versions = older;
+    case.rollout.status = None;
+    let plan = case.plan();
+    assert_eq!(known(&case.follow(plan)), ("v20261121.1", vec!["v20261121.2"]));
+}
+
+#[test]
+fn a_service_that_has_not_forgotten_yet_is_not_asked() {
+    let mut case = healthy();
+    for _ in 0..2 {
+        let plan = case.plan();
+        case.follow(plan);
+    }
+    // Versions 5 and 4 were gone back from in turns, and each Service says so of the other one.
+    let mut left = case
+        .children
+        .services
+        .iter()
+        .find(|one| one["metadata"]["name"] == "ads-v20261121-4")
+        .cloned()
+        .unwrap();
+    left["metadata"]["name"] = "ads-v20261121-5".into();
+    let memory = json!({"stable": cases::reference(5), "rejected": [cases::reference(4)]});
+    left["metadata"]["annotations"][names::ANNOTATION_REMEMBERS] = memory.to_string().into();
+    case.children.services.push(left);
+    make_again(&mut case);
+    let mut other = case.clone();
+    let plan = case.plan();
+    assert_eq!(known(&case.follow(plan)), ("v20261121.4", vec!["v20261121.5"]), "it has the requests");
+    // Nor is what another model left under that name.
+    other.versions.clear();
+    other.rollout.spec.model = "clicks".to_owned();
+    let plan = other.plan();
+    assert_eq!(known(&other.follow(plan)), ("", vec![]));
+}

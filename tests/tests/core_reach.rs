@@ -97,6 +97,49 @@ fn a_version_that_is_being_left_can_be_aborted_and_goes_to_who_is_warm() {
     assert_eq!(record(&mut case).phase, P::RollingBack);
 }
 
+/// How many pods of a version are ready.
+fn leave_ready(case: &mut RolloutCase, number: u32, ready: u32) {
+    let name = format!("ads-v20261121-{number}");
+    for deployment in
+        case.children.deployments.iter_mut().filter(|one| one["metadata"]["name"] == name.as_str())
+    {
+        deployment["status"]["readyReplicas"] = ready.into();
+    }
+}
+
+#[test]
+fn an_abort_does_not_stand_in_the_way_of_the_version_that_starts() {
+    let mut case = left_for_a_cold_version();
+    leave_ready(&mut case, 1, 0);
+    annotate(&mut case, names::ANNOTATION_ABORT, "v20261121.2: it is bad");
+    for _ in 0..2 {
+        let status = record(&mut case);
+        assert_eq!(
+            (status.phase, number(&status.stable)),
+            (P::RollingBack, "v20261121.2"),
+            "nobody else could answer"
+        );
+        assert_eq!(status.waiting_rollback.unwrap().reason, "Aborted");
+    }
+    let mut before = case.clone();
+    leave_ready(&mut case, 7, 2);
+    let status = record(&mut case);
+    assert_eq!((status.phase, number(&status.stable)), (P::RolledBack, "v20261121.7"));
+    let rejected: Vec<_> =
+        status.rejected.iter().map(|one| (one.version.version.as_str(), one.reason.as_deref())).collect();
+    assert_eq!(rejected, [("v20261121.2", Some("Aborted"))], "it does not come back by itself");
+    leave_ready(&mut before, 1, 1);
+    assert_eq!(number(&record(&mut before).stable), "v20261121.1", "who can answer first does");
+}
+
+#[test]
+fn an_alert_of_the_bake_counts_after_it_was_left() {
+    let mut case = baking();
+    let began = case.rollout.status.clone().unwrap().trial_started_at;
+    case = left_for_a_cold_version();
+    assert_eq!(case.rollout.status.as_ref().unwrap().trial_started_at, began);
+}
+
 #[test]
 fn a_rollback_that_waited_for_pods_happens_while_a_colder_version_starts() {
     let mut case = left_for_a_cold_version();
