@@ -404,8 +404,8 @@ pub struct Judge {
     /// The same while Prometheus does not answer, or answers what is not a finite number. Default: it waits.
     #[serde(default)]
     pub on_error: OnMissing,
-    /// What becomes of a rollback while the version that should answer instead has no ready pod, and the one that is to
-    /// leave has. Default Hold.
+    /// What becomes of a rollback while the version that should answer instead has no ready endpoint, and the one that is
+    /// to leave has. Default Hold.
     #[serde(default)]
     pub on_stable_unavailable: OnStableUnavailable,
 }

@@ -47,6 +47,7 @@ impl Metered {
             | Kind::Secret
             | Kind::Pod
             | Kind::Service
+            | Kind::EndpointSlice
             | Kind::Job
             | Kind::Deployment
             | Kind::HorizontalPodAutoscaler

@@ -134,6 +134,7 @@ pub struct Look {
     rivals: Vec<ModelRollout>,
     members: Vec<ModelRollout>,
     children: rollout::Children,
+    endpoints: rollout::Endpoints,
     gateway: rollout::GatewayState,
     features: rollout::Features,
     memo: rollout::Memo,
@@ -174,6 +175,7 @@ pub async fn rollout(ports: &Ports, key: &Key, object: &Value) -> Result<Look, C
         pods,
         pods_listed,
     };
+    let endpoints = endpoints(cluster, &rollout).await;
     let gateway = match rollout::gateway_key(&rollout, children.route.as_ref()) {
         Some(key) => Some(cluster.get(&key).await),
         None => None,
@@ -182,7 +184,8 @@ pub async fn rollout(ports: &Ports, key: &Key, object: &Value) -> Result<Look, C
     let features = features(cluster, &rollout, seen).await;
     let gateway = gateway.map_or(rollout::GatewayState::NotNamed, gateway_state);
     let memo = rollout::Memo::default();
-    Ok(Look { rollout, versions, rivals, members, children, gateway, features, memo, at: ports.clock.now() })
+    let at = ports.clock.now();
+    Ok(Look { rollout, versions, rivals, members, children, endpoints, gateway, features, memo, at })
 }
 
 impl Look {
@@ -212,6 +215,7 @@ impl Look {
             rivals: &self.rivals,
             members: &self.members,
             children: &self.children,
+            endpoints: self.endpoints.clone(),
             gateway: self.gateway.clone(),
             features: self.features.clone(),
             answers,
@@ -249,7 +253,9 @@ impl Look {
             | rollout::Autoscalers::NoSuchKind
             | rollout::Autoscalers::Denied(_) => false,
         };
-        self.children.pods_listed == rollout::Listed::All && !self.children.autoscalers.values().any(failed)
+        self.children.pods_listed == rollout::Listed::All
+            && self.endpoints != rollout::Endpoints::Unknown
+            && !self.children.autoscalers.values().any(failed)
     }
 
     /// The status as it was seen.
@@ -330,6 +336,25 @@ async fn pods(cluster: &dyn Reader, rollout: &ModelRollout) -> (Vec<Pod>, rollou
             (vec![], rollout::Listed::Failed)
         }
     }
+}
+
+/// Whom the rollout's Services lead to. A rollback need not wait for that, so that a list that fails is no error.
+async fn endpoints(cluster: &dyn Reader, rollout: &ModelRollout) -> rollout::Endpoints {
+    let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
+    let name = rollout.metadata.name.as_deref().unwrap_or_default();
+    let mut slices = vec![];
+    // The slices of a Service have its labels, and this one is not of the operator's making.
+    let adopted = rollout::adopted_service(rollout).map(|service| (rollout::SERVICE_NAME, service));
+    for label in [(names::LABEL_ROLLOUT, name)].into_iter().chain(adopted) {
+        match cluster.list(Kind::EndpointSlice, namespace, label).await {
+            Ok(found) => slices.extend(found),
+            Err(error) => {
+                tracing::warn!(%error, namespace, name, "EndpointSlices could not be listed, so nobody new gets requests");
+                return rollout::Endpoints::Unknown;
+            }
+        }
+    }
+    rollout::Endpoints::of(&slices)
 }
 
 /// What the gateway's class lists. A class that cannot be read lists nothing.

@@ -245,7 +245,7 @@ async fn controllers(
     let scope = Scope { client, namespace: options.watch_namespace };
     let rollouts = scope.controller(Machine::ModelRollout);
     let store = rollouts.store();
-    let children = [Kind::Deployment, Kind::Service, Kind::Job, Kind::Pod];
+    let children = [Kind::Deployment, Kind::Service, Kind::EndpointSlice, Kind::Job, Kind::Pod];
     let rollouts = children.into_iter().fold(rollouts, |controller, kind| {
         let looks = ports.looks.clone();
         scope.watches(controller, kind, managed(), move |child| {

@@ -190,6 +190,8 @@ pub struct RolloutCase {
     pub members: Vec<ModelRollout>,
     /// Its children.
     pub children: Children,
+    /// Whom its Services lead to, if not to every ready pod.
+    pub endpoints: Option<rollout::Endpoints>,
     /// The gateway.
     pub gateway: GatewayState,
     /// What its class lists.
@@ -212,6 +214,7 @@ impl RolloutCase {
             rivals: vec![],
             members: vec![],
             children: Children::default(),
+            endpoints: None,
             gateway: GatewayState::Programmed,
             features: rollout::Features::Unknown,
             read: Read::Errors(0.0, 1000.0),
@@ -245,6 +248,20 @@ impl RolloutCase {
         })
     }
 
+    /// The EndpointSlices of its Services, each of which leads to every ready pod.
+    pub fn slices(&self) -> Vec<Value> {
+        let slice = |service: &Value| {
+            let name = &service["metadata"]["name"];
+            let mut deployments = self.children.deployments.iter();
+            let ready = deployments.find(|deployment| deployment["metadata"]["name"] == *name);
+            let ready =
+                ready.and_then(|deployment| deployment["status"]["readyReplicas"].as_u64()).unwrap_or(0);
+            let endpoints: Vec<Value> = (0..ready).map(|_| json!({"conditions": {"ready": true}})).collect();
+            json!({"metadata": {"name": name, "labels": {rollout::SERVICE_NAME: name}}, "addressType": "IPv4", "endpoints": endpoints})
+        };
+        self.children.services.iter().map(slice).collect()
+    }
+
     /// What is to be sent.
     pub fn probes(&self) -> Vec<Probe> {
         rollout::probes(&self.snapshot(&BTreeMap::new(), &Memo::default()))
@@ -257,6 +274,7 @@ impl RolloutCase {
             rivals: &self.rivals,
             members: &self.members,
             children: &self.children,
+            endpoints: self.endpoints.clone().unwrap_or_else(|| rollout::Endpoints::of(&self.slices())),
             gateway: self.gateway.clone(),
             features: self.features.clone(),
             answers,
@@ -362,6 +380,7 @@ impl RolloutCase {
             Kind::ConfigMap
             | Kind::Secret
             | Kind::Pod
+            | Kind::EndpointSlice
             | Kind::Gateway
             | Kind::GatewayClass
             | Kind::RetrainJob

@@ -121,6 +121,7 @@ impl Reader for Edited {
             Kind::ModelVersion => case.versions.iter().map(|v| serde_json::to_value(v).unwrap()).collect(),
             Kind::Deployment => case.children.deployments.clone(),
             Kind::Service => case.children.services.clone(),
+            Kind::EndpointSlice => case.slices(),
             _ => vec![],
         })
     }

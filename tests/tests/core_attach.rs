@@ -6,7 +6,7 @@
 use anneal_core::{
     patch::Operation,
     plan::{Action, Plan},
-    rollout::ProbeAnswer,
+    rollout::{Answer, Endpoints, ProbeAnswer},
 };
 use anneal_crds::{ModelRolloutStatus, Weight, model_rollout::RolloutPhase as P, names};
 use anneal_tests::cases::{self, Read, RolloutCase};
@@ -76,17 +76,22 @@ fn until(case: &mut RolloutCase, phase: P) {
     assert_eq!(status(case).phase, phase, "{:?}", status(case));
 }
 
+/// What is read, at the time of the case.
+fn fresh(case: &RolloutCase) -> Answer {
+    let mut answer = case.read.answer();
+    if let Answer::Vector(vector) = &mut answer {
+        let newest = vector.iter_mut().filter(|series| series.labels["anneal_part"] == "at");
+        newest.for_each(|series| series.value = case.now.as_second() as f64);
+    }
+    answer
+}
+
 /// The step in which a rollout is passes.
 fn step_passes(case: &mut RolloutCase) {
     walk(case);
     case.now += SignedDuration::from_secs(60);
     case.read = Read::Errors(0.0, 1000.0);
-    let mut answer = case.read.answer();
-    if let anneal_core::rollout::Answer::Vector(vector) = &mut answer {
-        let newest = vector.iter_mut().filter(|series| series.labels["anneal_part"] == "at");
-        newest.for_each(|series| series.value = case.now.as_second() as f64);
-    }
-    let plan = case.plan_with(&answer);
+    let plan = case.plan_with(&fresh(case));
     case.perform(&plan.actions);
     case.rollout.status = Some(plan.status);
     case.read = Read::Errors(0.0, 3.0);
@@ -216,16 +221,6 @@ fn the_way_back_of_the_first_version_leads_to_what_served_before() {
         assert!(message.starts_with("Service old serves all requests."), "{message}");
         assert!(case.children.deployments.is_empty() && case.children.services.is_empty());
     }
-}
-
-/// What is read, at the time of the case.
-fn fresh(case: &RolloutCase) -> anneal_core::rollout::Answer {
-    let mut answer = case.read.answer();
-    if let anneal_core::rollout::Answer::Vector(vector) = &mut answer {
-        let newest = vector.iter_mut().filter(|series| series.labels["anneal_part"] == "at");
-        newest.for_each(|series| series.value = case.now.as_second() as f64);
-    }
-    answer
 }
 
 #[test]
@@ -758,7 +753,7 @@ fn a_rule_that_leads_to_someone_is_not_pointed_at_a_version_without_pods() {
     assert_eq!((plan.status.phase, patches(&plan)), (P::Healthy, 0));
     let (reconciling, reason, message) = said(&plan.status, "Reconciling");
     assert_eq!((reconciling.as_str(), reason.as_str()), ("True", "VersionUnavailable"));
-    assert!(message.contains("v20261121.1 has no ready pod") && message.contains(V2), "{message}");
+    assert!(message.contains("v20261121.1 has no ready endpoint") && message.contains(V2), "{message}");
     // The simulated cluster has made them.
     assert_eq!(patches(&walk(&mut case)), 1);
     assert_eq!(backends(&case), live((V1, 1000), &[]));
@@ -945,4 +940,30 @@ fn what_was_written_to_one_rule_was_not_written_to_another() {
         status(&case).traffic.clone().unwrap().written.unwrap().digest
     };
     assert_ne!(digest("model"), digest("site"));
+}
+
+#[test]
+fn nobody_is_sent_back_to_an_adopted_service_that_leads_nowhere() {
+    let mut case = adopting();
+    until(&mut case, P::Shadow);
+    step_passes(&mut case);
+    until(&mut case, P::Canary);
+    case.read = Read::Errors(0.5, 1000.0);
+    let leading = |old: usize| {
+        let known = [("old".to_owned(), old), ("ads-v20261121-1".to_owned(), 2)];
+        Some(Endpoints::Known(known.into()))
+    };
+    case.endpoints = leading(0);
+    let plan = case.plan_with(&fresh(&case));
+    assert_eq!(plan.status.phase, P::Canary);
+    let told = plan.notes.iter().find(|note| note.reason == "StableUnavailable").unwrap();
+    assert!(told.message.contains("Service old should answer instead"), "{}", told.message);
+    // It is asked for by name, because nothing of it is the operator's.
+    assert_eq!(anneal_core::rollout::adopted_service(&case.rollout), Some("old"));
+    case.rollout.status = Some(plan.status);
+    case.endpoints = leading(1);
+    assert_eq!(case.plan_with(&fresh(&case)).status.phase, P::RolledBack);
+    // A backend without EndpointSlices may be something else that answers.
+    case.endpoints = None;
+    assert_eq!(case.plan_with(&fresh(&case)).status.phase, P::RolledBack);
 }

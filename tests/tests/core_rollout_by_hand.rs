@@ -149,7 +149,7 @@ fn nobody_is_sent_to_a_version_without_pods_and_the_rollback_is_not_forgotten() 
         let plan = case.plan();
         assert_eq!((plan.status.phase, plan.status.weight), (before.phase, before.weight));
         assert!(
-            said(&plan.status, "Stalled").unwrap().contains("has no ready pod"),
+            said(&plan.status, "Stalled").unwrap().contains("has no ready endpoint"),
             "{:?}",
             plan.status.conditions
         );
@@ -165,7 +165,7 @@ fn nobody_is_sent_to_a_version_without_pods_and_the_rollback_is_not_forgotten() 
         let plan = regardless.plan();
         assert_eq!(plan.status.phase, P::RolledBack);
         let told = plan.notes.iter().find(|note| note.reason == "StableUnavailable").unwrap();
-        assert!(told.message.contains("has no ready pod"), "{}", told.message);
+        assert!(told.message.contains("has no ready endpoint"), "{}", told.message);
         // Where nobody answers anyway, nothing is lost.
         let mut both = case.clone();
         lose_all(&mut both, left);

@@ -115,6 +115,7 @@ impl Reader for Calm {
             Kind::ModelVersion => case.versions.iter().map(|v| serde_json::to_value(v).unwrap()).collect(),
             Kind::Deployment => case.children.deployments.clone(),
             Kind::Service => case.children.services.clone(),
+            Kind::EndpointSlice => case.slices(),
             Kind::Pod if self.blind.load(Ordering::SeqCst) => {
                 let (verb, what) = ("list", "Pod".to_owned());
                 return Err(ClusterError::Transient { verb, what, message: "timeout".to_owned() });

@@ -62,6 +62,7 @@ impl Reader for Overtaken {
             }
             Kind::Deployment => self.case.children.deployments.clone(),
             Kind::Service => self.case.children.services.clone(),
+            Kind::EndpointSlice => self.case.slices(),
             _ => vec![],
         })
     }

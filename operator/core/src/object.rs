@@ -17,6 +17,8 @@ pub enum Kind {
     Pod,
     /// `v1`.
     Service,
+    /// `discovery.k8s.io/v1`. Only ever read.
+    EndpointSlice,
     /// `batch/v1`.
     Job,
     /// `apps/v1`.
@@ -47,6 +49,7 @@ impl Kind {
             Self::Secret => ("", "v1", "Secret", "secrets"),
             Self::Pod => ("", "v1", "Pod", "pods"),
             Self::Service => ("", "v1", "Service", "services"),
+            Self::EndpointSlice => ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
             Self::Job => ("batch", "v1", "Job", "jobs"),
             Self::Deployment => ("apps", "v1", "Deployment", "deployments"),
             Self::HorizontalPodAutoscaler => {

@@ -315,6 +315,7 @@ impl Sim {
             | Kind::Secret
             | Kind::Pod
             | Kind::Service
+            | Kind::EndpointSlice
             | Kind::Job
             | Kind::Deployment
             | Kind::HorizontalPodAutoscaler

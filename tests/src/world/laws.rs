@@ -81,6 +81,7 @@ impl Sim {
                 | Kind::RetrainJob
                 | Kind::HttpRoute
                 | Kind::Deployment
+                | Kind::EndpointSlice
                 | Kind::Job
                 | Kind::ModelVersion
                 | Kind::ConfigMap
@@ -134,6 +135,7 @@ impl Sim {
             | Kind::Secret
             | Kind::Pod
             | Kind::Service
+            | Kind::EndpointSlice
             | Kind::Job
             | Kind::Deployment
             | Kind::HorizontalPodAutoscaler

@@ -113,6 +113,9 @@ impl Sim {
     /// The version whose ready pods a Service finds.
     fn version_behind(&self, service: &str) -> Option<String> {
         self.store.get(&Key::new(Kind::Service, NAMESPACE, service))?;
+        if self.leads_nowhere(service) {
+            return None;
+        }
         let deployment = self.store.get(&Key::new(Kind::Deployment, NAMESPACE, service))?;
         let ready = deployment["status"]["readyReplicas"].as_i64().unwrap_or(0) > 0;
         let version = deployment["metadata"]["labels"][names::LABEL_VERSION].as_str()?;

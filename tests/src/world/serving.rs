@@ -1,8 +1,14 @@
-//! Deployments, their pods, and the garbage collector.
+//! Deployments, their pods, whom Services lead to, and the garbage collector.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::{
+    collections::BTreeSet,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
 
-use anneal_core::object::{Key, Kind, Object};
+use anneal_core::{
+    object::{Key, Kind, Object},
+    rollout,
+};
 use anneal_crds::names;
 use serde_json::{Value, json};
 
@@ -27,8 +33,14 @@ pub fn bounds(spec: &Value) -> (i64, i64) {
 }
 
 impl Sim {
-    /// The Deployment controller and the kubelet take one Deployment a step further, or an autoscaler another number.
+    /// The Deployment controller and the kubelet take one Deployment a step further, an autoscaler another number, or the
+    /// controller of EndpointSlices one of them.
     pub fn deployment_step(&mut self) {
+        if self.dice.chance(300) {
+            let services = self.leading();
+            let Some(service) = self.dice.pick(&services).cloned() else { return };
+            return self.endpoints_follow(&service);
+        }
         if self.dice.chance(200) {
             return self.autoscaler_step();
         }
@@ -85,6 +97,43 @@ impl Sim {
             deployment["status"] = status;
             deployment["status"]["template"] = template_of(deployment);
         });
+        // Mostly at once.
+        if self.dice.chance(700) {
+            self.endpoints_follow(&key.name);
+        }
+    }
+
+    /// The names of Services with EndpointSlices, or that are to have some.
+    pub fn leading(&self) -> Vec<String> {
+        let services = self.store.keys(Kind::Service).into_iter().chain(self.store.keys(Kind::EndpointSlice));
+        let names: BTreeSet<String> = services.map(|key| key.name).collect();
+        names.into_iter().collect()
+    }
+
+    /// A Service leads to the pods of its Deployment that are ready now.
+    pub fn endpoints_follow(&mut self, service: &str) {
+        let key = Key::new(Kind::EndpointSlice, NAMESPACE, service);
+        let Some(owner) = self.store.keep(&Key::new(Kind::Service, NAMESPACE, service)) else {
+            drop(self.store.delete(&key, None));
+            return;
+        };
+        let deployment = self.store.get(&Key::new(Kind::Deployment, NAMESPACE, service));
+        let ready =
+            deployment.and_then(|deployment| deployment["status"]["readyReplicas"].as_u64()).unwrap_or(0);
+        let endpoints: Vec<Value> = (0..ready).map(|_| json!({"conditions": {"ready": true}})).collect();
+        let mut labels = owner["metadata"]["labels"].clone();
+        labels[rollout::SERVICE_NAME] = service.into();
+        let now = self.now;
+        let body = json!({"metadata": {"labels": labels}, "addressType": "IPv4", "endpoints": endpoints});
+        if self.store.create(&Object::new(key.clone(), body), now).is_err() {
+            self.store.edit(&key, |slice| slice["endpoints"] = endpoints.into());
+        }
+    }
+
+    /// Whether nobody takes requests that are sent to a Service.
+    pub fn leads_nowhere(&self, service: &str) -> bool {
+        let slice = self.store.get(&Key::new(Kind::EndpointSlice, NAMESPACE, service));
+        slice.is_none_or(|slice| slice["endpoints"].as_array().is_none_or(Vec::is_empty))
     }
 
     /// An autoscaler says how many pods load asks for, within its bounds.

@@ -316,6 +316,9 @@ impl Sim {
             for key in self.store.keys(Kind::Deployment) {
                 self.deployment_progresses(&key);
             }
+            for service in self.leading() {
+                self.endpoints_follow(&service);
+            }
             for key in self.store.keys(Kind::Job) {
                 self.job_progresses(&key);
             }

@@ -324,6 +324,7 @@ fn admit(key: &Key, old: Option<&Value>, new: &Value) -> Result<(), Refusal> {
         | Kind::Secret
         | Kind::Pod
         | Kind::Service
+        | Kind::EndpointSlice
         | Kind::Job
         | Kind::Deployment
         | Kind::HorizontalPodAutoscaler

@@ -51,6 +51,7 @@ impl Sim {
                 Kind::ModelRollout,
                 Kind::Deployment
                 | Kind::Service
+                | Kind::EndpointSlice
                 | Kind::Job
                 | Kind::HorizontalPodAutoscaler
                 | Kind::ScaledObject,

@@ -275,6 +275,11 @@ impl<'a> Draft<'a> {
 
     /// The same for so many pods.
     pub(super) fn is_ready_with(&self, version: &VersionRef, wanted: i32) -> bool {
+        self.has_ready_pods(version, wanted) && self.leads_to(version, wanted)
+    }
+
+    /// Whether so many pods are ready, and there is a Service that is to lead to them.
+    pub(super) fn has_ready_pods(&self, version: &VersionRef, wanted: i32) -> bool {
         let Some(status) = self.deployment_status(version) else { return false };
         let generation =
             self.deployment(version).and_then(|deployment| deployment["metadata"]["generation"].as_i64());
@@ -286,7 +291,7 @@ impl<'a> Draft<'a> {
             && status.ready_replicas.unwrap_or(0) >= wanted
     }
 
-    /// Whether nobody could answer a request that is sent to a version.
+    /// Whether no pod of a version is ready.
     pub(super) fn unavailable(&self, version: &VersionRef) -> bool {
         self.deployment_status(version).is_none_or(|status| status.ready_replicas.unwrap_or(0) == 0)
     }

@@ -239,12 +239,12 @@ impl Draft<'_> {
         })
     }
 
-    /// Why a user's rule stays as it is although it could be written: it leads to someone, and would lead to a version without
-    /// a pod that could answer. Whom a rollback takes out goes all the same.
+    /// Why a user's rule stays as it is although it could be written: it leads to someone, and would lead to a version that
+    /// nobody answers for. Whom a rollback takes out goes all the same.
     fn nobody_answers(&self, wanted: &Wanted) -> Option<Trouble> {
         let (Wanted::Part(part), Some(home)) = (wanted, Home::of(self.rollout)) else { return None };
         let route = self.snapshot.children.route.as_ref()?;
-        let version = part.newcomers.iter().find(|version| self.unavailable(version))?;
+        let version = part.newcomers.iter().find(|version| self.nobody_answers_for(version))?;
         let gives_up = self.status.phase == RolloutPhase::RolledBack;
         let given_up = self.status.candidate.as_ref().filter(|_| gives_up);
         let given_up = given_up.map(|version| build::workload_name(home.name, &version.version));
@@ -253,7 +253,7 @@ impl Draft<'_> {
             return None;
         }
         let message = format!(
-            "{} has no ready pod, so HTTPRoute {} still sends requests to {}.",
+            "{} has no ready endpoint, so HTTPRoute {} still sends requests to {}.",
             version.version,
             self.route_name(),
             present.join(", ")

@@ -11,7 +11,9 @@ use serde_json::Value;
 
 use crate::object::Kind;
 
-use super::{memo::Memo, plane::Features, probe::ProbeAnswer, query::Question, reading::Answer};
+use super::{
+    endpoints::Endpoints, memo::Memo, plane::Features, probe::ProbeAnswer, query::Question, reading::Answer,
+};
 
 /// What was answered, by metric and question.
 pub type Answers = BTreeMap<(String, Question), Answer>;
@@ -29,6 +31,8 @@ pub struct Snapshot<'a> {
     pub members: &'a [ModelRollout],
     /// The children as they are.
     pub children: &'a Children,
+    /// Whom the Services with the rollout's label lead to, and [`super::adopted_service`].
+    pub endpoints: Endpoints,
     /// The gateway that the spec names.
     pub gateway: GatewayState,
     /// What its class lists, if [`super::asks_for_features`].

@@ -371,7 +371,8 @@ impl Draft<'_> {
             return Some("the data plane has not taken the weights yet".into());
         }
         if !self.ready(version) {
-            return Some(format!("not all pods of {} are ready", version.version));
+            let why = self.endpoints_trouble(version).map(|trouble| trouble.message);
+            return Some(why.unwrap_or_else(|| format!("not all pods of {} are ready", version.version)));
         }
         let wanting = match step {
             StepSays::ByClock => self.too_few(version, judged, terms),

@@ -1,7 +1,7 @@
 //! Transitions: every way from one phase to another, and what is written down with it.
 //!
 //! Called by `plan`, `step` and `by_hand`, which say when. Rolling back has no precondition but one: where the version
-//! that should answer instead has no ready pod and the one on trial has, `judge.onStableUnavailable` decides.
+//! that should answer instead has no ready endpoint and the one on trial has, `judge.onStableUnavailable` decides.
 
 use anneal_crds::{
     VersionRef, Weight,
@@ -363,8 +363,7 @@ impl Draft<'_> {
             }
             OnStableUnavailable::Rollback => {
                 let why = format!(
-                    "{} takes all requests and has no ready pod, as judge.onStableUnavailable: Rollback says.",
-                    other.version
+                    "{other} takes all requests and has no ready endpoint, as judge.onStableUnavailable: Rollback says."
                 );
                 self.note(Severity::Warning, "StableUnavailable", &why);
                 false
@@ -372,15 +371,14 @@ impl Draft<'_> {
         }
     }
 
-    /// The version that would have to answer in place of `version` and has no ready pod, although `version` has one and
-    /// takes live requests: going back would turn answers into errors. An adopted Service is taken to answer: whose pods are
-    /// behind it is not known here.
-    fn nobody_instead(&self, version: &VersionRef) -> Option<VersionRef> {
+    /// Who would have to answer in place of `version` and has no ready endpoint, although `version` has one and takes live
+    /// requests: going back would turn answers into errors.
+    fn nobody_instead(&self, version: &VersionRef) -> Option<Incumbent> {
         let other = match self.status.phase {
-            RolloutPhase::Experiment | RolloutPhase::Canary => self.status.stable.clone(),
+            RolloutPhase::Experiment | RolloutPhase::Canary => Some(self.incumbent()),
             RolloutPhase::Baking | RolloutPhase::RollingBack => {
                 steps::watched(&self.status).filter(|watched| *watched == version)?;
-                self.status.previous.clone()
+                Some(self.way_back())
             }
             RolloutPhase::Pending
             | RolloutPhase::Preparing
@@ -389,21 +387,20 @@ impl Draft<'_> {
             | RolloutPhase::Healthy
             | RolloutPhase::RolledBack => None,
         };
-        other.filter(|other| self.unavailable(other) && !self.unavailable(version))
+        other.filter(|other| self.is_out_of_reach(other) && !self.nobody_answers_for(version))
     }
 
     /// The rollback is decided and waits for pods; a reading that has become good again does not undo it.
     fn keep_for_want_of(
         &mut self,
-        other: &VersionRef,
+        other: &Incumbent,
         fate: Fate,
         reason: &str,
         message: &str,
         readings: &[RecordedReading],
     ) {
         let why = format!(
-            "{message} {} should answer instead and has no ready pod, so traffic stays as it is until it has one. Set judge.onStableUnavailable to Rollback to go back regardless.",
-            other.version
+            "{message} {other} should answer instead and has no ready endpoint, so traffic stays as it is until it has one. Set judge.onStableUnavailable to Rollback to go back regardless."
         );
         let told = self.rollout.status.as_ref().is_some_and(|before| {
             before.conditions.iter().any(|told| told.reason == "StableUnavailable" && told.status == "True")
@@ -453,13 +450,13 @@ impl Draft<'_> {
         let starting =
             self.status.phase == RolloutPhase::RollingBack && self.status.candidate.as_ref() == Some(target);
         let patient = starting && self.step_age() <= self.rollout.spec.serving.progress_deadline.get();
-        if self.ready(target) || (!patient && !self.unavailable(target)) {
+        if self.ready(target) || (!patient && !self.nobody_answers_for(target)) {
             return self.switch_back(target, fate, reason, message, vec![]);
         }
         if let (Some(watched), Some(waiting), Incumbent::Version(previous)) =
             (steps::watched(&self.status).cloned(), self.status.waiting_rollback.clone(), self.way_back())
             && starting
-            && !self.unavailable(&previous)
+            && !self.nobody_answers_for(&previous)
         {
             // It was found bad before, and the version before can answer by now.
             let Decision { reason, message, readings, .. } = waiting;

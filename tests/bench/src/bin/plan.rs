@@ -9,12 +9,12 @@ use anneal_core::{
     object::Kind,
     plan::Action,
     retrain,
-    rollout::{self, Answer, Answers, Children, GatewayState, Memo, Question, Series},
+    rollout::{self, Answer, Answers, Children, Endpoints, GatewayState, Memo, Question, Series},
 };
 use anneal_crds::{ModelRollout, ModelVersion, RetrainJob};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The operator's.
 #[global_allocator]
@@ -52,6 +52,7 @@ fn main() -> Result<()> {
         rivals: &[],
         members: &[],
         children: &children,
+        endpoints: Endpoints::Known(BTreeMap::new()),
         gateway: GatewayState::Programmed,
         features: rollout::Features::Unknown,
         answers: &answers,
@@ -62,7 +63,9 @@ fn main() -> Result<()> {
     // The steady case: everything is as the status asks for.
     let rollout_snapshot = rollout::Snapshot { versions: &versions, ..rollout_snapshot };
     let children = settled(&rollout::plan(&rollout_snapshot).actions);
-    let settled = rollout::Snapshot { children: &children, memo: &kept, ..rollout_snapshot.clone() };
+    let endpoints = leading(&children);
+    let settled =
+        rollout::Snapshot { children: &children, endpoints, memo: &kept, ..rollout_snapshot.clone() };
     let cases: [(&str, &dyn Fn()); 4] = [
         ("retrainTraining", &|| drop(black_box(retrain::plan(black_box(&retrain_snapshot))))),
         ("rolloutBegins", &|| drop(black_box(rollout::plan(black_box(&rollout_snapshot))))),
@@ -170,6 +173,7 @@ fn settled(actions: &[Action]) -> Children {
             Kind::ConfigMap
             | Kind::Secret
             | Kind::Pod
+            | Kind::EndpointSlice
             | Kind::Job
             | Kind::HorizontalPodAutoscaler
             | Kind::ScaledObject
@@ -181,6 +185,15 @@ fn settled(actions: &[Action]) -> Children {
         }
     }
     children
+}
+
+/// Every Service leads to all pods of its Deployment.
+fn leading(children: &Children) -> Endpoints {
+    let pods = |deployment: &Value| {
+        let pods = deployment["status"]["readyReplicas"].as_u64().and_then(|pods| usize::try_from(pods).ok());
+        Some((deployment["metadata"]["name"].as_str()?.to_owned(), pods?))
+    };
+    Endpoints::Known(children.deployments.iter().filter_map(pods).collect())
 }
 
 fn answers(now: Timestamp) -> Answers {

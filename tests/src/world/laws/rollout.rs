@@ -164,6 +164,13 @@ impl Sim {
                 format!("{} was not ready since rv {floor}", deployment.name),
             );
         }
+        let slice = Key::new(Kind::EndpointSlice, NAMESPACE, &deployment.name);
+        let leads = |form: &Value| {
+            form["endpoints"].as_array().is_some_and(|all| i64::try_from(all.len()).unwrap_or(0) >= wanted)
+        };
+        if !self.store.forms_since(&slice, floor).any(leads) {
+            self.broken("endpoints come before traffic", format!("{} since rv {floor}", deployment.name));
+        }
         self.check_iron_law(name, old);
         self.check_not_paused(caller, name, old);
         if after["status"]["decision"]["reason"] == "PromotedByHand" {

@@ -111,16 +111,18 @@ impl Sim {
             let instead = if status["phase"] == "Baking" { "previous" } else { "stable" };
             let waits = self.may_wait(&status)
                 || (!status["waitingRollback"].is_null()
-                    && self.nobody_is_ready(&workload(name, &status[instead])));
+                    && self.nobody_answers(&workload(name, &status[instead])));
             if shares.reach(&service) && !waits {
                 let why = format!("{name}: {} breaches and has {shares:?}", told.version);
                 self.broken("a breach takes a version out at once", why);
             }
         }
-        // A first version that someone else's hand sent requests to has nobody beside it that could get them instead.
+        // A first version that someone else's hand sent requests to has nobody beside it that could get them instead, or one whose
+        // port nobody but the user knows.
         let someone = !status["stable"].is_null() || !status["adopted"].is_null();
         let rolled_back = status["phase"] == "RolledBack" && someone;
-        if rolled_back && shares.reach(&candidate) && !self.may_wait(&status) {
+        let is_known = !is_told(&status, &["BackendMissing"]);
+        if rolled_back && shares.reach(&candidate) && is_known && !self.may_wait(&status) {
             self.broken("a rollback has no preconditions", format!("{name}: {shares:?}"));
         }
         // A user's own route is not made anew, whatever else is told.
@@ -158,6 +160,10 @@ impl Sim {
         Some(wanted)
     }
 
+    fn nobody_answers(&self, workload: &str) -> bool {
+        self.nobody_is_ready(workload) || self.leads_nowhere(workload)
+    }
+
     fn nobody_is_ready(&self, workload: &str) -> bool {
         let deployment = self.store.get(&Key::new(Kind::Deployment, NAMESPACE, workload));
         deployment.is_none_or(|deployment| deployment["status"]["readyReplicas"].as_i64().unwrap_or(0) == 0)
@@ -180,7 +186,11 @@ impl Sim {
 /// Whether a route of the user's is missing, or lacks what nobody but the user knows, or leads to someone while a version that
 /// is to take over has no pods.
 pub fn lies_with_the_user(status: &Value) -> bool {
-    let reasons = ["RouteMissing", "BackendMissing", "VersionUnavailable"];
+    is_told(status, &["RouteMissing", "BackendMissing", "VersionUnavailable"])
+}
+
+/// Whether a condition has one of these reasons.
+fn is_told(status: &Value, reasons: &[&str]) -> bool {
     let told = |told: &Value| reasons.iter().any(|reason| told["reason"] == *reason);
     status["conditions"].as_array().is_some_and(|all| all.iter().any(told))
 }

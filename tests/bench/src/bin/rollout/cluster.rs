@@ -21,6 +21,7 @@ pub(crate) const NAMESPACE: Kind = ("", "v1", "Namespace", "namespaces");
 pub(crate) const DEPLOYMENT: Kind = ("apps", "v1", "Deployment", "deployments");
 pub(crate) const REPLICA_SET: Kind = ("apps", "v1", "ReplicaSet", "replicasets");
 pub(crate) const SERVICE: Kind = ("", "v1", "Service", "services");
+pub(crate) const ENDPOINT_SLICE: Kind = ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices");
 pub(crate) const GATEWAY: Kind = ("gateway.networking.k8s.io", "v1", "Gateway", "gateways");
 pub(crate) const ROUTE: Kind = ("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes");
 pub(crate) const CRD: Kind =

@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{Cluster, DEPLOYMENT, GATEWAY, Kind, NAMESPACE, ROUTE, SERVICE, each, home},
+    cluster::{Cluster, DEPLOYMENT, ENDPOINT_SLICE, GATEWAY, Kind, NAMESPACE, ROUTE, SERVICE, each, home},
     plane::{self, Seen},
     process::Process,
     round::{Controller, name},
@@ -90,7 +90,7 @@ impl Controller for Ours {
 
     async fn clear(&self, round: &str) -> Result<()> {
         // What serves stays when its rollout goes, and would be in the next round's lists.
-        for kind in [ROLLOUT, VERSION, DEPLOYMENT, SERVICE, ROUTE] {
+        for kind in [ROLLOUT, VERSION, DEPLOYMENT, SERVICE, ENDPOINT_SLICE, ROUTE] {
             each(0..20, |number| async move { self.cluster.clear(kind, &home(round, number)).await }).await?;
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! What stands in for controllers, kubelet and gateway: Deployments are ready and routes are accepted as soon as they are
-//! there. It sees every route too, and so tells when a candidate is out of traffic.
+//! What stands in for controllers, kubelet and gateway: Deployments are ready, Services lead to their pods and routes are accepted
+//! as soon as they are there. It sees every route too, and so tells when a candidate is out of traffic.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, DEPLOYMENT, Kind, REPLICA_SET, ROUTE};
+use crate::cluster::{Cluster, DEPLOYMENT, ENDPOINT_SLICE, Kind, REPLICA_SET, ROUTE};
 
 /// How many statuses are written at once.
 const AT_ONCE: usize = 8;
@@ -69,6 +69,7 @@ pub(crate) fn changes(api: Api<DynamicObject>) -> impl Stream<Item = DynamicObje
 pub(crate) fn play(cluster: &Cluster, seen: &Seen) {
     let seen = seen.clone();
     follow(cluster, DEPLOYMENT, |object| is_ready(object, "updatedReplicas"));
+    lead(cluster);
     follow(cluster, ROUTE, move |route| {
         let backends = route.data["spec"]["rules"][0]["backendRefs"].as_array().map_or(0, Vec::len);
         seen.note(&route.name_any(), if backends > 1 { Place::Both } else { Place::One });
@@ -106,6 +107,36 @@ fn follow(
         };
         wanted.for_each_concurrent(AT_ONCE, write).await;
     });
+}
+
+/// Plays the controller of EndpointSlices: the Service of each Deployment leads to all its pods.
+fn lead(cluster: &Cluster) {
+    let cluster = cluster.clone();
+    tokio::spawn(async move {
+        let new = changes(cluster.all(DEPLOYMENT)).filter(|object| {
+            let is_new = object.data["status"]["observedGeneration"].is_null();
+            async move { is_new }
+        });
+        let make = |object: DynamicObject| {
+            let cluster = &cluster;
+            // One that is there already is as it is to be.
+            async move { drop(cluster.create(ENDPOINT_SLICE, slice(&object)).await) }
+        };
+        new.for_each_concurrent(AT_ONCE, make).await;
+    });
+}
+
+fn slice(deployment: &DynamicObject) -> Value {
+    let name = deployment.name_any();
+    let mut labels = json!(deployment.labels());
+    labels["kubernetes.io/service-name"] = name.as_str().into();
+    let pods = deployment.data["spec"]["replicas"].as_u64().unwrap_or(0);
+    let endpoint =
+        |pod| json!({"addresses": [format!("10.0.0.{}", 1 + pod % 250)], "conditions": {"ready": true}});
+    json!({
+        "metadata": {"name": name, "namespace": deployment.namespace(), "labels": labels},
+        "addressType": "IPv4", "endpoints": (0..pods).map(endpoint).collect::<Vec<_>>(), "ports": [{"port": 8000}],
+    })
 }
 
 fn is_ready(object: &DynamicObject, field: &str) -> Option<Value> {
