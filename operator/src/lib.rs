@@ -33,4 +33,5 @@ pub mod resolve;
 pub mod run;
 mod scalers;
 pub mod server;
+pub mod turns;
 mod watched;

@@ -10,10 +10,10 @@ use std::{
 };
 
 use anneal_core::object::Key;
-use anneal_crds::ModelRolloutStatus;
+use anneal_crds::{ModelRolloutStatus, model_rollout::RolloutPhase};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::observe::Look;
+use crate::{observe::Look, turns::Errand};
 
 /// How long a look counts, for what no watch tells of, such as a Gateway that may not be watched.
 const MAX_AGE: SignedDuration = SignedDuration::from_mins(5);
@@ -34,6 +34,7 @@ struct Entry {
     /// What had been heard of when something of this rollout moved last.
     moved: u64,
     look: Option<Arc<Look>>,
+    errand: Errand,
 }
 
 /// When a look began.
@@ -45,9 +46,31 @@ impl Looks {
     pub fn begin(&self, rollout: &Key) -> Begin {
         let mut all = self.lock();
         let heard = all.heard;
-        let entry = all.entries.entry(rollout.clone()).or_insert(Entry { moved: heard, look: None });
+        let entry = all.entries.entry(rollout.clone()).or_insert(Entry {
+            moved: heard,
+            look: None,
+            errand: Errand::Other,
+        });
         entry.look = None;
         Begin(heard)
+    }
+
+    /// What a reconcile of the rollout is about, by what was seen last.
+    pub fn errand(&self, rollout: &Key) -> Errand {
+        self.lock().entries.get(rollout).map_or(Errand::Other, |entry| entry.errand)
+    }
+
+    /// A look saw this status.
+    pub fn note(&self, rollout: &Key, status: Option<&ModelRolloutStatus>) {
+        let takes_part = |status: &ModelRolloutStatus| {
+            status.phase.is_judged()
+                || status.phase == RolloutPhase::RollingBack
+                || status.waiting_rollback.is_some()
+        };
+        let errand = if status.is_some_and(takes_part) { Errand::Judged } else { Errand::Other };
+        if let Some(entry) = self.lock().entries.get_mut(rollout) {
+            entry.errand = errand;
+        }
     }
 
     /// Keeps a look that asked for nothing, if it is one that is looked at often and nothing moved meanwhile. While something
@@ -86,7 +109,7 @@ impl Looks {
         all.heard += 1;
         let heard = all.heard;
         if let Some(entry) = all.entries.get_mut(rollout) {
-            *entry = Entry { moved: heard, look: None };
+            (entry.moved, entry.look) = (heard, None);
         }
     }
 

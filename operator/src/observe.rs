@@ -51,7 +51,7 @@ async fn find_all<T: DeserializeOwned>(
 }
 
 /// Without who wrote what, which is half of an object. Plans ask that of nothing but the rollout itself and its route.
-fn lean(mut object: Value) -> Value {
+pub(crate) fn lean(mut object: Value) -> Value {
     if let Some(metadata) = object["metadata"].as_object_mut() {
         metadata.remove("managedFields");
     }
@@ -206,6 +206,11 @@ impl Look {
     /// Whether someone would be probed: that is done by a look that may record it, and no other.
     pub fn probes(&self, now: jiff::Timestamp) -> bool {
         !rollout::probes(&self.snapshot(&rollout::Answers::new(), now)).is_empty()
+    }
+
+    /// Whether deciding asks anyone outside the cluster's API.
+    pub(crate) fn asks(&self, now: jiff::Timestamp) -> bool {
+        !rollout::queries(&self.rollout, now).is_empty() || self.probes(now)
     }
 
     fn snapshot<'a>(&'a self, answers: &'a rollout::Answers, now: jiff::Timestamp) -> rollout::Snapshot<'a> {

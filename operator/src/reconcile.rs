@@ -15,13 +15,14 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::SemaphorePermit;
 
 use crate::{
     looks::Looks,
     observe, perform,
     ports::{Clock, Cluster, ClusterError, Probes, Prometheus},
     refusal,
+    turns::Turns,
 };
 
 /// The ways out.
@@ -35,8 +36,8 @@ pub struct Ports {
     pub probes: Arc<dyn Probes>,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// How many reconciles read the cluster at once. Who waits for a metrics server has given its turn back.
-    pub turns: Arc<Semaphore>,
+    /// How many reconciles are under way at once.
+    pub turns: Arc<Turns>,
     /// What was seen last.
     pub looks: Arc<Looks>,
 }
@@ -89,8 +90,7 @@ pub async fn reconcile(ports: &Ports, machine: Machine, namespace: &str, name: &
     }
     let mut conflicts = 0;
     loop {
-        // Nobody closes the semaphore.
-        let turn = ports.turns.acquire().await.ok();
+        let turn = ports.turns.take(ports.looks.errand(&key)).await;
         let Some(object) = ports.cluster.get(&key).await? else {
             match machine {
                 Machine::RetrainJob => {}
@@ -98,7 +98,7 @@ pub async fn reconcile(ports: &Ports, machine: Machine, namespace: &str, name: &
             }
             return Ok(Wake::OnChange);
         };
-        match walk(ports, machine, &key, &object, turn).await {
+        match walk(ports, machine, &key, object, turn).await {
             Err(Failed { error: ClusterError::Conflict, .. }) if conflicts < MAX_CONFLICTS => conflicts += 1,
             Err(failed) => {
                 refusal::tell(ports, &key, &failed.error).await;
@@ -132,7 +132,7 @@ async fn walk(
     ports: &Ports,
     machine: Machine,
     key: &Key,
-    object: &Value,
+    object: Value,
     turn: Option<SemaphorePermit<'_>>,
 ) -> Result<Wake, Failed> {
     match machine {
@@ -142,17 +142,21 @@ async fn walk(
                 return Ok(Wake::OnChange);
             }
             let plan = observe::retrain(ports, &job).await?;
-            follow(ports, key, object, job.status.as_ref(), plan).await
+            follow(ports, key, &object, job.status.as_ref(), plan).await
         }
         Machine::ModelRollout => {
             let begin = ports.looks.begin(key);
-            let look = observe::rollout(ports, key, object).await?;
-            // The rest takes as long as the metrics server does, and others need not wait for that.
-            drop(turn);
+            let look = observe::rollout(ports, key, &object).await?;
+            ports.looks.note(key, look.status());
+            let object = observe::lean(object);
+            // Whoever is asked takes as long as it likes, and others need not wait for that.
+            let _turn = turn.filter(|_| !look.asks(look.at));
             let plan = look.decide(ports, look.at).await;
-            let is_idle = plan.is_idle(look.status());
-            let wake = follow(ports, key, object, look.status(), plan).await?;
-            if is_idle {
+            let seen = look.status().cloned();
+            // While it waits for its turn to write, it holds no more than what it writes.
+            let kept = plan.is_idle(seen.as_ref()).then_some(look);
+            let wake = follow(ports, key, &object, seen.as_ref(), plan).await?;
+            if let Some(look) = kept {
                 ports.looks.keep(key, begin, look);
             }
             Ok(wake)

@@ -24,7 +24,6 @@ use kube::{
 };
 use tokio::{
     net::TcpListener,
-    sync::Semaphore,
     task::JoinHandle,
     time::{Instant, sleep, timeout_at},
 };
@@ -46,6 +45,7 @@ use crate::{
     prometheus_api::HttpPrometheus,
     reconcile::{Failed, Machine, Ports, let_go, reconcile},
     scalers,
+    turns::Turns,
     watched::{Watched, everything},
 };
 
@@ -92,7 +92,7 @@ const RESYNC: Duration = Duration::from_secs(3600);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// No sooner is tried again what was refused.
 const SHORTEST: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
-/// How many reconciles read the cluster at once.
+/// How many reconciles of each errand are under way at once.
 const TURNS: usize = 16;
 /// How many objects of one kind are reconciled at once; most of them wait for a turn, or for a metrics server that hangs.
 const CONCURRENCY: u16 = 512;
@@ -113,7 +113,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         prometheus: Arc::new(HttpPrometheus::default()),
         probes: Arc::new(HttpProbes),
         clock: Arc::new(SystemClock),
-        turns: Arc::new(Semaphore::new(TURNS)),
+        turns: Arc::new(Turns::new(TURNS)),
         looks: Arc::default(),
     };
     let server_stop = CancellationToken::new();
@@ -245,7 +245,7 @@ async fn controllers(
     let scope = Scope { client, namespace: options.watch_namespace };
     let rollouts = scope.controller(Machine::ModelRollout);
     let store = rollouts.store();
-    let children = [Kind::Deployment, Kind::Service, Kind::EndpointSlice, Kind::Job, Kind::Pod];
+    let children = [Kind::Deployment, Kind::Service, Kind::Job, Kind::Pod];
     let rollouts = children.into_iter().fold(rollouts, |controller, kind| {
         let looks = ports.looks.clone();
         scope.watches(controller, kind, managed(), move |child| {
@@ -266,6 +266,14 @@ async fn controllers(
         scalers::changes(scope.api(Kind::HorizontalPodAutoscaler), scope.api(Kind::ScaledObject), &managed());
     let looks = ports.looks.clone();
     let rollouts = rollouts.reconcile_on(scalers.inspect(move |rollout| looks.moved(&key(rollout))));
+    // Who upgrades may not have given the right yet, and that holds up no other watch.
+    let slices = planes::events(Kind::EndpointSlice, scope.api(Kind::EndpointSlice), managed());
+    let looks = ports.looks.clone();
+    let rollouts = rollouts.reconcile_on(slices.filter_map(move |(_, event)| {
+        let rollout = changed(event).and_then(|slice| slice.parent(Kind::ModelRollout, names::LABEL_ROLLOUT));
+        let concerned = rollout.inspect(|rollout| looks.moved(&key(rollout)));
+        async { concerned }
+    }));
     // Any version may be the next candidate of any rollout of its model beside it.
     let looks = ports.looks.clone();
     let rollouts = scope.watches(rollouts, Kind::ModelVersion, everything(), move |version| {
@@ -293,6 +301,16 @@ async fn controllers(
     tokio::select! {
         _ = drained => {}
         () = async { stop.cancelled().await; sleep(DRAIN).await } => tracing::warn!("reconciles did not end in time"),
+    }
+}
+
+/// What an event is about.
+fn changed(event: watcher::Event<Watched>) -> Option<Watched> {
+    match event {
+        watcher::Event::Apply(object)
+        | watcher::Event::InitApply(object)
+        | watcher::Event::Delete(object) => Some(object),
+        watcher::Event::Init | watcher::Event::InitDone => None,
     }
 }
 

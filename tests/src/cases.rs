@@ -256,7 +256,9 @@ impl RolloutCase {
             let ready = deployments.find(|deployment| deployment["metadata"]["name"] == *name);
             let ready =
                 ready.and_then(|deployment| deployment["status"]["readyReplicas"].as_u64()).unwrap_or(0);
-            let endpoints: Vec<Value> = (0..ready).map(|_| json!({"conditions": {"ready": true}})).collect();
+            let endpoints: Vec<Value> = (0..ready)
+                .map(|pod| json!({"addresses": [format!("10.1.0.{pod}")], "conditions": {"ready": true}}))
+                .collect();
             json!({"metadata": {"name": name, "labels": {rollout::SERVICE_NAME: name}}, "addressType": "IPv4", "endpoints": endpoints})
         };
         self.children.services.iter().map(slice).collect()

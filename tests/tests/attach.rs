@@ -23,12 +23,12 @@ use anneal_operator::{
     ports::{Clock, Cluster, ClusterError, Probes, Prometheus, Reader},
     reconcile::{Machine, Ports, reconcile},
     server::Server,
+    turns::Turns,
 };
 use anneal_tests::cases::{self, RolloutCase};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
 /// An API server that refuses every patch as it refuses what may not be, and has this route. Returns where it is, and what it
 /// was sent.
@@ -201,7 +201,7 @@ async fn an_edit_in_between_is_read_and_planned_for_and_never_overwritten() {
         prometheus: world.clone(),
         probes: world.clone(),
         clock: world.clone(),
-        turns: Arc::new(Semaphore::new(1)),
+        turns: Arc::new(Turns::new(1)),
         looks: Arc::default(),
     };
     reconcile(&ports, Machine::ModelRollout, cases::NAMESPACE, cases::NAME).await.unwrap();

@@ -45,15 +45,47 @@ fn ready_pods_that_no_service_leads_to_get_no_weight() {
 }
 
 #[test]
-fn a_version_that_no_service_ever_leads_to_is_given_up() {
-    let mut case = preparing();
-    case.endpoints = leading(&[(FIRST, 2), (SECOND, 1)]);
-    case.rollout.status.as_mut().unwrap().step_started_at =
-        serde_json::from_value(json!(cases::ago(200))).unwrap();
-    let status = case.plan().status;
-    let decision = status.decision.unwrap();
-    assert_eq!((status.phase, decision.reason.as_str()), (P::RolledBack, "ProgressDeadlineExceeded"));
-    assert!(decision.message.contains("1 of 2 pods"), "{}", decision.message);
+fn nobody_is_rejected_for_want_of_endpoints() {
+    for (endpoints, told) in [
+        (leading(&[(FIRST, 2), (SECOND, 1)]), "leads to 1 of 2"),
+        (Some(Endpoints::Unknown), "cannot be read"),
+    ] {
+        let mut case = preparing();
+        case.endpoints = endpoints.clone();
+        case.rollout.status.as_mut().unwrap().step_started_at =
+            serde_json::from_value(json!(cases::ago(200))).unwrap();
+        let status = case.plan().status;
+        let stalled = status.conditions.iter().find(|condition| condition.type_ == "Stalled").unwrap();
+        assert_eq!((status.phase, stalled.reason.as_str()), (P::Preparing, "EndpointsMissing"));
+        assert!(stalled.message.contains(told), "{}", stalled.message);
+        // Nor in a step, however long that lasts.
+        let mut case = RolloutCase::new(cases::moving("Canary", 20)).unwrap();
+        case.endpoints = endpoints;
+        let status = case.rollout.status.as_mut().unwrap();
+        status.traffic_accepted_at = serde_json::from_value(json!(cases::ago(75))).unwrap();
+        status.holding_since = serde_json::from_value(json!(cases::ago(1000))).unwrap();
+        assert_eq!(case.plan().status.phase, P::Canary);
+    }
+}
+
+#[test]
+fn what_serves_does_so_whether_endpoints_can_be_read_or_not() {
+    let mut case = RolloutCase::new(json!({"phase": "Healthy", "stable": cases::reference(1)})).unwrap();
+    case.versions.truncate(1);
+    for _ in 0..3 {
+        let plan = case.plan();
+        case.follow(plan);
+    }
+    let ready = |case: &RolloutCase| {
+        let conditions = case.plan().status.conditions;
+        conditions.into_iter().find(|condition| condition.type_ == "Ready").unwrap()
+    };
+    let told = |case: &RolloutCase| (ready(case).status, ready(case).reason);
+    case.endpoints = Some(Endpoints::Unknown);
+    assert_eq!(told(&case), ("True".to_owned(), "Serving".to_owned()));
+    case.endpoints = leading(&[(FIRST, 0)]);
+    assert_eq!(told(&case), ("False".to_owned(), "StableNotReady".to_owned()));
+    assert!(ready(&case).message.contains("leads to 0 of 2"), "{}", ready(&case).message);
 }
 
 #[test]
@@ -74,7 +106,7 @@ fn nobody_is_sent_back_to_a_service_that_leads_nowhere() {
     assert!(plan.notes.iter().any(|note| note.reason == "StableUnavailable"), "{:?}", plan.notes);
     case.rollout.status = Some(plan.status);
     // Where it is not known, a rollback waits for nobody.
-    for knows in [Some(Endpoints::Unknown), leading(&[(FIRST, 1), (SECOND, 2)])] {
+    for knows in [Some(Endpoints::Unknown), leading(&[(SECOND, 2)]), leading(&[(FIRST, 1), (SECOND, 2)])] {
         case.endpoints = knows;
         let status = case.plan().status;
         assert_eq!(
@@ -86,18 +118,19 @@ fn nobody_is_sent_back_to_a_service_that_leads_nowhere() {
 
 #[test]
 fn what_slices_list_is_counted_once_for_each_pod() {
-    let slice = |service: &str, family: &str, ready: &[Value]| {
-        let endpoints: Vec<Value> =
-            ready.iter().map(|ready| json!({"conditions": {"ready": ready}})).collect();
-        json!({"metadata": {"labels": {"kubernetes.io/service-name": service}}, "addressType": family, "endpoints": endpoints})
-    };
+    let slice = |service: &str, endpoints: Value| json!({"metadata": {"labels": {"kubernetes.io/service-name": service}}, "endpoints": endpoints});
+    let pod = |uid: &str, ready: Value| json!({"targetRef": {"uid": uid}, "addresses": ["x"], "conditions": {"ready": ready}});
     let slices = [
-        slice("a", "IPv4", &[json!(true), json!(false), Value::Null]),
-        slice("a", "IPv4", &[json!(true)]),
-        slice("a", "IPv6", &[json!(true), json!(true)]),
-        slice("b", "IPv4", &[json!(false)]),
-        json!({"metadata": {"labels": {}}, "endpoints": [{}]}),
-        json!({"metadata": {"labels": {"kubernetes.io/service-name": "c"}}, "addressType": "IPv4", "endpoints": null}),
+        slice("a", json!([pod("1", json!(true)), pod("2", json!(false)), pod("3", Value::Null)])),
+        // Another family of addresses, and one that is being moved.
+        slice("a", json!([pod("1", json!(true)), pod("4", json!(true))])),
+        slice("b", json!([pod("1", json!(false))])),
+        slice("c", Value::Null),
+        slice(
+            "d",
+            json!([{"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.2"]}, {"addresses": ["10.0.0.1"]}]),
+        ),
+        json!({"metadata": {"labels": {}}, "endpoints": [{"addresses": ["10.0.0.1"]}]}),
     ];
-    assert_eq!(Some(Endpoints::of(&slices)), leading(&[("a", 3), ("b", 0), ("c", 0)]));
+    assert_eq!(Some(Endpoints::of(&slices)), leading(&[("a", 3), ("b", 0), ("c", 0), ("d", 2)]));
 }

@@ -21,12 +21,12 @@ use anneal_operator::{
     ports::{Clock, Cluster, ClusterError, Probes, Prometheus, Reader},
     reconcile::{Machine, Ports, reconcile},
     server::Server,
+    turns::Turns,
 };
 use anneal_tests::cases::{self, Read, RolloutCase};
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
 /// A canary in which nothing happens by itself, and who asks about it.
 struct Calm {
@@ -80,7 +80,7 @@ impl Calm {
             prometheus: self.clone(),
             probes: self.clone(),
             clock: self.clone(),
-            turns: Arc::new(Semaphore::new(1)),
+            turns: Arc::new(Turns::new(1)),
             looks: self.looks.clone(),
         };
         self.reads.store(0, Ordering::SeqCst);

@@ -17,23 +17,29 @@ use anneal_operator::{
     ports::{Clock, Cluster, ClusterError, Probes, Prometheus, Reader},
     reconcile::{Failed, Machine, Ports, reconcile},
     server::Server,
+    turns::{Errand, Turns},
 };
 use anneal_tests::cases::{self, RolloutCase};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
 /// A cluster as a case has it, in which someone else has just written the rollout.
 struct Overtaken {
     case: RolloutCase,
     writes: Mutex<Vec<String>>,
     statuses: Mutex<Vec<Value>>,
+    /// Whether a status is never answered for.
+    hangs: bool,
 }
 
 impl Overtaken {
     fn new(case: RolloutCase) -> Arc<Self> {
-        Arc::new(Self { case, writes: Mutex::default(), statuses: Mutex::default() })
+        Arc::new(Self { case, writes: Mutex::default(), statuses: Mutex::default(), hangs: false })
+    }
+
+    fn hanging(case: RolloutCase) -> Arc<Self> {
+        Arc::new(Self { case, writes: Mutex::default(), statuses: Mutex::default(), hangs: true })
     }
 }
 
@@ -88,6 +94,9 @@ impl Cluster for Overtaken {
 
     async fn record_status(&self, _: &Key, _: &Value, status: Value) -> Result<(), ClusterError> {
         self.statuses.lock().unwrap().push(status);
+        if self.hangs {
+            return std::future::pending().await;
+        }
         Err(ClusterError::Conflict)
     }
 
@@ -140,13 +149,12 @@ fn a_secret_that_may_not_be_read_keeps_the_step_waiting_and_says_what_to_set() {
 
 /// One reconcile may read at once.
 fn ports(world: &Arc<Overtaken>) -> Ports {
-    let turns = Arc::new(Semaphore::new(1));
     Ports {
         cluster: world.clone(),
         prometheus: world.clone(),
         probes: world.clone(),
         clock: world.clone(),
-        turns,
+        turns: Arc::new(Turns::new(1)),
         looks: Arc::default(),
     }
 }
@@ -160,8 +168,36 @@ fn a_metrics_server_that_hangs_takes_no_turn() {
     let mut waiting = [Box::pin(walks()), Box::pin(walks()), Box::pin(walks())];
     for walk in &mut waiting {
         let ended = walk.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        assert!(ended.is_pending() && ports.turns.available_permits() == 1, "{ended:?}");
+        assert!(ended.is_pending() && ports.turns.free(Errand::Other) == 1, "{ended:?}");
     }
+}
+
+#[test]
+fn whoever_asks_nobody_keeps_its_turn_until_all_is_written() {
+    // A version begins, so there is much to write and no metric to ask.
+    let case = RolloutCase::new(json!({"phase": "Healthy", "stable": cases::reference(1)})).unwrap();
+    let world = Overtaken::hanging(case);
+    let ports = ports(&world);
+    let walks = || reconcile(&ports, Machine::ModelRollout, cases::NAMESPACE, cases::NAME);
+    let mut waiting = [Box::pin(walks()), Box::pin(walks())];
+    for walk in &mut waiting {
+        let ended = walk.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(ended.is_pending() && ports.turns.free(Errand::Other) == 0, "{ended:?}");
+    }
+    // One writes and the other one has not even read; whoever is judged waits for neither.
+    assert_eq!((world.statuses.lock().unwrap().len(), ports.turns.free(Errand::Judged)), (1, 1));
+    let key = Key::new(Kind::ModelRollout, cases::NAMESPACE, cases::NAME);
+    let errand = |status: Value| {
+        ports.looks.note(&key, serde_json::from_value(status).ok().as_ref());
+        ports.looks.errand(&key)
+    };
+    assert_eq!(errand(cases::moving("Canary", 20)), Errand::Judged);
+    assert_eq!(errand(cases::moving("Preparing", 0)), Errand::Other);
+    assert_eq!(errand(cases::moving("RollingBack", 0)), Errand::Judged);
+    // It is known by then, and takes a turn of the other kind.
+    let mut judged = Box::pin(walks());
+    assert!(judged.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert_eq!((world.statuses.lock().unwrap().len(), ports.turns.free(Errand::Judged)), (2, 0));
 }
 
 #[test]

@@ -78,7 +78,8 @@ impl Lane {
 
     async fn send(&self, question: &Question) -> Result<Answer, Failure> {
         let server = &question.server;
-        let url = format!("{}/api/v1/query", server.url.as_str().trim_end_matches('/'));
+        let mut url = server.url.clone();
+        url.set_path(&format!("{}/api/v1/query", server.url.path().trim_end_matches('/')));
         let time = format!("{}.{:03}", question.at.div_euclid(1000), question.at.rem_euclid(1000));
         let timeout = format!("{}ms", server.timeout.as_millis());
         let parameters = [("query", question.expression.as_str()), ("time", &time), ("timeout", &timeout)];

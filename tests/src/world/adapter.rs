@@ -18,6 +18,7 @@ use anneal_operator::{
     ports::{Clock, Cluster, ClusterError, Probes, Prometheus, Reader},
     reconcile::Ports,
     server::Server,
+    turns::Turns,
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -50,7 +51,7 @@ impl Shared {
             probes: operator.clone(),
             clock: operator,
             // The scheduler says how many work at once.
-            turns: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            turns: Arc::new(Turns::new(Semaphore::MAX_PERMITS)),
             looks: Arc::default(),
         }
     }

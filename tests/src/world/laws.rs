@@ -35,8 +35,8 @@ pub struct Laws {
     pub violation: Option<Violation>,
     /// Digests that were rolled back, by rollout.
     pub banned: BTreeMap<String, BTreeSet<String>>,
-    /// Retries that were granted: rollout, digest and text.
-    pub granted: BTreeSet<(String, String, String)>,
+    /// The last retry that was granted, by rollout and digest.
+    pub granted: BTreeMap<(String, String), String>,
     /// Rollout and digest of every retry.
     pub retried: BTreeSet<(String, String)>,
     /// Service that a finished reconcile took out of a rollout's traffic.
@@ -125,7 +125,7 @@ impl Sim {
                     marked_here.map(|version| string(&version["spec"]["artifact"]["digest"])).collect();
                 self.laws.banned.insert(key.name.clone(), digests);
                 self.laws.taken_out.remove(&key.name);
-                self.laws.granted.retain(|(rollout, _, _)| *rollout != key.name);
+                self.laws.granted.retain(|(rollout, _), _| *rollout != key.name);
             }
             Kind::RetrainJob => {
                 let uid = self.store.get(key).map(|job| string(&job["metadata"]["uid"]));

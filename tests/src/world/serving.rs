@@ -120,7 +120,9 @@ impl Sim {
         let deployment = self.store.get(&Key::new(Kind::Deployment, NAMESPACE, service));
         let ready =
             deployment.and_then(|deployment| deployment["status"]["readyReplicas"].as_u64()).unwrap_or(0);
-        let endpoints: Vec<Value> = (0..ready).map(|_| json!({"conditions": {"ready": true}})).collect();
+        let endpoints: Vec<Value> = (0..ready)
+            .map(|pod| json!({"addresses": [format!("10.1.0.{pod}")], "conditions": {"ready": true}}))
+            .collect();
         let mut labels = owner["metadata"]["labels"].clone();
         labels[rollout::SERVICE_NAME] = service.into();
         let now = self.now;

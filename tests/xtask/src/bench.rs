@@ -67,14 +67,16 @@ fn rollout(context: &Context, what: &Rollout) -> Result<()> {
     let step = context.progress.step("Build the operator");
     let cargo = Cargo::prepare(context)?;
     let log = context.cache.log("bench");
-    cargo.command(&["build", "--release", "--locked", "--package", "anneal-operator"]).run(&log)?;
+    cargo
+        .command(&["build", "--profile", "operator", "--locked", "--package", "anneal-operator"])
+        .run(&log)?;
     step.done();
     let cluster = Cluster::up_api_only(CLUSTER, &context.cache, &context.progress)?;
     let step = context.progress.step("Measure, which takes half an hour");
     let logs = log.parent().unwrap_or_else(|| Path::new("."));
     let mut command = Cmd::new(program)
         .arg("--operator")
-        .arg(cargo.target().join("release/anneal-operator"))
+        .arg(cargo.target().join("operator/anneal-operator"))
         .arg("--logs")
         .arg(logs)
         .args(["--active", &what.active, "--idle", &what.idle])

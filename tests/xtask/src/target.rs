@@ -18,7 +18,7 @@ use crate::Context;
 const NAME: &str = "target";
 /// Names the checkout that a build folder belongs to; its age is that of the last use.
 const OWNER: &str = "checkout";
-const PROFILES: [&str; 2] = ["debug", "release"];
+const PROFILES: [&str; 3] = ["debug", "release", "operator"];
 /// What cargo keeps of a dependency. The rest (incremental data, final binaries) is the workspace's.
 const PARTS: [&str; 3] = ["deps", ".fingerprint", "build"];
 

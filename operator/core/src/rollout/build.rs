@@ -85,20 +85,24 @@ impl<'a> Home<'a> {
     /// and so is one that nobody controls and whose labels say so, or the digest of what was applied, if a hand took the label with
     /// its name away: it takes requests.
     pub(super) fn owns(self, object: &Value) -> bool {
-        let labels = &object["metadata"]["labels"];
-        let labelled =
-            labels[names::MANAGED_BY] == names::MANAGER && labels[names::LABEL_ROLLOUT] == self.name;
-        let stamped = labels[names::MANAGED_BY] == names::MANAGER
-            && labels[names::LABEL_ROLLOUT].is_null()
-            && labels[names::LABEL_MODEL] == self.rollout.spec.model.as_str()
-            && !object["metadata"]["annotations"][names::ANNOTATION_APPLIED].is_null();
         match Owner::of(object) {
             Some(owner) => {
                 owner["uid"] == self.uid
                     || (owner["kind"] == Kind::ModelRollout.resource().2 && owner["name"] == self.name)
             }
-            None => labelled || stamped,
+            None => self.has_labelled(object),
         }
+    }
+
+    fn has_labelled(self, object: &Value) -> bool {
+        let labels = &object["metadata"]["labels"];
+        let stamped = || {
+            labels[names::LABEL_ROLLOUT].is_null()
+                && labels[names::LABEL_MODEL] == self.rollout.spec.model.as_str()
+                && !object["metadata"]["annotations"][names::ANNOTATION_APPLIED].is_null()
+        };
+        labels[names::MANAGED_BY] == names::MANAGER
+            && (labels[names::LABEL_ROLLOUT] == self.name || stamped())
     }
 
     pub(super) fn labels(self) -> Value {

@@ -157,6 +157,7 @@ impl Draft<'_> {
         self.wake_at_latest(RECHECK);
         let trouble = trouble.or(too_many).or_else(|| self.pod_trouble(candidate));
         let trouble = trouble.or_else(|| self.scaling_trouble(candidate));
+        let trouble = trouble.or_else(|| self.endpoints_trouble(candidate, wanted));
         if let Some(trouble) = trouble {
             self.stalled(&trouble);
         }

@@ -14,6 +14,7 @@ use k8s_openapi::{
     api::{apps::v1::DeploymentStatus, core::v1::Pod},
     apimachinery::pkg::apis::meta::v1::Time,
 };
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::{
@@ -265,7 +266,7 @@ impl<'a> Draft<'a> {
     }
 
     fn deployment_status(&self, version: &VersionRef) -> Option<DeploymentStatus> {
-        serde_json::from_value(self.deployment(version)?["status"].clone()).ok()
+        DeploymentStatus::deserialize(&self.deployment(version)?["status"]).ok()
     }
 
     /// Whether all pods that a version is to have are ready and can be reached, and none of an older template is left.

@@ -4,7 +4,7 @@
 //! a Service that someone changed leads nowhere although all pods are ready: a weight that is written in between is answered by
 //! the gateway, with an error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anneal_crds::{ModelRollout, VersionRef};
 use serde_json::Value;
@@ -29,38 +29,28 @@ pub enum Endpoints {
 }
 
 impl Endpoints {
-    /// What these EndpointSlices list. One of each family of addresses lists the same pods.
+    /// What these EndpointSlices list. A pod is in one of each family of addresses, and may be in two of them for a moment.
     pub fn of(slices: &[Value]) -> Self {
-        let mut by_family = BTreeMap::<(&str, &str), usize>::new();
+        let mut ready = BTreeMap::<String, BTreeSet<&str>>::new();
         for slice in slices {
             let Some(service) = slice["metadata"]["labels"][SERVICE_NAME].as_str() else { continue };
-            let family = slice["addressType"].as_str().unwrap_or_default();
+            let pods = ready.entry(service.to_owned()).or_default();
             let endpoints = slice["endpoints"].as_array().into_iter().flatten();
             // Without a word it counts as ready, as the API has it.
-            let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] != false);
-            *by_family.entry((service, family)).or_default() += ready.count();
+            let endpoints = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] != false);
+            pods.extend(
+                endpoints.filter_map(|of| of["targetRef"]["uid"].as_str().or(of["addresses"][0].as_str())),
+            );
         }
-        let mut known = BTreeMap::<String, usize>::new();
-        for ((service, _), ready) in by_family {
-            let most = known.entry(service.to_owned()).or_default();
-            *most = ready.max(*most);
-        }
-        Self::Known(known)
+        Self::Known(ready.into_iter().map(|(service, pods)| (service, pods.len())).collect())
     }
 
-    /// How many a Service of the operator's leads to; none if that is not known.
+    /// How many a Service leads to, if it has EndpointSlices and they could be read. Every Service with a selector has one, so where
+    /// there is none it was not seen.
     fn behind(&self, service: &str) -> Option<usize> {
         match self {
-            Self::Known(known) => Some(known.get(service).copied().unwrap_or(0)),
+            Self::Known(known) => known.get(service).copied(),
             Self::Unknown => None,
-        }
-    }
-
-    /// Whether a Service of someone else's is known to lead nowhere. One without EndpointSlices may be no Service with pods at all.
-    fn lead_nowhere(&self, service: &str) -> bool {
-        match self {
-            Self::Known(known) => known.get(service) == Some(&0),
-            Self::Unknown => false,
         }
     }
 }
@@ -73,8 +63,14 @@ pub fn adopted_service(rollout: &ModelRollout) -> Option<&str> {
 impl Draft<'_> {
     /// Whether the Service of a version leads to so many pods. What is not known is not so.
     pub(super) fn leads_to(&self, version: &VersionRef, wanted: i32) -> bool {
-        let behind = self.endpoints_of(version);
-        behind.is_some_and(|behind| behind >= usize::try_from(wanted).unwrap_or(0))
+        self.endpoints_of(version).is_some_and(|behind| behind >= count(wanted))
+    }
+
+    /// Whether all pods of a version are ready, and nothing speaks against their being reached: for who has to answer in any case.
+    pub(super) fn answers(&self, version: &VersionRef) -> bool {
+        let wanted = self.pods_to_be_ready(version);
+        let reached = self.endpoints_of(version).is_none_or(|behind| behind >= count(wanted));
+        self.has_ready_pods(version, wanted) && reached
     }
 
     /// Whether nobody would answer a request that is sent to a version from now on. What is not known keeps no rollback waiting.
@@ -82,27 +78,29 @@ impl Draft<'_> {
         self.unavailable(version) || self.endpoints_of(version) == Some(0)
     }
 
-    /// Whether nobody would answer in place of a version.
+    /// Whether nobody would answer in place of a version. An adopted Service without EndpointSlices may be another kind of backend.
     pub(super) fn is_out_of_reach(&self, incumbent: &Incumbent) -> bool {
         match incumbent {
             Incumbent::Nobody => false,
-            Incumbent::Adopted(service) => self.snapshot.endpoints.lead_nowhere(service),
+            Incumbent::Adopted(service) => self.snapshot.endpoints.behind(service) == Some(0),
             Incumbent::Version(version) => self.nobody_answers_for(version),
         }
     }
 
-    /// Pods that are ready and that no request reaches.
-    pub(super) fn endpoints_trouble(&self, version: &VersionRef) -> Option<Trouble> {
-        let wanted = self.pods_to_be_ready(version);
+    /// Pods of which so many are ready, and that no request reaches. That is nothing that the version could be blamed for.
+    pub(super) fn endpoints_trouble(&self, version: &VersionRef, wanted: i32) -> Option<Trouble> {
         if !self.has_ready_pods(version, wanted) || self.leads_to(version, wanted) {
             return None;
         }
-        let message = match self.endpoints_of(version) {
-            Some(behind) => format!(
-                "All its pods are ready, and its Service leads to {behind} of {wanted} pods. Look at the EndpointSlices of the Service."
+        let name = &version.version;
+        let message = match (&self.snapshot.endpoints, self.endpoints_of(version)) {
+            (Endpoints::Unknown, _) => format!(
+                "The pods of {name} are ready, and EndpointSlices cannot be read, so nobody knows whether requests reach them. Let the operator list and watch endpointslices.discovery.k8s.io, as the chart's role does."
             ),
-            None => "All its pods are ready, and EndpointSlices cannot be read. Look at the operator's log."
-                .to_owned(),
+            (Endpoints::Known(_), behind) => format!(
+                "The pods of {name} are ready, and its Service leads to {} of {wanted}. Look at the EndpointSlices of the Service.",
+                behind.unwrap_or(0)
+            ),
         };
         Some(Trouble { reason: "EndpointsMissing".to_owned(), message })
     }
@@ -111,4 +109,8 @@ impl Draft<'_> {
         let home = Home::of(self.rollout)?;
         self.snapshot.endpoints.behind(&build::workload_name(home.name, &version.version))
     }
+}
+
+fn count(pods: i32) -> usize {
+    usize::try_from(pods).unwrap_or(0)
 }

@@ -17,7 +17,7 @@ use super::{build::Home, draft::Draft, rule, select::Obstacle, transition::Fate}
 pub(super) enum Incumbent {
     /// No one: the first version has nothing beside it.
     Nobody,
-    /// A Service of the user's, by its name. Nothing is known of it but that it serves.
+    /// A Service of the user's, by its name. All that is known of it is whom it leads to.
     Adopted(String),
     /// A version that is stable, or was.
     Version(VersionRef),

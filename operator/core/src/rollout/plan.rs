@@ -259,8 +259,10 @@ impl Draft<'_> {
         let deadline = self.rollout.spec.serving.progress_deadline;
         let started = self.status.step_started_at.clone();
         if started.is_some_and(|started| self.overdue_since(&started) > deadline.get()) {
-            // Before that it is no trouble: EndpointSlices come a moment after the pods.
-            let trouble = trouble.or_else(|| self.endpoints_trouble(candidate));
+            if let Some(unreached) = self.endpoints_trouble(candidate, self.pods_to_be_ready(candidate)) {
+                // A rejection is for ever, and this will pass.
+                return self.stalled(&unreached);
+            }
             let why = trouble.map_or_else(String::new, |trouble| format!(" {}", trouble.message));
             let message = format!("{} was not ready after {deadline}.{why}", candidate.version);
             let reason = "ProgressDeadlineExceeded";
@@ -338,10 +340,10 @@ impl Draft<'_> {
                 (None, Some(obstacle.unwrap_or_else(|| self.no_version_yet())))
             }
         };
-        if let Some(stable) = stable.filter(|stable| !self.ready(stable)) {
+        if let Some(stable) = stable.filter(|stable| !self.answers(stable)) {
             let why = self
                 .pod_trouble(stable)
-                .or_else(|| self.endpoints_trouble(stable))
+                .or_else(|| self.endpoints_trouble(stable, self.pods_to_be_ready(stable)))
                 .map_or_else(|| "Some of its pods are not ready.".to_owned(), |trouble| trouble.message);
             let message = format!("{incumbent} serves. {why}");
             return self.kstatus(KState::Reconciling, "StableNotReady", &message);

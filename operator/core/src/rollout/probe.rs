@@ -72,12 +72,16 @@ pub fn probes(snapshot: &Snapshot<'_>) -> Vec<Probe> {
     }) else {
         return vec![];
     };
-    let mut draft = Draft::new(snapshot);
-    draft.note_commands();
+    // Most looks are at a phase in which nobody is asked, so a draft is made by those that need it.
+    let draft = || {
+        let mut draft = Draft::new(snapshot);
+        draft.note_commands();
+        draft
+    };
     match (status.phase, &status.candidate, &status.stable) {
-        (RolloutPhase::Preparing, Some(candidate), _) => draft.warmup(candidate),
-        (RolloutPhase::Staging, Some(candidate), _) => draft.question(candidate).into_iter().collect(),
-        (RolloutPhase::Baking, _, Some(stable)) => draft.smoke_requests(stable),
+        (RolloutPhase::Preparing, Some(candidate), _) => draft().warmup(candidate),
+        (RolloutPhase::Staging, Some(candidate), _) => draft().question(candidate).into_iter().collect(),
+        (RolloutPhase::Baking, _, Some(stable)) => draft().smoke_requests(stable),
         (
             RolloutPhase::Pending
             | RolloutPhase::Preparing

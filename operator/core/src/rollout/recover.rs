@@ -139,7 +139,7 @@ impl Draft<'_> {
             Incumbent::Version(previous) => {
                 let most = self.rollout.spec.serving.progress_deadline.get();
                 let age = self.step_age();
-                age <= HEAD_START.min(most) || (age <= most && !self.ready(&previous))
+                age <= HEAD_START.min(most) || (age <= most && !self.answers(&previous))
             }
             Incumbent::Adopted(_) | Incumbent::Nobody => false,
         };

@@ -142,7 +142,7 @@ impl Draft<'_> {
             }
             (None, Some(_)) => ("SmokePassed", format!("{version} answered all smoke requests as expected.")),
             (None, None) => {
-                ("StrategyChanged", format!("{version} serves; spec.strategy has no bake any more."))
+                ("StrategyChanged", format!("{version} serves; spec.strategy asks nothing more of it."))
             }
         };
         match pause {

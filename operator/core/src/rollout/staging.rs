@@ -112,7 +112,10 @@ impl Draft<'_> {
         };
         if let Some((command, place)) = self.promotion(candidate) {
             if !self.ready(candidate) {
-                let message = format!("{} is promoted as soon as all its pods are ready.", candidate.version);
+                let message = format!(
+                    "{} is promoted as soon as all its pods are ready and reached.",
+                    candidate.version
+                );
                 self.wake_at_latest(RECHECK);
                 return self.kstatus(KState::Reconciling, "PromotionWaits", &message);
             }
@@ -216,11 +219,14 @@ impl Draft<'_> {
         }
         let deadline = self.rollout.spec.serving.progress_deadline;
         if waits > staging.timeout.get().saturating_add(deadline.get()) {
+            if let Some(unreached) = self.endpoints_trouble(candidate, self.pods_to_be_ready(candidate)) {
+                return self.stalled(&unreached);
+            }
             let message =
                 format!("{} passed its test and was not ready within {deadline} of it.", candidate.version);
             return self.give_up(candidate, Fate::Rejected, "ProgressDeadlineExceeded", &message, vec![]);
         }
-        let message = "The test has passed, and not all pods of the candidate are ready.";
+        let message = "The test has passed, and not all pods of the candidate are ready and reached.";
         self.kstatus(KState::Reconciling, "Staging", message);
     }
 

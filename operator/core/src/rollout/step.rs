@@ -315,7 +315,8 @@ impl Draft<'_> {
         readings: Vec<RecordedReading>,
     ) {
         if !self.ready(version) {
-            let message = format!("{} is promoted as soon as all its pods are ready.", version.version);
+            let message =
+                format!("{} is promoted as soon as all its pods are ready and reached.", version.version);
             return self.waiting("PromotionWaits", &message);
         }
         let phase = self.status.phase;
@@ -351,7 +352,8 @@ impl Draft<'_> {
         // Where requests went is as unknown as what became of them, and a version that cannot keep its pods up is not well. One that
         // waits for people or for others has shown what it had to.
         let is_awaited = self.pause.is_some() || self.has_passed();
-        let is_unwell = !self.traffic_accepted() || !self.ready(version);
+        let has_pods = self.has_ready_pods(version, self.pods_to_be_ready(version));
+        let is_unwell = !self.traffic_accepted() || !has_pods;
         let holds = blind.is_some() || self.mismatched || self.contested() || (is_unwell && !is_awaited);
         self.status.holding_since = since.or(settled.then_some(now)).filter(|_| holds);
         self.note_missing(judged, settled);
@@ -371,8 +373,7 @@ impl Draft<'_> {
             return Some("the data plane has not taken the weights yet".into());
         }
         if !self.ready(version) {
-            let why = self.endpoints_trouble(version).map(|trouble| trouble.message);
-            return Some(why.unwrap_or_else(|| format!("not all pods of {} are ready", version.version)));
+            return Some(format!("not all pods of {} are ready and reached by its Service", version.version));
         }
         let wanting = match step {
             StepSays::ByClock => self.too_few(version, judged, terms),

@@ -450,7 +450,7 @@ impl Draft<'_> {
         let starting =
             self.status.phase == RolloutPhase::RollingBack && self.status.candidate.as_ref() == Some(target);
         let patient = starting && self.step_age() <= self.rollout.spec.serving.progress_deadline.get();
-        if self.ready(target) || (!patient && !self.nobody_answers_for(target)) {
+        if self.answers(target) || (!patient && !self.nobody_answers_for(target)) {
             return self.switch_back(target, fate, reason, message, vec![]);
         }
         if let (Some(watched), Some(waiting), Incumbent::Version(previous)) =

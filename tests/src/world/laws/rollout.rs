@@ -339,8 +339,7 @@ impl Sim {
         match text(&after["status"]["decision"]["reason"]) {
             "PromotedByHand" => self.check_promoted(caller, name, &before["status"], subject),
             // Without a bake, or anything to go back to, the smoke requests are all that there is.
-            "SmokePassed" if before["status"]["previous"].is_null() => {}
-            "SmokeFailed" if before["status"]["previous"].is_null() => {}
+            "SmokePassed" | "SmokeFailed" | "StrategyChanged" if before["status"]["previous"].is_null() => {}
             "SmokePassed" if self.callers[caller].walk.read["spec"]["strategy"]["bake"].is_null() => {}
             "StrategyChanged" if self.callers[caller].walk.read["spec"]["strategy"]["bake"].is_null() => {}
             _ => self.check_evidence(caller, name, before, after),
@@ -379,7 +378,7 @@ impl Sim {
         }
     }
 
-    /// A retry is granted once for each text, to those who ask for it.
+    /// A retry is granted once for each text, to those who ask for it. Whoever writes another one and then the first again asks anew.
     fn check_retry(&mut self, caller: usize, name: &str, old: &Value, new: &Value) {
         if old["retry"] == new["retry"] || new["retry"].is_null() {
             return;
@@ -387,8 +386,8 @@ impl Sim {
         let asked =
             string(&self.callers[caller].walk.read["metadata"]["annotations"][names::ANNOTATION_RETRY]);
         let (digest, said) = (string(&new["retry"]["digest"]), string(&new["retry"]["text"]));
-        let first = self.laws.granted.insert((name.to_owned(), digest.clone(), said.clone()));
-        if said != asked || !first {
+        let last = self.laws.granted.insert((name.to_owned(), digest.clone()), said.clone());
+        if said != asked || last.as_ref() == Some(&said) {
             let why = format!("{name}: {digest} for `{said}`, and `{asked}` is asked for");
             self.broken("a retry is granted once to those who ask", why);
         }
