@@ -187,11 +187,15 @@ fn stables_past_is_read_once_and_one_pod_teaches_nothing() {
 
 #[test]
 fn a_step_that_cannot_see_its_bound_says_so_and_what_it_would_take() {
-    let told = |arms| {
+    let world = |arms| {
         let mut world = World::new(arms, json!({"tolerance": 1.0}));
         world.case.rollout.spec.strategy = serde_json::from_value(json!({"rollbackTriggers": ["error_rate"],
             "steps": [{"weight": 20, "duration": "10m", "minRequests": 20}]}))
         .unwrap();
+        world
+    };
+    let told = |arms| {
+        let mut world = world(arms);
         let (_, status) = world.until(130, |_| false);
         let mut all = status.conditions.into_iter();
         all.find(|condition| condition.type_ == "Detectability").unwrap()
@@ -209,6 +213,15 @@ fn a_step_that_cannot_see_its_bound_says_so_and_what_it_would_take() {
         assert!(few.message.contains(part), "{part}: {}", few.message);
     }
     assert_eq!((many.status.as_str(), many.reason.as_str()), ("True", "Sufficient"));
+    // And so it is: that many bad answers are found within the step, and much fewer are not.
+    let least = few.message.split_once("that can be seen is ").unwrap().1.split_once(" % bad").unwrap().0;
+    let least: f64 = least.parse().unwrap();
+    let is_found = |percent: f64| {
+        let mut world = world([(4, 250), (1, (100.0 / percent).round() as i64)]);
+        let (_, status) = world.until(700, |status| status.phase != P::Canary);
+        status.phase == P::RolledBack
+    };
+    assert!(is_found(least) && !is_found(0.6 * least), "{least} % within 10 minutes");
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! Whatever goes wrong with a metric, for both kinds of metrics: what the reading is, and that it is never a pass.
+//! Whatever goes wrong with a metric, of every form and by every evidence: what the reading is, and that it is never a pass.
 
 use std::time::Duration;
 
 use anneal_core::rollout::{Answer, Query, Reading, Shape, Verdict, judge, read};
 use anneal_crds::{
-    Span,
-    metric::{Metric, MissingClass},
+    ModelRolloutStatus, Span,
+    metric::{JudgeEvidence, Metric, MissingClass},
     model_rollout::RolloutPhase,
 };
 use anneal_operator::{ports::Prometheus as _, prometheus_api::HttpPrometheus, server::Server};
@@ -21,13 +21,14 @@ use serde_json::{Value, json};
 
 use super::harness::{now, query, serve, server};
 
-fn metrics() -> [(&'static str, Metric); 2] {
+fn metrics() -> [(&'static str, Metric); 3] {
     [
         ("ratio", json!({"name": "m", "window": "60s", "ratio": {"bad": "b", "total": "t", "max": 0.01}})),
         (
             "histogram",
             json!({"name": "m", "window": "60s", "histogram": {"selector": "h", "quantile": 0.95, "max": "300ms"}}),
         ),
+        ("value", json!({"name": "m", "window": "60s", "value": {"expression": "v{}", "requests": "r", "min": 0.5}})),
     ]
     .map(|(name, metric)| (name, serde_json::from_value(metric).unwrap()))
 }
@@ -43,12 +44,30 @@ fn vector(source: &str, value: Option<&str>, age: i64) -> Value {
     };
     let at = json!({"metric": {"anneal_part": "at"}, "value": [now().as_second(), (now().as_second() - age).to_string()]});
     let mut result = vec![series("step", None, "100"), at];
-    if source == "ratio" {
-        result.extend([series("bad", None, "0"), series("total", None, "100")]);
-    } else {
-        result.extend([series("bucket", Some("0.1"), "100"), series("bucket", Some("+Inf"), "100")]);
+    match source {
+        "ratio" => result.extend([series("bad", None, "0"), series("total", None, "100")]),
+        "histogram" => {
+            result.extend([series("bucket", Some("0.1"), "100"), series("bucket", Some("+Inf"), "100")]);
+        }
+        "value" => result.push(series("value", None, "0.9")),
+        other => panic!("no form {other}"),
     }
     json!(result)
+}
+
+/// Raw samples of both versions over the last minutes, the newest so old, which are `value`, or grow.
+fn matrix(value: Option<&str>, age: i64) -> Value {
+    let series = |version: &str, le: &str| {
+        let samples = (0..300).map(|second| {
+            let at = now().as_second() - age - 299 + second;
+            json!([at, value.map_or_else(|| (10 * second).to_string(), str::to_owned)])
+        });
+        json!({"metric": {"version": version, "pod": version, "le": le}, "values": samples.collect::<Vec<_>>()})
+    };
+    let versions = ["v20261121.1", "v20261121.2"];
+    json!(
+        versions.iter().flat_map(|version| ["0.1", "+Inf"].map(|le| series(version, le))).collect::<Vec<_>>()
+    )
 }
 
 fn success(kind: &str, result: Value) -> Value {
@@ -56,13 +75,20 @@ fn success(kind: &str, result: Value) -> Value {
 }
 
 async fn answer(Path((case, source)): Path<(String, String)>) -> Response {
-    let vector = |value, age| success("vector", vector(&source, value, age));
+    let vector = |value, age| match source.as_str() {
+        "raw" => success("matrix", matrix(value, age)),
+        source => success("vector", vector(source, value, age)),
+    };
     let (status, body) = match case.as_str() {
         "good" => (StatusCode::OK, vector(None, 1)),
         "nan" => (StatusCode::OK, vector(Some("NaN"), 1)),
         "infinity" => (StatusCode::OK, vector(Some("+Inf"), 1)),
         "negative-infinity" => (StatusCode::OK, vector(Some("-Inf"), 1)),
-        "empty" => (StatusCode::OK, success("vector", json!([]))),
+        "empty" => {
+            let mut body = vector(None, 1);
+            body["data"]["result"] = json!([]);
+            (StatusCode::OK, body)
+        }
         "twice" => {
             let mut body = vector(None, 1);
             let series = body["data"]["result"].as_array_mut().unwrap();
@@ -126,7 +152,11 @@ async fn each_case_has_its_reading_and_names_server_and_query() {
             assert!(expected(&reading), "{case} of a {source}: {reading:?}");
             let (verdict, record) = judge(&metric, &reading, &url, "up");
             let Verdict::Hold(class, why) = verdict else { panic!("{case} of a {source}: {verdict:?}") };
-            assert!(why.contains(&format!("({url}: up)")), "{case} of a {source}: {why}");
+            // Of a value people know what they wrote.
+            let asked = if source == "value" { "v{}" } else { "up" };
+            let unanswered = matches!(reading, Reading::Unreachable(_));
+            let asked = if unanswered { "up" } else { asked };
+            assert!(why.contains(&format!("({url}: {asked})")), "{case} of a {source}: {why}");
             assert_eq!((record.verdict.as_str(), record.query.as_str()), (class.name(), "up"));
         }
     }
@@ -155,8 +185,7 @@ async fn a_server_that_answers_but_not_with_raw_samples_may_give_fewer() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_no_reading() {
-    // A port that nobody listens on, and a name that RFC 6761 keeps from existing.
-    for url in ["http://127.0.0.1:1", "http://prometheus.invalid:9090"] {
+    for url in NOBODY {
         for (source, metric) in metrics() {
             let server = server(url);
             let answer = HttpPrometheus::default().query(&server, &query("up"), now()).await;
@@ -180,6 +209,27 @@ async fn the_same_servers_good_answer_passes() {
         );
     }
 }
+
+/// Answers that say nothing.
+const BODIES: [&str; 14] = [
+    "nan",
+    "infinity",
+    "negative-infinity",
+    "empty",
+    "twice",
+    "many",
+    "scalar",
+    "string",
+    "stale",
+    "future",
+    "warnings",
+    "4xx",
+    "5xx",
+    "timeout",
+];
+
+/// A port that nobody listens on, and a name that RFC 6761 keeps from existing.
+const NOBODY: [&str; 2] = ["http://127.0.0.1:1", "http://prometheus.invalid:9090"];
 
 /// What a policy makes of a canary step: what the spec says, since when the reading is missing, and the phase that follows.
 const POLICIES: [(&str, i64, RolloutPhase); 5] = [
@@ -212,27 +262,10 @@ fn canary(metric: &Metric, class: MissingClass, missing_for: i64, policy: &str) 
 #[tokio::test]
 async fn each_policy_gives_its_verdict_and_a_message_that_names_server_and_query() {
     let url = serve(Router::new().route("/{case}/{source}/api/v1/query", get(answer))).await;
-    let bodies = [
-        "nan",
-        "infinity",
-        "negative-infinity",
-        "empty",
-        "twice",
-        "many",
-        "scalar",
-        "string",
-        "stale",
-        "future",
-        "warnings",
-        "4xx",
-        "5xx",
-        "timeout",
-    ];
-    let nobody = ["http://127.0.0.1:1", "http://prometheus.invalid:9090"].map(str::to_owned);
     let mut cells = 0;
     for (source, metric) in metrics() {
-        let served = bodies.map(|case| format!("{url}/{case}/{source}"));
-        for server_url in served.iter().chain(&nobody) {
+        let served = BODIES.map(|case| format!("{url}/{case}/{source}"));
+        for server_url in served.iter().chain(&NOBODY.map(str::to_owned)) {
             let mut server = server(server_url);
             server.timeout = Duration::from_millis(200);
             let answer = HttpPrometheus::default().query(&server, &query("up"), now()).await;
@@ -245,15 +278,47 @@ async fn each_policy_gives_its_verdict_and_a_message_that_names_server_and_query
                 let status = case.plan_with(&answer).status;
                 assert_eq!(status.phase, phase, "{server_url} {policy} {missing_for} s");
                 cells += 1;
-                let told = |status: &anneal_crds::ModelRolloutStatus| {
-                    let blind = status.conditions.iter().find(|told| told.type_ == "MetricsAvailable");
-                    blind.map(|told| told.message.clone())
-                };
-                // A rollback ends the condition, and its decision says the same.
-                let message = told(&status).or(status.decision.map(|decision| decision.message)).unwrap();
+                let message = told(status);
                 assert!(message.contains("(http://"), "{server_url} {policy}: {message}");
             }
         }
     }
+    assert_eq!(cells, 3 * 16 * 5);
+}
+
+#[tokio::test]
+async fn so_it_does_where_versions_are_compared() {
+    let url = serve(Router::new().route("/{case}/{source}/api/v1/query", get(answer))).await;
+    let raw = Query { shape: Shape::Matrix, ..query("up[1h]") };
+    let compared = |metric: &Metric, class, missing_for, policy: &str, answer: &Answer| {
+        let mut case = canary(metric, class, missing_for, policy);
+        case.rollout.spec.judge.evidence = JudgeEvidence::Sequential;
+        case.plan_with(answer).status
+    };
+    let mut cells = 0;
+    for (source, metric) in metrics().into_iter().filter(|(source, _)| *source != "value") {
+        let served = BODIES.map(|case| format!("{url}/{case}/raw"));
+        for server_url in served.iter().chain(&NOBODY.map(str::to_owned)) {
+            let mut server = server(server_url);
+            server.timeout = Duration::from_millis(200);
+            let answer = HttpPrometheus::default().query(&server, &raw, now()).await;
+            let status = compared(&metric, MissingClass::Error, 0, "{}", &answer);
+            let [missing] = status.missing.as_slice() else { panic!("{server_url} {source}: {status:?}") };
+            for (policy, missing_for, phase) in POLICIES {
+                let status = compared(&metric, missing.class, missing_for, policy, &answer);
+                assert_eq!(status.phase, phase, "{server_url} {source} {policy} {missing_for} s");
+                cells += 1;
+                let message = told(status);
+                assert!(message.contains("(http://"), "{server_url} {source} {policy}: {message}");
+            }
+        }
+    }
     assert_eq!(cells, 2 * 16 * 5);
+}
+
+/// What a blind step says of its metrics; a rollback ends the condition, and its decision says the same.
+fn told(status: ModelRolloutStatus) -> String {
+    let blind = status.conditions.iter().find(|told| told.type_ == "MetricsAvailable");
+    let blind = blind.map(|told| told.message.clone());
+    blind.or(status.decision.map(|decision| decision.message)).unwrap()
 }

@@ -305,3 +305,16 @@ fn no_status_with_a_comparison_grows_beyond_what_one_can_read() {
     assert_eq!(world.case.rollout.status.as_ref().unwrap().phase, P::RolledBack);
     assert!(longest < 32 * 1024, "{longest} bytes");
 }
+
+#[test]
+fn nor_does_one_that_waits_for_an_approval() {
+    let mut world = fullest();
+    let step = |weight, then| json!({"weight": weight, "duration": "1m", "minRequests": 20, "then": then});
+    let strategy = &mut world.case.rollout.spec.strategy;
+    strategy.progression =
+        from_value(json!({"steps": [step(20, "Approval"), step(100, "Advance")]})).unwrap();
+    let (_, status) = world.until(100, |status| status.approval.is_some());
+    let length = serde_json::to_string(&status).unwrap().len();
+    assert_eq!(status.approval.unwrap().evidence.metrics.len(), 16);
+    assert!((24 * 1024..32 * 1024).contains(&length), "{length} bytes");
+}

@@ -47,15 +47,19 @@ impl Draft<'_> {
             let asked = without_ranges(query);
             let (asked, query) = (shorten(&asked, MAX_QUERY), shorten(query, MAX_QUERY));
             let readable = self.readable(metric, trial, range, comparison.ok());
+            let hold = |class, why: &str| {
+                Verdict::Hold(class, format!("{why} ({}: {asked})", spec.prometheus.server()))
+            };
             let verdict = match (readable, comparison) {
                 // What was shown before samples went missing is shown.
                 (_, Ok(comparison)) if comparison.breaches(trigger) => Verdict::Breach,
-                (Err((class, why)), _) => {
-                    Verdict::Hold(class, format!("{why} ({}: {asked})", spec.prometheus.server()))
-                }
+                (Err((class, why)), _) => hold(class, &why),
                 (Ok(()), Err(Unable::Unread(why))) => Verdict::Hold(MissingClass::Error, why.clone()),
                 (Ok(()), Err(Unable::NotYet(_))) => Verdict::Pass { step_requests: Some(0.0) },
-                (Ok(()), Ok(comparison)) => comparison.countable(trigger),
+                (Ok(()), Ok(comparison)) => match comparison.countable(trigger) {
+                    Ok(requests) => Verdict::Pass { step_requests: Some(requests) },
+                    Err((class, why)) => hold(class, why),
+                },
             };
             let verdict = self.with_labels(metric, verdict);
             let value = match (&verdict, comparison) {
@@ -323,25 +327,24 @@ impl Comparison {
     }
 
     /// Fresh samples may be none that can be counted, for a while.
-    fn countable(&self, trigger: &str) -> Verdict {
+    fn countable(&self, trigger: &str) -> Result<f64, (MissingClass, &'static str)> {
         let blind = |metric: &&MetricState| metric.blind >= self.judge.policy().blind_after;
         match self.of(trigger).map(|(metric, _)| metric).find(blind) {
             None => {
                 let requests = self.of(trigger).map(|(metric, _)| metric.step_requests).min();
-                Verdict::Pass { step_requests: Some(requests.unwrap_or(0) as f64) }
+                Ok(requests.unwrap_or(0) as f64)
             }
             Some(metric) if metric.compared.is_some() && metric.invalid == 0 => {
-                Verdict::Hold(MissingClass::NoData, NOTHING_COMPARED.to_owned())
+                Err((MissingClass::NoData, NOTHING_COMPARED))
             }
-            Some(metric) if metric.invalid > 0 => Verdict::Hold(
+            Some(metric) if metric.invalid > 0 => Err((
                 MissingClass::Error,
-                "its samples are not finite, fall below zero, or have more bad events than events".to_owned(),
-            ),
-            Some(_) => Verdict::Hold(
+                "its samples are not finite, fall below zero, or have more bad events than events",
+            )),
+            Some(_) => Err((
                 MissingClass::NoData,
-                "its samples cannot be counted: too few pods were scraped, or no bucket lies at or above the threshold"
-                    .to_owned(),
-            ),
+                "its samples cannot be counted: too few pods were scraped, or no bucket lies at or above the threshold",
+            )),
         }
     }
 
