@@ -1,10 +1,6 @@
 # The three images: `docker build --target operator .` (or trainer, or trainer-cuda).
 # Each holds one program and the libraries it loads: no shell, no package manager, no root.
 
-# The cargo profiles; `cargo xtask image` gives its own, which builds faster after a change.
-ARG OPERATOR_PROFILE=operator
-ARG TRAINER_PROFILE=release
-
 # ---- what all three share: glibc, the C++ runtime, certificates, one user without rights
 FROM rust:1.95.0-bookworm AS pieces
 RUN mkdir -p /image/etc && mkdir -m 1777 /image/tmp \
@@ -25,13 +21,14 @@ FROM rust:1.95.0-bookworm AS build-operator
 ENV RUSTUP_TOOLCHAIN=1.95.0
 WORKDIR /src
 COPY . .
-ARG OPERATOR_PROFILE
+# The cargo profile; `cargo xtask image` gives its own, which builds faster after a change.
+ARG PROFILE=operator
 # Cargo trusts modification times, and the build folder may have seen another checkout: sources are always new.
 RUN --mount=type=cache,id=anneal-registry,target=/usr/local/cargo/registry \
     --mount=type=cache,id=anneal-operator,target=/target \
     find . -type f -exec touch {} + \
- && cargo build --profile "$OPERATOR_PROFILE" --locked --target-dir /target --package anneal-operator --bin anneal-operator \
- && install -D -t /app/bin "/target/$OPERATOR_PROFILE/anneal-operator"
+ && cargo build --profile "$PROFILE" --locked --target-dir /target --package anneal-operator --bin anneal-operator \
+ && install -D -t /app/bin "/target/$PROFILE/anneal-operator"
 
 FROM runtime AS operator
 COPY --from=build-operator /app /app
@@ -52,12 +49,12 @@ RUN install -D -t /app/lib /libtorch/lib/*.so.* /libtorch/lib/libc10.so /libtorc
  && strip --strip-unneeded /app/lib/libtorch_cpu.so
 WORKDIR /src
 COPY . .
-ARG TRAINER_PROFILE
+ARG PROFILE=release
 RUN --mount=type=cache,id=anneal-registry,target=/usr/local/cargo/registry \
     --mount=type=cache,id=anneal-trainer,target=/target \
     find . -type f -exec touch {} + \
- && cargo build --profile "$TRAINER_PROFILE" --locked --target-dir /target --package anneal-trainer --bin anneal-trainer \
- && install -D -t /app/bin "/target/$TRAINER_PROFILE/anneal-trainer"
+ && cargo build --profile "$PROFILE" --locked --target-dir /target --package anneal-trainer --bin anneal-trainer \
+ && install -D -t /app/bin "/target/$PROFILE/anneal-trainer"
 
 FROM runtime AS trainer
 COPY --from=build-trainer /app/lib /app/lib

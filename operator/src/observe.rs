@@ -15,6 +15,7 @@ use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::sync::SemaphorePermit;
 
 use crate::{
     ports::{ClusterError, Reader, no_answer},
@@ -190,14 +191,24 @@ pub async fn rollout(ports: &Ports, key: &Key, object: &Value) -> Result<Look, C
 
 impl Look {
     /// Decides at `now`, once the metrics and those who were probed have said what they say. What the metrics decide by
-    /// themselves waits for nobody.
-    pub async fn decide(&self, ports: &Ports, now: jiff::Timestamp) -> Plan<ModelRolloutStatus> {
-        let answers = answers(ports, &self.rollout, now).await;
+    /// themselves waits for nobody. A turn is given back before anyone outside is asked: others need not wait for that.
+    pub async fn decide(
+        &self,
+        ports: &Ports,
+        now: jiff::Timestamp,
+        turn: &mut Option<SemaphorePermit<'_>>,
+    ) -> Plan<ModelRolloutStatus> {
+        let queries = rollout::queries(&self.rollout, now);
+        if !queries.is_empty() {
+            *turn = None;
+        }
+        let answers = answers(ports, &self.rollout, queries, now).await;
         let mut snapshot = self.snapshot(&answers, now);
         let probes = rollout::probes(&snapshot);
         if probes.is_empty() || rollout::is_decided_by_metrics(&snapshot) {
             return rollout::plan(&snapshot);
         }
+        *turn = None;
         let probed = ports.probes.send(&probes).await;
         snapshot.probed = &probed;
         rollout::plan(&snapshot)
@@ -208,11 +219,6 @@ impl Look {
         !rollout::probes(&self.snapshot(&rollout::Answers::new(), now)).is_empty()
     }
 
-    /// Whether deciding asks anyone outside the cluster's API.
-    pub(crate) fn asks(&self, now: jiff::Timestamp) -> bool {
-        !rollout::queries(&self.rollout, now).is_empty() || self.probes(now)
-    }
-
     fn snapshot<'a>(&'a self, answers: &'a rollout::Answers, now: jiff::Timestamp) -> rollout::Snapshot<'a> {
         rollout::Snapshot {
             rollout: &self.rollout,
@@ -220,7 +226,7 @@ impl Look {
             rivals: &self.rivals,
             members: &self.members,
             children: &self.children,
-            endpoints: self.endpoints.clone(),
+            endpoints: &self.endpoints,
             gateway: self.gateway.clone(),
             features: self.features.clone(),
             answers,
@@ -275,8 +281,12 @@ impl Look {
 }
 
 /// Asks what the plan will judge by. A server that may not be asked is told like one that does not answer.
-async fn answers(ports: &Ports, rollout: &ModelRollout, now: jiff::Timestamp) -> rollout::Answers {
-    let queries = rollout::queries(rollout, now);
+async fn answers(
+    ports: &Ports,
+    rollout: &ModelRollout,
+    queries: Vec<rollout::Query>,
+    now: jiff::Timestamp,
+) -> rollout::Answers {
     if queries.is_empty() {
         return rollout::Answers::new();
     }

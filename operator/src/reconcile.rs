@@ -113,7 +113,7 @@ pub async fn reconcile(ports: &Ports, machine: Machine, namespace: &str, name: &
 async fn glance(ports: &Ports, key: &Key) -> Option<Wake> {
     let now = ports.clock.now();
     let look = ports.looks.recall(key, now).filter(|look| !look.probes(now))?;
-    let plan = look.decide(ports, now).await;
+    let plan = look.decide(ports, now, &mut None).await;
     plan.is_idle(look.status()).then_some(plan.wake)
 }
 
@@ -133,7 +133,7 @@ async fn walk(
     machine: Machine,
     key: &Key,
     object: Value,
-    turn: Option<SemaphorePermit<'_>>,
+    mut turn: Option<SemaphorePermit<'_>>,
 ) -> Result<Wake, Failed> {
     match machine {
         Machine::RetrainJob => {
@@ -149,9 +149,7 @@ async fn walk(
             let look = observe::rollout(ports, key, &object).await?;
             ports.looks.note(key, look.status());
             let object = observe::lean(object);
-            // Whoever is asked takes as long as it likes, and others need not wait for that.
-            let _turn = turn.filter(|_| !look.asks(look.at));
-            let plan = look.decide(ports, look.at).await;
+            let plan = look.decide(ports, look.at, &mut turn).await;
             let seen = look.status().cloned();
             // While it waits for its turn to write, it holds no more than what it writes.
             let kept = plan.is_idle(seen.as_ref()).then_some(look);

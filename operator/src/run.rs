@@ -11,12 +11,12 @@ use anneal_core::{
     plan::Wake,
 };
 use anneal_crds::names;
-use futures::StreamExt;
+use futures::{StreamExt, future::ready};
 use kube::{
     Api, Client, Resource as _,
     api::DynamicObject,
     runtime::{
-        Controller,
+        Controller, WatchStreamExt as _,
         controller::{self, Action, Config},
         reflector::ObjectRef,
         watcher,
@@ -268,12 +268,11 @@ async fn controllers(
     let rollouts = rollouts.reconcile_on(scalers.inspect(move |rollout| looks.moved(&key(rollout))));
     // Who upgrades may not have given the right yet, and that holds up no other watch.
     let slices = planes::events(Kind::EndpointSlice, scope.api(Kind::EndpointSlice), managed());
+    let slices = slices.map(|(_, event)| Ok(event)).touched_objects();
+    let parent = |slice: Watched| slice.parent(Kind::ModelRollout, names::LABEL_ROLLOUT);
+    let slices = slices.filter_map(move |slice| ready(slice.ok().and_then(parent)));
     let looks = ports.looks.clone();
-    let rollouts = rollouts.reconcile_on(slices.filter_map(move |(_, event)| {
-        let rollout = changed(event).and_then(|slice| slice.parent(Kind::ModelRollout, names::LABEL_ROLLOUT));
-        let concerned = rollout.inspect(|rollout| looks.moved(&key(rollout)));
-        async { concerned }
-    }));
+    let rollouts = rollouts.reconcile_on(slices.inspect(move |rollout| looks.moved(&key(rollout))));
     // Any version may be the next candidate of any rollout of its model beside it.
     let looks = ports.looks.clone();
     let rollouts = scope.watches(rollouts, Kind::ModelVersion, everything(), move |version| {
@@ -301,16 +300,6 @@ async fn controllers(
     tokio::select! {
         _ = drained => {}
         () = async { stop.cancelled().await; sleep(DRAIN).await } => tracing::warn!("reconciles did not end in time"),
-    }
-}
-
-/// What an event is about.
-fn changed(event: watcher::Event<Watched>) -> Option<Watched> {
-    match event {
-        watcher::Event::Apply(object)
-        | watcher::Event::InitApply(object)
-        | watcher::Event::Delete(object) => Some(object),
-        watcher::Event::Init | watcher::Event::InitDone => None,
     }
 }
 

@@ -61,6 +61,12 @@ pub fn remember_most(status: &mut Value) {
     status["history"] = (200..210).map(reference).collect::<Vec<_>>().into();
 }
 
+/// The endpoints of so many ready pods, as an EndpointSlice lists them.
+pub fn ready_endpoints(pods: u64) -> Vec<Value> {
+    let endpoint = |pod| json!({"addresses": [format!("10.1.0.{pod}")], "conditions": {"ready": true}});
+    (0..pods).map(endpoint).collect()
+}
+
 /// Ticks until something is so, at most `ticks`, and how it is then.
 pub fn until(
     ticks: usize,
@@ -244,7 +250,7 @@ impl RolloutCase {
         rollout::plan(&rollout::Snapshot {
             answers: &answers,
             probed: &probed,
-            ..self.snapshot(&BTreeMap::new(), &Memo::default())
+            ..self.snapshot(&BTreeMap::new(), &self.leading(), &Memo::default())
         })
     }
 
@@ -256,27 +262,33 @@ impl RolloutCase {
             let ready = deployments.find(|deployment| deployment["metadata"]["name"] == *name);
             let ready =
                 ready.and_then(|deployment| deployment["status"]["readyReplicas"].as_u64()).unwrap_or(0);
-            let endpoints: Vec<Value> = (0..ready)
-                .map(|pod| json!({"addresses": [format!("10.1.0.{pod}")], "conditions": {"ready": true}}))
-                .collect();
-            json!({"metadata": {"name": name, "labels": {rollout::SERVICE_NAME: name}}, "addressType": "IPv4", "endpoints": endpoints})
+            json!({"metadata": {"name": name, "labels": {rollout::SERVICE_NAME: name}}, "endpoints": ready_endpoints(ready)})
         };
         self.children.services.iter().map(slice).collect()
     }
 
     /// What is to be sent.
     pub fn probes(&self) -> Vec<Probe> {
-        rollout::probes(&self.snapshot(&BTreeMap::new(), &Memo::default()))
+        rollout::probes(&self.snapshot(&BTreeMap::new(), &self.leading(), &Memo::default()))
     }
 
-    fn snapshot<'a>(&'a self, answers: &'a rollout::Answers, memo: &'a Memo) -> rollout::Snapshot<'a> {
+    fn leading(&self) -> rollout::Endpoints {
+        self.endpoints.clone().unwrap_or_else(|| rollout::Endpoints::of(&self.slices()))
+    }
+
+    fn snapshot<'a>(
+        &'a self,
+        answers: &'a rollout::Answers,
+        endpoints: &'a rollout::Endpoints,
+        memo: &'a Memo,
+    ) -> rollout::Snapshot<'a> {
         rollout::Snapshot {
             rollout: &self.rollout,
             versions: &self.versions,
             rivals: &self.rivals,
             members: &self.members,
             children: &self.children,
-            endpoints: self.endpoints.clone().unwrap_or_else(|| rollout::Endpoints::of(&self.slices())),
+            endpoints,
             gateway: self.gateway.clone(),
             features: self.features.clone(),
             answers,
@@ -304,6 +316,24 @@ impl RolloutCase {
         self.perform(&actions);
         self.read = read;
         self.rollout.status = status;
+    }
+
+    /// So many reconciles: what is planned is recorded and done.
+    pub fn goes_on(&mut self, reconciles: usize) {
+        for _ in 0..reconciles {
+            let plan = self.plan();
+            self.follow(plan);
+        }
+    }
+
+    /// What is read, at the time of the case.
+    pub fn fresh(&self) -> Answer {
+        let mut answer = self.read.answer();
+        if let Answer::Vector(vector) = &mut answer {
+            let newest = vector.iter_mut().filter(|series| series.labels["anneal_part"] == "at");
+            newest.for_each(|series| series.value = self.now.as_second() as f64);
+        }
+        answer
     }
 
     /// The plan is recorded, and the cluster does what it asks for; the status is returned.

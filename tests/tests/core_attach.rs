@@ -6,7 +6,7 @@
 use anneal_core::{
     patch::Operation,
     plan::{Action, Plan},
-    rollout::{Answer, Endpoints, ProbeAnswer},
+    rollout::{Endpoints, ProbeAnswer},
 };
 use anneal_crds::{ModelRolloutStatus, Weight, model_rollout::RolloutPhase as P, names};
 use anneal_tests::cases::{self, Read, RolloutCase};
@@ -76,22 +76,12 @@ fn until(case: &mut RolloutCase, phase: P) {
     assert_eq!(status(case).phase, phase, "{:?}", status(case));
 }
 
-/// What is read, at the time of the case.
-fn fresh(case: &RolloutCase) -> Answer {
-    let mut answer = case.read.answer();
-    if let Answer::Vector(vector) = &mut answer {
-        let newest = vector.iter_mut().filter(|series| series.labels["anneal_part"] == "at");
-        newest.for_each(|series| series.value = case.now.as_second() as f64);
-    }
-    answer
-}
-
 /// The step in which a rollout is passes.
 fn step_passes(case: &mut RolloutCase) {
     walk(case);
     case.now += SignedDuration::from_secs(60);
     case.read = Read::Errors(0.0, 1000.0);
-    let plan = case.plan_with(&fresh(case));
+    let plan = case.plan_with(&case.fresh());
     case.perform(&plan.actions);
     case.rollout.status = Some(plan.status);
     case.read = Read::Errors(0.0, 3.0);
@@ -202,7 +192,7 @@ fn the_way_back_of_the_first_version_leads_to_what_served_before() {
         walk(&mut case);
         assert_eq!((status(&case).phase, backends(&case)), (phase, shares));
         case.read = Read::Errors(0.5, 1000.0);
-        let plan = case.plan_with(&fresh(&case));
+        let plan = case.plan_with(&case.fresh());
         case.perform(&plan.actions);
         assert_eq!((plan.status.phase, plan.status.stable.as_ref()), (P::RolledBack, None));
         assert_eq!((plan.status.rejected.len(), plan.status.history.len()), (1, 0));
@@ -477,7 +467,7 @@ fn a_rule_with_a_new_place_is_found_by_its_name() {
     let mut case = canary();
     case.read = Read::Errors(0.5, 1000.0);
     case.children.route.as_mut().unwrap()["spec"]["rules"].as_array_mut().unwrap().swap(0, 1);
-    let answer = fresh(&case);
+    let answer = case.fresh();
     let plan = case.plan_with(&answer);
     case.perform(&plan.actions);
     let rule = &case.children.route.as_ref().unwrap()["spec"]["rules"][0];
@@ -530,7 +520,7 @@ fn a_service_that_another_rule_leads_to_is_not_deleted() {
     case.children.route.as_mut().unwrap()["spec"]["rules"][0]["backendRefs"] =
         json!([{"name": V2, "port": 80}]);
     case.read = Read::Errors(0.5, 1000.0);
-    let plan = case.plan_with(&fresh(&case));
+    let plan = case.plan_with(&case.fresh());
     case.perform(&plan.actions);
     case.rollout.status = Some(plan.status);
     case.read = Read::Errors(0.0, 3.0);
@@ -604,7 +594,7 @@ fn baking() -> RolloutCase {
 /// What is read is a breach, and what is planned for that is done.
 fn breach(case: &mut RolloutCase) -> Plan<ModelRolloutStatus> {
     case.read = Read::Errors(0.5, 1000.0);
-    let plan = case.plan_with(&fresh(case));
+    let plan = case.plan_with(&case.fresh());
     case.read = Read::Errors(0.0, 3.0);
     case.perform(&plan.actions);
     case.rollout.status = Some(plan.status.clone());
@@ -616,7 +606,7 @@ fn breach(case: &mut RolloutCase) -> Plan<ModelRolloutStatus> {
 fn a_first_version_that_was_handed_back_stays_away_when_a_call_fails_after_the_record() {
     let mut case = baking();
     case.read = Read::Errors(0.5, 1000.0);
-    let lost = case.plan_with(&fresh(&case));
+    let lost = case.plan_with(&case.fresh());
     assert_eq!(lost.status.phase, P::RolledBack);
     case.rollout.status = Some(lost.status);
     assert!(case.versions[0].metadata.annotations.as_ref().unwrap().contains_key(STABLE));
@@ -882,8 +872,8 @@ fn what_a_gateway_refuses_of_a_users_route_is_not_held_against_a_version() {
     for read in [Read::Errors(0.0, 3.0), Read::Nothing] {
         case.read = read;
         case.now += SignedDuration::from_hours(2);
-        assert_eq!(case.plan_with(&fresh(&case)).status.phase, P::Canary, "{read:?}");
-        let status = case.plan_with(&fresh(&case)).status;
+        assert_eq!(case.plan_with(&case.fresh()).status.phase, P::Canary, "{read:?}");
+        let status = case.plan_with(&case.fresh()).status;
         case.rollout.status = Some(status);
     }
     // It is corrected, which its controller has not seen yet; then it has. Deadlines begin from there.
@@ -899,7 +889,7 @@ fn what_a_gateway_refuses_of_a_users_route_is_not_held_against_a_version() {
     ] {
         case.children.route = route;
         case.now += SignedDuration::from_secs(after);
-        let plan = case.plan_with(&fresh(&case));
+        let plan = case.plan_with(&case.fresh());
         assert_eq!(plan.status.phase, phase, "{after}: {:?}", plan.status.conditions);
         case.rollout.status = Some(plan.status);
     }
@@ -954,7 +944,7 @@ fn nobody_is_sent_back_to_an_adopted_service_that_leads_nowhere() {
         Some(Endpoints::Known(known.into()))
     };
     case.endpoints = leading(0);
-    let plan = case.plan_with(&fresh(&case));
+    let plan = case.plan_with(&case.fresh());
     assert_eq!(plan.status.phase, P::Canary);
     let told = plan.notes.iter().find(|note| note.reason == "StableUnavailable").unwrap();
     assert!(told.message.contains("Service old should answer instead"), "{}", told.message);
@@ -962,8 +952,8 @@ fn nobody_is_sent_back_to_an_adopted_service_that_leads_nowhere() {
     assert_eq!(anneal_core::rollout::adopted_service(&case.rollout), Some("old"));
     case.rollout.status = Some(plan.status);
     case.endpoints = leading(1);
-    assert_eq!(case.plan_with(&fresh(&case)).status.phase, P::RolledBack);
+    assert_eq!(case.plan_with(&case.fresh()).status.phase, P::RolledBack);
     // A backend without EndpointSlices may be something else that answers.
     case.endpoints = None;
-    assert_eq!(case.plan_with(&fresh(&case)).status.phase, P::RolledBack);
+    assert_eq!(case.plan_with(&case.fresh()).status.phase, P::RolledBack);
 }

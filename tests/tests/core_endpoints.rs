@@ -72,10 +72,7 @@ fn nobody_is_rejected_for_want_of_endpoints() {
 fn what_serves_does_so_whether_endpoints_can_be_read_or_not() {
     let mut case = RolloutCase::new(json!({"phase": "Healthy", "stable": cases::reference(1)})).unwrap();
     case.versions.truncate(1);
-    for _ in 0..3 {
-        let plan = case.plan();
-        case.follow(plan);
-    }
+    case.goes_on(3);
     let ready = |case: &RolloutCase| {
         let conditions = case.plan().status.conditions;
         conditions.into_iter().find(|condition| condition.type_ == "Ready").unwrap()

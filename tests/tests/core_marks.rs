@@ -261,10 +261,7 @@ fn known(status: &anneal_crds::ModelRolloutStatus) -> (&str, Vec<&str>) {
 #[test]
 fn what_serves_says_so_itself_where_nothing_else_does() {
     let mut case = healthy();
-    for _ in 0..2 {
-        let plan = case.plan();
-        case.follow(plan);
-    }
+    case.goes_on(2);
     make_again(&mut case);
     let all = std::mem::take(&mut case.versions);
     // Records come one by one: first what was rolled back, then one that would be the first here, and then all.
@@ -332,10 +329,7 @@ fn what_serves_knows_better_than_marks_of_an_older_backup() {
 #[test]
 fn a_service_that_has_not_forgotten_yet_is_not_asked() {
     let mut case = healthy();
-    for _ in 0..2 {
-        let plan = case.plan();
-        case.follow(plan);
-    }
+    case.goes_on(2);
     // Versions 5 and 4 were gone back from in turns, and each Service says so of the other one.
     let mut left = case
         .children

@@ -2,10 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "this is a test")]
 
-use anneal_core::{
-    plan::{Plan, Severity, Wake},
-    rollout::Answer,
-};
+use anneal_core::plan::{Plan, Severity, Wake};
 use anneal_crds::{ModelRolloutStatus, Weight, model_rollout::RolloutPhase as P, names};
 use anneal_tests::cases::{self, Read, RolloutCase};
 use jiff::SignedDuration;
@@ -289,7 +286,7 @@ fn a_contest_counts_as_time_in_which_nothing_can_be_judged() {
         for second in 0..200 {
             case.now += SignedDuration::from_secs(1);
             case.read = Read::Errors(0.0, 1000.0);
-            let answer = fresh(&case);
+            let answer = case.fresh();
             let plan = case.plan_with(&answer);
             case.perform(&plan.actions);
             case.rollout.status = Some(plan.status);
@@ -304,16 +301,6 @@ fn a_contest_counts_as_time_in_which_nothing_can_be_judged() {
         let told = status.conditions.iter().any(|told| told.reason == "HeldTooLong");
         assert!(told, "{:?}", status.conditions);
     }
-}
-
-/// Good numbers of this moment.
-fn fresh(case: &RolloutCase) -> Answer {
-    let mut answer = case.read.answer();
-    if let Answer::Vector(vector) = &mut answer {
-        let newest = vector.iter_mut().filter(|series| series.labels["anneal_part"] == "at");
-        newest.for_each(|series| series.value = case.now.as_second() as f64);
-    }
-    answer
 }
 
 #[test]

@@ -163,13 +163,7 @@ impl Prometheus for Calm {
         if self.restless.load(Ordering::SeqCst) {
             self.looks.moved(&key());
         }
-        let case = self.case.lock().unwrap();
-        let mut answer = case.read.answer();
-        if let Answer::Vector(vector) = &mut answer {
-            let newest = vector.iter_mut().filter(|series| series.labels["anneal_part"] == "at");
-            newest.for_each(|series| series.value = case.now.as_second() as f64);
-        }
-        answer
+        self.case.lock().unwrap().fresh()
     }
 }
 

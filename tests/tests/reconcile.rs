@@ -205,11 +205,7 @@ fn who_decided_by_an_older_status_does_nothing_even_when_it_would_record_nothing
     let status = json!({"observedGeneration": 1, "phase": "Healthy", "stable": cases::reference(1)});
     let mut case = RolloutCase::new(status).unwrap();
     case.versions.truncate(1);
-    for _ in 0..3 {
-        let plan = case.plan();
-        case.perform(&plan.actions);
-        case.rollout.status = Some(plan.status);
-    }
+    case.goes_on(3);
     // Something to perform, and nothing to record.
     case.children.services[0]["metadata"]["annotations"] = json!({});
     let plan = case.plan();

@@ -12,6 +12,8 @@ use anneal_core::{
 use anneal_crds::names;
 use serde_json::{Value, json};
 
+use crate::cases::ready_endpoints;
+
 use super::{
     calls::name,
     laws::text,
@@ -120,13 +122,11 @@ impl Sim {
         let deployment = self.store.get(&Key::new(Kind::Deployment, NAMESPACE, service));
         let ready =
             deployment.and_then(|deployment| deployment["status"]["readyReplicas"].as_u64()).unwrap_or(0);
-        let endpoints: Vec<Value> = (0..ready)
-            .map(|pod| json!({"addresses": [format!("10.1.0.{pod}")], "conditions": {"ready": true}}))
-            .collect();
+        let endpoints = ready_endpoints(ready);
         let mut labels = owner["metadata"]["labels"].clone();
         labels[rollout::SERVICE_NAME] = service.into();
         let now = self.now;
-        let body = json!({"metadata": {"labels": labels}, "addressType": "IPv4", "endpoints": endpoints});
+        let body = json!({"metadata": {"labels": labels}, "endpoints": endpoints});
         if self.store.create(&Object::new(key.clone(), body), now).is_err() {
             self.store.edit(&key, |slice| slice["endpoints"] = endpoints.into());
         }

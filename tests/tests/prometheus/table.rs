@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anneal_core::rollout::{Answer, Query, Reading, Shape, Verdict, judge, read};
 use anneal_crds::{
-    ModelRolloutStatus, Span,
+    Span,
     metric::{JudgeEvidence, Metric, MissingClass},
     model_rollout::RolloutPhase,
 };
@@ -121,27 +121,31 @@ fn is_error(reading: &Reading, said: &str) -> bool {
     matches!(reading, Reading::Unreachable(why) if why.contains(said))
 }
 
+/// How a body is read.
+type Expected = fn(&Reading) -> bool;
+
+/// Answers that say nothing, and how each is read as plain numbers.
+const BODIES: [(&str, Expected); 14] = [
+    ("nan", |reading| *reading == Reading::NotFinite),
+    ("infinity", |reading| *reading == Reading::NotFinite),
+    ("negative-infinity", |reading| *reading == Reading::NotFinite),
+    ("empty", |reading| *reading == Reading::Empty),
+    ("twice", |reading| matches!(reading, Reading::Malformed(_))),
+    ("many", |reading| is_error(reading, "at most 1000")),
+    ("scalar", |reading| is_error(reading, "type `scalar` instead of vector")),
+    ("string", |reading| is_error(reading, "type `string` instead of vector")),
+    ("stale", |reading| matches!(reading, Reading::Stale(age) if age.as_secs() == 31)),
+    ("future", |reading| *reading == Reading::NotFinite),
+    ("warnings", |reading| is_error(reading, "a store is gone")),
+    ("4xx", |reading| is_error(reading, "400 Bad Request")),
+    ("5xx", |reading| is_error(reading, "503 Service Unavailable")),
+    ("timeout", |reading| is_error(reading, "no answer within")),
+];
+
 #[tokio::test]
 async fn each_case_has_its_reading_and_names_server_and_query() {
-    type Expected = fn(&Reading) -> bool;
-    let table: [(&str, Expected); 14] = [
-        ("nan", |reading| *reading == Reading::NotFinite),
-        ("infinity", |reading| *reading == Reading::NotFinite),
-        ("negative-infinity", |reading| *reading == Reading::NotFinite),
-        ("empty", |reading| *reading == Reading::Empty),
-        ("twice", |reading| matches!(reading, Reading::Malformed(_))),
-        ("many", |reading| is_error(reading, "at most 1000")),
-        ("scalar", |reading| is_error(reading, "type `scalar` instead of vector")),
-        ("string", |reading| is_error(reading, "type `string` instead of vector")),
-        ("stale", |reading| matches!(reading, Reading::Stale(age) if age.as_secs() == 31)),
-        ("future", |reading| *reading == Reading::NotFinite),
-        ("warnings", |reading| is_error(reading, "a store is gone")),
-        ("4xx", |reading| is_error(reading, "400 Bad Request")),
-        ("5xx", |reading| is_error(reading, "503 Service Unavailable")),
-        ("timeout", |reading| is_error(reading, "no answer within")),
-    ];
     let url = serve(Router::new().route("/{case}/{source}/api/v1/query", get(answer))).await;
-    for (case, expected) in table {
+    for (case, expected) in BODIES {
         for (source, metric) in metrics() {
             let mut server = server(&format!("{url}/{case}/{source}"));
             if case == "timeout" {
@@ -152,10 +156,12 @@ async fn each_case_has_its_reading_and_names_server_and_query() {
             assert!(expected(&reading), "{case} of a {source}: {reading:?}");
             let (verdict, record) = judge(&metric, &reading, &url, "up");
             let Verdict::Hold(class, why) = verdict else { panic!("{case} of a {source}: {verdict:?}") };
-            // Of a value people know what they wrote.
-            let asked = if source == "value" { "v{}" } else { "up" };
-            let unanswered = matches!(reading, Reading::Unreachable(_));
-            let asked = if unanswered { "up" } else { asked };
+            // Of a value people know what they wrote; who did not answer is told by what was sent.
+            let asked = match (source, &reading) {
+                ("value", Reading::Unreachable(_)) => "up",
+                ("value", _) => "v{}",
+                _ => "up",
+            };
             assert!(why.contains(&format!("({url}: {asked})")), "{case} of a {source}: {why}");
             assert_eq!((record.verdict.as_str(), record.query.as_str()), (class.name(), "up"));
         }
@@ -210,24 +216,6 @@ async fn the_same_servers_good_answer_passes() {
     }
 }
 
-/// Answers that say nothing.
-const BODIES: [&str; 14] = [
-    "nan",
-    "infinity",
-    "negative-infinity",
-    "empty",
-    "twice",
-    "many",
-    "scalar",
-    "string",
-    "stale",
-    "future",
-    "warnings",
-    "4xx",
-    "5xx",
-    "timeout",
-];
-
 /// A port that nobody listens on, and a name that RFC 6761 keeps from existing.
 const NOBODY: [&str; 2] = ["http://127.0.0.1:1", "http://prometheus.invalid:9090"];
 
@@ -240,8 +228,25 @@ const POLICIES: [(&str, i64, RolloutPhase); 5] = [
     (r#"{"action": "Rollback", "after": "60s"}"#, 60, RolloutPhase::RolledBack),
 ];
 
+/// Servers that say nothing, each of these forms, or are not there.
+fn silent(url: &str, source: &str) -> Vec<String> {
+    let served = BODIES.map(|(case, _)| format!("{url}/{case}/{source}"));
+    served.into_iter().chain(NOBODY.map(str::to_owned)).collect()
+}
+
+async fn ask(server_url: &str, query: &Query) -> Answer {
+    let server = Server { timeout: Duration::from_millis(200), ..server(server_url) };
+    HttpPrometheus::default().query(&server, query, now()).await
+}
+
 /// A canary step of a rollout with this metric, in which a reading has been missing for so many seconds.
-fn canary(metric: &Metric, class: MissingClass, missing_for: i64, policy: &str) -> RolloutCase {
+fn canary(
+    evidence: JudgeEvidence,
+    metric: &Metric,
+    class: MissingClass,
+    missing_for: i64,
+    policy: &str,
+) -> RolloutCase {
     let mut status = cases::moving("Canary", 20);
     let since = cases::ago(missing_for);
     status["holdingSince"] = since.clone().into();
@@ -250,6 +255,7 @@ fn canary(metric: &Metric, class: MissingClass, missing_for: i64, policy: &str) 
     case.rollout.spec.metrics = vec![metric.clone()];
     case.rollout.spec.strategy.rollback_triggers = vec![metric.name.clone()];
     let judge = &mut case.rollout.spec.judge;
+    judge.evidence = evidence;
     let field = match class {
         MissingClass::NoData => &mut judge.on_no_data,
         MissingClass::Stale => &mut judge.on_stale,
@@ -259,66 +265,57 @@ fn canary(metric: &Metric, class: MissingClass, missing_for: i64, policy: &str) 
     case
 }
 
+/// What each policy makes of an answer that says nothing, and that its message names server and query; how many cells that are.
+fn cells(
+    evidence: JudgeEvidence,
+    metric: &Metric,
+    class: MissingClass,
+    answer: &Answer,
+    place: &str,
+) -> usize {
+    for (policy, missing_for, phase) in POLICIES {
+        let status = canary(evidence, metric, class, missing_for, policy).plan_with(answer).status;
+        assert_eq!(status.phase, phase, "{place} {policy} {missing_for} s");
+        let blind = status.conditions.iter().find(|told| told.type_ == "MetricsAvailable");
+        let blind = blind.map(|told| told.message.clone());
+        // A rollback ends the condition, and its decision says the same.
+        let message = blind.or(status.decision.map(|decision| decision.message)).unwrap();
+        assert!(message.contains("(http://"), "{place} {policy}: {message}");
+    }
+    POLICIES.len()
+}
+
 #[tokio::test]
 async fn each_policy_gives_its_verdict_and_a_message_that_names_server_and_query() {
     let url = serve(Router::new().route("/{case}/{source}/api/v1/query", get(answer))).await;
-    let mut cells = 0;
+    let mut seen = 0;
     for (source, metric) in metrics() {
-        let served = BODIES.map(|case| format!("{url}/{case}/{source}"));
-        for server_url in served.iter().chain(&NOBODY.map(str::to_owned)) {
-            let mut server = server(server_url);
-            server.timeout = Duration::from_millis(200);
-            let answer = HttpPrometheus::default().query(&server, &query("up"), now()).await;
+        for server_url in silent(&url, source) {
+            let answer = ask(&server_url, &query("up")).await;
             let reading = read(&metric, &answer, None, Span::from_secs(30), now());
-            let Verdict::Hold(class, _) = judge(&metric, &reading, server_url, "up").0 else {
+            let Verdict::Hold(class, _) = judge(&metric, &reading, &server_url, "up").0 else {
                 panic!("{server_url}: {reading:?}")
             };
-            for (policy, missing_for, phase) in POLICIES {
-                let case = canary(&metric, class, missing_for, policy);
-                let status = case.plan_with(&answer).status;
-                assert_eq!(status.phase, phase, "{server_url} {policy} {missing_for} s");
-                cells += 1;
-                let message = told(status);
-                assert!(message.contains("(http://"), "{server_url} {policy}: {message}");
-            }
+            seen += cells(JudgeEvidence::None, &metric, class, &answer, &server_url);
         }
     }
-    assert_eq!(cells, 3 * 16 * 5);
+    assert_eq!(seen, 3 * 16 * 5);
 }
 
 #[tokio::test]
 async fn so_it_does_where_versions_are_compared() {
     let url = serve(Router::new().route("/{case}/{source}/api/v1/query", get(answer))).await;
     let raw = Query { shape: Shape::Matrix, ..query("up[1h]") };
-    let compared = |metric: &Metric, class, missing_for, policy: &str, answer: &Answer| {
-        let mut case = canary(metric, class, missing_for, policy);
-        case.rollout.spec.judge.evidence = JudgeEvidence::Sequential;
-        case.plan_with(answer).status
-    };
-    let mut cells = 0;
+    let evidence = JudgeEvidence::Sequential;
+    let mut seen = 0;
     for (source, metric) in metrics().into_iter().filter(|(source, _)| *source != "value") {
-        let served = BODIES.map(|case| format!("{url}/{case}/raw"));
-        for server_url in served.iter().chain(&NOBODY.map(str::to_owned)) {
-            let mut server = server(server_url);
-            server.timeout = Duration::from_millis(200);
-            let answer = HttpPrometheus::default().query(&server, &raw, now()).await;
-            let status = compared(&metric, MissingClass::Error, 0, "{}", &answer);
-            let [missing] = status.missing.as_slice() else { panic!("{server_url} {source}: {status:?}") };
-            for (policy, missing_for, phase) in POLICIES {
-                let status = compared(&metric, missing.class, missing_for, policy, &answer);
-                assert_eq!(status.phase, phase, "{server_url} {source} {policy} {missing_for} s");
-                cells += 1;
-                let message = told(status);
-                assert!(message.contains("(http://"), "{server_url} {source} {policy}: {message}");
-            }
+        for server_url in silent(&url, "raw") {
+            let place = format!("{server_url} of a {source}");
+            let answer = ask(&server_url, &raw).await;
+            let status = canary(evidence, &metric, MissingClass::Error, 0, "{}").plan_with(&answer).status;
+            let [missing] = status.missing.as_slice() else { panic!("{place}: {status:?}") };
+            seen += cells(evidence, &metric, missing.class, &answer, &place);
         }
     }
-    assert_eq!(cells, 2 * 16 * 5);
-}
-
-/// What a blind step says of its metrics; a rollback ends the condition, and its decision says the same.
-fn told(status: ModelRolloutStatus) -> String {
-    let blind = status.conditions.iter().find(|told| told.type_ == "MetricsAvailable");
-    let blind = blind.map(|told| told.message.clone());
-    blind.or(status.decision.map(|decision| decision.message)).unwrap()
+    assert_eq!(seen, 2 * 16 * 5);
 }

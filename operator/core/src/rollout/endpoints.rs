@@ -93,7 +93,7 @@ impl Draft<'_> {
             return None;
         }
         let name = &version.version;
-        let message = match (&self.snapshot.endpoints, self.endpoints_of(version)) {
+        let message = match (self.snapshot.endpoints, self.endpoints_of(version)) {
             (Endpoints::Unknown, _) => format!(
                 "The pods of {name} are ready, and EndpointSlices cannot be read, so nobody knows whether requests reach them. Let the operator list and watch endpointslices.discovery.k8s.io, as the chart's role does."
             ),

@@ -32,7 +32,7 @@ pub struct Snapshot<'a> {
     /// The children as they are.
     pub children: &'a Children,
     /// Whom the Services with the rollout's label lead to, and [`super::adopted_service`].
-    pub endpoints: Endpoints,
+    pub endpoints: &'a Endpoints,
     /// The gateway that the spec names.
     pub gateway: GatewayState,
     /// What its class lists, if [`super::asks_for_features`].

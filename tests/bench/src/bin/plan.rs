@@ -35,7 +35,7 @@ fn main() -> Result<()> {
     let answers = answers(now);
     let versions = versions(&rollout)?;
     let (memo, kept) = (Memo::default(), Memo::default());
-    let children = Children::default();
+    let (children, endpoints) = (Children::default(), Endpoints::Known(BTreeMap::new()));
     let retrain_snapshot = retrain::Snapshot {
         job: &job,
         rollout: None,
@@ -52,7 +52,7 @@ fn main() -> Result<()> {
         rivals: &[],
         members: &[],
         children: &children,
-        endpoints: Endpoints::Known(BTreeMap::new()),
+        endpoints: &endpoints,
         gateway: GatewayState::Programmed,
         features: rollout::Features::Unknown,
         answers: &answers,
@@ -64,8 +64,12 @@ fn main() -> Result<()> {
     let rollout_snapshot = rollout::Snapshot { versions: &versions, ..rollout_snapshot };
     let children = settled(&rollout::plan(&rollout_snapshot).actions);
     let endpoints = leading(&children);
-    let settled =
-        rollout::Snapshot { children: &children, endpoints, memo: &kept, ..rollout_snapshot.clone() };
+    let settled = rollout::Snapshot {
+        children: &children,
+        endpoints: &endpoints,
+        memo: &kept,
+        ..rollout_snapshot.clone()
+    };
     let cases: [(&str, &dyn Fn()); 4] = [
         ("retrainTraining", &|| drop(black_box(retrain::plan(black_box(&retrain_snapshot))))),
         ("rolloutBegins", &|| drop(black_box(rollout::plan(black_box(&rollout_snapshot))))),

@@ -15,15 +15,7 @@ use crate::Context;
 /// Layers of earlier builds are what makes the next one quick; beyond this many, they are only disk.
 const MAX_LAYERS: usize = 400;
 /// How an image is built; the profile is optimised like a release, but built incrementally.
-const BUILD: [&str; 7] = [
-    "build",
-    "--layers",
-    "--pull-never",
-    "--build-arg",
-    "OPERATOR_PROFILE=image",
-    "--build-arg",
-    "TRAINER_PROFILE=image",
-];
+const BUILD: [&str; 5] = ["build", "--layers", "--pull-never", "--build-arg", "PROFILE=image"];
 /// The trust store of this machine, and where a build container looks for one.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
