@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread,
 };
@@ -150,6 +150,28 @@ fn every_law_holds_in_every_world_and_every_world_comes_to_rest() {
     ] {
         assert!(reached.contains_key(end), "no world came to {end}");
     }
+}
+
+#[test]
+fn an_operator_may_die_after_any_write() {
+    // Each write of these worlds is once the last one of an operator.
+    let mortal = number("SEEDS").unwrap_or(SEEDS) / 1000;
+    let plays: Vec<(u64, usize)> = (0..mortal)
+        .flat_map(|seed| (1..=world::run(seed, Story::Dropped).writes).map(move |after| (seed, after)))
+        .collect();
+    assert!(plays.len() as u64 >= 50 * mortal, "{} deaths", plays.len());
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        while let Some(&(seed, after)) = plays.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let report = world::run_with_a_death(seed, Story::Dropped, Some(after));
+            assert_eq!(report.violation, None, "seed {seed}, dead after {after} writes");
+        }
+    };
+    thread::scope(|scope| {
+        let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
+        (0..cores).for_each(|_| drop(scope.spawn(worker)));
+    });
+    println!("{} deaths", plays.len());
 }
 
 #[test]

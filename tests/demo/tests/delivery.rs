@@ -14,6 +14,7 @@ use common::{
     Kubectl,
     delivery::{HOME, Model, REQUEST, get, until},
 };
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 const GATEWAY: &str = "models";
@@ -34,9 +35,10 @@ fn metrics() -> Value {
     ])
 }
 
-/// A shadow, a canary of two steps, and a bake.
+/// A shadow, a canary of two steps, and a bake. Eight of them share a busy machine, on which nobody may have counted anything of
+/// a new pod for a while.
 fn spec(more: Value) -> Value {
-    let mut spec = json!({"metrics": metrics(), "judge": {"evidence": "none", "maxHold": "20s"}, "strategy": {
+    let mut spec = json!({"metrics": metrics(), "judge": {"evidence": "none", "maxHold": "3m"}, "strategy": {
         "shadow": {"duration": "5s", "minRequests": 20},
         "canary": {"initial": 20, "increment": 80, "interval": "10s", "minRequests": 20},
         "bake": {"duration": "20s", "rollbackTriggers": ["error_rate", "latency", "refused"]},
@@ -278,7 +280,7 @@ fn judged_by_what_envoy_counts() {
         {"name": "latency", "window": "10s", "interval": "1s", "latency": {"of": "Envoy", "quantile": 0.9, "max": "1s"}},
     ]);
     let prometheus = json!({"url": "http://prometheus.monitoring:9090", "versionFrom": "EnvoyCluster"});
-    let judge = json!({"evidence": "sequential", "maxHold": "30s", "sequential": {"dispersion": "Assumed"}});
+    let judge = json!({"evidence": "sequential", "maxHold": "3m", "sequential": {"dispersion": "Assumed"}});
     let spec = json!({"strategy": strategy, "metrics": metrics, "prometheus": prometheus, "judge": judge});
     let model = Model::new("uncounted", gateway, spec);
     let clients = model.clients();
@@ -311,6 +313,7 @@ fn prometheus_is_gone() {
         status["phase"] == "Canary" && !status["trafficAcceptedAt"].is_null()
     });
     scale("monitoring", "deployment/prometheus", 0);
+    model.patch(&json!({"judge": {"maxHold": "20s"}}));
     let status = model.rolled_back();
     scale("monitoring", "deployment/prometheus", 1);
     assert_eq!(reason(&status), "HeldTooLong", "{status:#}");
@@ -318,9 +321,31 @@ fn prometheus_is_gone() {
     model.clean_up();
 }
 
+fn traffic_verified(status: &Value) -> &Value {
+    let mut conditions = status["conditions"].as_array().unwrap().iter();
+    conditions.find(|condition| condition["type"] == "TrafficVerified").unwrap_or(&Value::Null)
+}
+
+/// Somebody who says that Envoy has the weights, which nobody has told it.
+fn accept(route: &str) {
+    let seen = get(&format!("httproute/{route}"));
+    let mut parents = seen["status"]["parents"].clone();
+    let conditions = parents[0]["conditions"].as_array_mut().unwrap();
+    conditions
+        .iter_mut()
+        .for_each(|told| told["observedGeneration"] = seen["metadata"]["generation"].clone());
+    let patch = json!({"status": {"parents": parents}}).to_string();
+    let route = format!("httproute/{route}");
+    let patch = ["patch", &route, "-n", HOME, "--subresource=status", "--type=merge", "-p", &patch];
+    Kubectl::run(&patch, None).unwrap();
+}
+
 fn gateway_controller_is_gone() {
     let mut spec = spec(json!({}));
-    spec["strategy"]["canary"]["interval"] = "10m".into();
+    spec["strategy"]["canary"] =
+        json!({"initial": 20, "increment": 40, "interval": "10m", "minRequests": 20});
+    spec["judge"] =
+        json!({"evidence": "sequential", "maxHold": "3m", "sequential": {"dispersion": "Assumed"}});
     let model = Model::new("ungoverned", GATEWAY, spec);
     let clients = model.clients();
     model.version(2, &[]);
@@ -328,15 +353,23 @@ fn gateway_controller_is_gone() {
         status["phase"] == "Canary" && !status["trafficAcceptedAt"].is_null()
     });
     scale("envoy-gateway-system", "deployment/envoy-gateway", 0);
-    let abort = "anneal.dev/abort=v20261122.2: its gateway is not led";
-    Kubectl::run(&["annotate", "mro", "ungoverned", "-n", HOME, abort], None).unwrap();
+
+    // Its weights are taken, by all that is said, and requests go as they went.
+    model.annotate(&["anneal.dev/promote=v20261122.2@20: to see whether Envoy takes it"]);
+    model.until("it is to have more", |status| status["weight"] == 60);
+    until("the route says so", || model.weights()[1].1 == 600);
+    accept("ungoverned");
+    let status = model.until("the counters show the old share", |status| {
+        traffic_verified(status)["reason"] == "TrafficSplitMismatch"
+    });
+    let time = |text: &Value| text.as_str().unwrap().parse::<Timestamp>().unwrap();
+    let found = time(&traffic_verified(&status)["lastTransitionTime"]);
+    let taken = time(&status["trafficAcceptedAt"]);
+    assert!(found <= taken + SignedDuration::from_secs(60), "{status:#}");
+
+    model.annotate(&["anneal.dev/abort=v20261122.2: its gateway is not led"]);
     let status = model.until("it is rolled back", |status| status["phase"] == "RolledBack");
-    let verified = |status: &Value| {
-        let conditions = status["conditions"].as_array().unwrap().iter();
-        conditions
-            .filter(|condition| condition["type"] == "TrafficVerified")
-            .all(|condition| condition["status"] == "True")
-    };
+    let verified = |status: &Value| traffic_verified(status)["status"] == "True";
     assert!(!verified(&status), "nobody has taken the weights: {status:#}");
     // Nobody tells Envoy, so it goes on as it was told; as soon as someone does, it does.
     thread::sleep(Duration::from_secs(3));

@@ -282,6 +282,32 @@ fn without_a_ready_pod() {
     model.clean_up();
 }
 
+/// Two models of one group: nobody goes ahead, whoever does nothing wrong goes back with who does, and comes again with it.
+fn together_or_not_at_all() {
+    let quick = json!({"canary": {"initial": 20, "increment": 80, "interval": "5s", "minRequests": 20}});
+    let [left, right] =
+        ["left", "right"].map(|name| Model::new(name, GATEWAY, spec(quick.clone(), json!({}))));
+    for model in [&left, &right] {
+        model.patch(&json!({"group": {"members": ["left", "right"]}}));
+    }
+    let (of_left, of_right) = (left.clients(), right.clients());
+    left.version(2, &[]);
+    left.until("it waits for the other one", |status| status["phaseSummary"] == "Preparing/AwaitingGroup");
+    right.version(2, &["--fault=error=0.5"]);
+    let status = right.rolled_back();
+    assert_eq!(reason(&status), "ThresholdBreached", "{status:#}");
+    let status = left.rolled_back();
+    assert_eq!(reason(&status), "GroupAborted", "{status:#}");
+
+    right.version(3, &[]);
+    left.until("what did nothing wrong is in production", serves(2));
+    right.until("it came with the other one's next", serves(3));
+    for (model, clients) in [(left, of_left), (right, of_right)] {
+        model.nobody_failed(&clients.finish());
+        model.clean_up();
+    }
+}
+
 #[test]
 fn a_version_meets_what_its_rollout_asks_for() {
     thread::scope(|scope| {
@@ -293,6 +319,7 @@ fn a_version_meets_what_its_rollout_asks_for() {
             edited_and_aborted_in_a_freeze,
             nobody_to_go_back_to,
             without_a_ready_pod,
+            together_or_not_at_all,
         ];
         let running = all.map(|trial| scope.spawn(trial));
         running.into_iter().for_each(|trial| trial.join().unwrap());

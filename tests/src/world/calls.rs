@@ -235,6 +235,7 @@ impl Sim {
             Write::Record { key, read, status } => self.store.replace_status(key, read, status.clone()),
         };
         if done == Ok(Written::Changed) {
+            self.writes += 1;
             if self.only_keeps(write, before.as_deref()) {
                 self.laws.kept += 1;
             } else {

@@ -42,6 +42,8 @@ pub struct Report {
     pub steps: usize,
     /// Reconciles that ended by themselves.
     pub reconciles: usize,
+    /// Writes of operators that changed something.
+    pub writes: usize,
     /// The law that was broken, if one was.
     pub violation: Option<Violation>,
     /// What happened, if it was to be kept.
@@ -61,7 +63,13 @@ pub enum Story {
 
 /// Plays one seed.
 pub fn run(seed: u64, story: Story) -> Report {
+    run_with_a_death(seed, story, None)
+}
+
+/// Plays one seed, in which an operator dies after so many writes besides what else happens.
+pub fn run_with_a_death(seed: u64, story: Story, after: Option<usize>) -> Report {
     let mut world = schedule::World::new(seed, story);
+    world.shared.lock().dies_after = after;
     world.play();
     if !world.is_broken() {
         world.settle();

@@ -82,6 +82,8 @@ impl World {
             truth: std::collections::BTreeMap::new(),
             laws: Laws { skew: SignedDuration::from_secs(skew).abs(), ..Laws::default() },
             callers: [caller(dice.chance(200), 0), caller(dice.chance(400), skew)],
+            writes: 0,
+            dies_after: None,
             hostile: false,
             trace: (story == Story::Kept).then(Vec::new),
             dice,
@@ -208,10 +210,16 @@ impl World {
                 return;
             }
         }
-        if dies && self.tasks[who].take().is_some() {
-            self.shared.lock().say(|_| format!("operator {who} crashes"));
-            self.ports[who].looks = Arc::default();
+        if dies && self.tasks[who].is_some() {
+            self.die(who);
         }
+    }
+
+    /// Whatever it was at and all that it knew are gone.
+    fn die(&mut self, who: usize) {
+        self.shared.lock().say(|_| format!("operator {who} crashes"));
+        self.tasks[who] = None;
+        self.ports[who].looks = Arc::default();
     }
 
     fn begin(&mut self, who: usize, key: &Key, news: News) {
@@ -230,9 +238,13 @@ impl World {
     /// One more call of an operator.
     fn poll(&mut self, who: usize) -> Option<Ended> {
         let task = self.tasks[who].as_mut()?;
-        let Poll::Ready(ended) = task.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
-            return None;
-        };
+        let polled = task.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        if self.shared.lock().is_due_to_die() {
+            self.die(who);
+            let (verb, what, message) = ("go on with", "what it was at".to_owned(), "it is dead".to_owned());
+            return Some(Err(ClusterError::Transient { verb, what, message }));
+        }
+        let Poll::Ready(ended) = polled else { return None };
         self.tasks[who] = None;
         self.reconciles += 1;
         let mut sim = self.shared.lock();
@@ -272,6 +284,7 @@ impl World {
             seed,
             steps: self.steps,
             reconciles: self.reconciles,
+            writes: sim.writes,
             violation: sim.laws.violation.clone(),
             trace: sim.trace.take().unwrap_or_default(),
             reached,
@@ -280,6 +293,11 @@ impl World {
 }
 
 impl Sim {
+    /// Whether the write was made that an operator does not outlive.
+    fn is_due_to_die(&mut self) -> bool {
+        self.dies_after.take_if(|after| self.writes >= *after).is_some()
+    }
+
     /// Prometheus, the gateway or the operator's rights get better or worse.
     fn weather_step(&mut self) {
         let kinds = [

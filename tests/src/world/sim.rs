@@ -47,6 +47,10 @@ pub struct Sim {
     pub laws: Laws,
     /// The operators, as the API server sees them.
     pub callers: [Caller; 2],
+    /// Writes of operators that changed something.
+    pub writes: usize,
+    /// After how many of them an operator dies, once.
+    pub dies_after: Option<usize>,
     /// Whether a controller of someone else writes routes, too.
     pub hostile: bool,
     /// What happened, for people; kept only when asked for.

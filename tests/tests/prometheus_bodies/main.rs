@@ -34,12 +34,26 @@ enum Source {
     Histogram,
     Value,
     Drift,
+    Stability,
+    Agreement,
+    Paired,
 }
 
-const SOURCES: [Source; 5] = [Source::Ratio, Source::Mean, Source::Histogram, Source::Value, Source::Drift];
+const SOURCES: [Source; 8] = [
+    Source::Ratio,
+    Source::Mean,
+    Source::Histogram,
+    Source::Value,
+    Source::Drift,
+    Source::Stability,
+    Source::Agreement,
+    Source::Paired,
+];
 
 /// What drift is compared with.
-const BASELINE: [(&str, f64); 3] = [("0.5", 700.0), ("1", 900.0), ("inf", 1000.0)];
+const SCORES: [(&str, f64); 3] = [("0.5", 700.0), ("1", 900.0), ("inf", 1000.0)];
+/// What the order of features is compared with.
+const FEATURES: [(&str, f64); 4] = [("age", 0.5), ("income", 0.3), ("term", 0.1), ("zip", 0.05)];
 
 impl Source {
     fn metric(self) -> Metric {
@@ -59,6 +73,11 @@ impl Source {
             Self::Drift => {
                 json!({"name": "m", "window": "60s", "drift": {"buckets": "b", "minEvents": 100, "max": 0.1}})
             }
+            Self::Stability => {
+                json!({"name": "m", "window": "60s", "stability": {"gauge": "g", "by": "feature", "min": 0.8}})
+            }
+            Self::Agreement => json!({"name": "m", "window": "60s", "agreement": {"min": 0.95}}),
+            Self::Paired => json!({"name": "m", "window": "60s", "paired": {"max": 0.6}}),
         };
         serde_json::from_value(source).unwrap()
     }
@@ -95,6 +114,17 @@ impl Source {
                 let low = count * dice.below(1001) as f64 / 1000.0;
                 let buckets = [("0.5", low), ("1.0", (low + count) / 2.0), ("+Inf", count)];
                 result.extend(buckets.map(|(le, value)| series("keyed", Some(le), value)));
+            }
+            Self::Stability => result.extend(FEATURES.map(|(feature, rank)| {
+                let mut series = series("keyed", None, rank * dice.below(3) as f64);
+                series["metric"]["anneal_key"] = feature.into();
+                series
+            })),
+            Self::Agreement | Self::Paired => {
+                let one_of = |dice: &mut Dice| count * dice.below(100) as f64 / 1000.0;
+                result.push(series("candidate", None, one_of(dice)));
+                result.push(series("stable", None, one_of(dice)));
+                result.push(series("total", None, count));
             }
         }
         json!({"status": "success", "data": {"resultType": "vector", "result": result}})
@@ -134,6 +164,10 @@ fn is_fresh_and_finite(bytes: &[u8], source: Source) -> bool {
         [value] if value.is_finite() => Some(*value),
         _ => None,
     };
+    let versus = || {
+        let counts = (one("candidate")?, one("stable")?, one("total")?);
+        (counts.0 >= 0.0 && counts.1 >= 0.0 && counts.2 > 0.0).then_some(counts)
+    };
     let silent = body["warnings"].as_array().is_none_or(Vec::is_empty);
     let fresh = one("at").is_some_and(|at| (-1.0..=f64::from(STALE_AFTER)).contains(&(NOW as f64 - at)));
     let counted = one("step").is_some_and(|step| step >= 0.0);
@@ -152,16 +186,25 @@ fn is_fresh_and_finite(bytes: &[u8], source: Source) -> bool {
         Source::Value => one("value").is_some_and(|value| (-1.0..=0.5).contains(&value)),
         Source::Drift => {
             let buckets = all("keyed");
-            buckets.len() >= BASELINE.len()
+            buckets.len() >= SCORES.len()
                 && buckets.iter().all(|count| count.is_finite())
                 && buckets.iter().any(|count| *count >= 100.0)
+        }
+        Source::Stability => {
+            let ranks = all("keyed");
+            ranks.len() >= FEATURES.len() && ranks.iter().all(|rank| rank.is_finite())
+        }
+        Source::Agreement => versus()
+            .is_some_and(|(candidate, stable, all)| all < 100.0 || 1.0 - (candidate - stable) / all >= 0.95),
+        Source::Paired => {
+            versus().is_some_and(|(won, lost, _)| won + lost < 10.0 || lost / (lost + won) <= 0.6)
         }
     };
     body["status"] == "success"
         && body["data"]["resultType"] == "vector"
         && silent
         && fresh
-        && (counted || source == Source::Value)
+        && (counted || [Source::Value, Source::Stability].contains(&source))
         && finite
 }
 
@@ -193,9 +236,18 @@ fn look(seed: u64, seen: &mut Seen) {
             seen.matrices += 1;
             assert!(series.iter().all(is_in_order), "{}", shown());
         }
-        let baseline = BASELINE.map(|(le, count)| (le.to_owned(), count)).into();
         for judged in SOURCES {
-            let metric = judged.metric();
+            let (metric, of) = (judged.metric(), |(name, value): (&str, f64)| (name.to_owned(), value));
+            let baseline = match judged {
+                Source::Stability => FEATURES.map(of).into(),
+                Source::Ratio
+                | Source::Mean
+                | Source::Histogram
+                | Source::Value
+                | Source::Drift
+                | Source::Agreement
+                | Source::Paired => SCORES.map(of).into(),
+            };
             let reading = read(&metric, &answer, Some(&baseline), Span::from_secs(STALE_AFTER), now);
             match judge(&metric, &reading, "http://p", "q").0 {
                 Verdict::Pass { .. } => {

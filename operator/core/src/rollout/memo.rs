@@ -2,7 +2,8 @@
 //! child with what it is to be once more.
 //!
 //! Kept by the shell beside what a look saw, and handed in with the snapshot. It holds results of pure functions of what never
-//! changes between the plans that share it (the rollout, its versions and its children), so it changes no plan.
+//! changes between the plans that share it (the rollout with its recorded status, its versions and its children), so it changes no
+//! plan.
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +15,7 @@ use crate::object::Kind;
 /// What is known of a world in which only time and answers move. A new one knows nothing.
 #[derive(Debug, Default)]
 pub struct Memo {
-    /// Children that are as the spec asks for.
+    /// Children that are as the spec asks for, and the route if it is as the recorded status does.
     right: Mutex<BTreeSet<(Kind, String)>>,
 }
 

@@ -208,13 +208,19 @@ impl<'a> Author<'a> {
 impl Draft<'_> {
     /// How the route is.
     pub(super) fn standing(&self) -> Standing<'_> {
+        let seen = self.snapshot.children.route.as_ref();
+        if let Some(seen) = seen.filter(|seen| self.is_known_right(seen)) {
+            return Standing::Same(seen);
+        }
         let wanted = match self.wanted_route() {
             None => return Standing::NotAsked,
             Some(Err(trouble)) => return Standing::Blocked(trouble.clone()),
             Some(Ok(wanted)) => wanted,
         };
-        let seen = self.snapshot.children.route.as_ref();
         if let Some(seen) = seen.filter(|seen| wanted.is_in(seen)) {
+            if self.asks_as_recorded() {
+                self.snapshot.memo.note_right(Kind::HttpRoute, name(seen));
+            }
             return Standing::Same(seen);
         }
         if let Some(trouble) = self.nobody_answers(wanted) {
@@ -237,6 +243,20 @@ impl Draft<'_> {
             is_shared,
             besides,
         })
+    }
+
+    /// Whether an earlier look at the same world found the route to be as the recorded status asks for, and that still does.
+    fn is_known_right(&self, seen: &Value) -> bool {
+        self.snapshot.memo.is_right(Kind::HttpRoute, name(seen)) && self.asks_as_recorded()
+    }
+
+    /// Whether the status asks for what the recorded one does.
+    fn asks_as_recorded(&self) -> bool {
+        let (Some(home), Some(recorded)) = (Home::of(self.rollout), &self.rollout.status) else {
+            return false;
+        };
+        let services = &self.snapshot.children.services;
+        build::shares(home, &self.status, services) == build::shares(home, recorded, services)
     }
 
     /// Why a user's rule stays as it is although it could be written: it leads to someone, and would lead to a version that
@@ -428,7 +448,7 @@ impl Draft<'_> {
         };
         let said = parents(route).iter().find_map(against)?;
         let text = |field: &str| said[field].as_str().unwrap_or_default();
-        let name = route["metadata"]["name"].as_str().unwrap_or_default();
+        let name = name(route);
         let what = if self.is_attached() {
             // A controller tells of the whole route.
             format!("Correct HTTPRoute {name}, maybe in another rule, or its Gateway")
@@ -452,6 +472,10 @@ impl Draft<'_> {
 /// Which of the routes that had the name it is.
 pub(super) fn uid(route: &Value) -> Option<&str> {
     route["metadata"]["uid"].as_str()
+}
+
+fn name(route: &Value) -> &str {
+    route["metadata"]["name"].as_str().unwrap_or_default()
 }
 
 fn generation(route: Option<&Value>) -> i64 {

@@ -40,6 +40,27 @@ fn raw_samples_and_native_histograms_are_read() {
     assert_eq!((&buckets[0], buckets[1].boundary), (&around_zero, Boundary::OpenRight));
 }
 
+/// What Prometheus 3 answered to `prometheus_http_request_duration_seconds{handler="/api/v1/query_range"}[6s]` about itself,
+/// scraping once a second with `scrape_native_histograms`.
+const RECORDED: &str = include_str!("recorded.json");
+
+#[test]
+fn a_recorded_body_is_read_to_the_last_bucket() {
+    let Ok(Answer::Matrix(series)) = parse(Shape::Matrix, RECORDED.as_bytes()) else { panic!("{RECORDED}") };
+    let [series] = series.as_slice() else { panic!("{series:?}") };
+    assert!(series.samples.is_empty() && series.labels["pod"] == "p", "{series:?}");
+    let counts: Vec<f64> = series.histograms.iter().map(|(_, histogram)| histogram.count).collect();
+    assert_eq!(counts, [2.0, 4.0, 6.0, 7.0, 8.0, 10.0]);
+    for (at, NativeHistogram { count, sum, buckets }) in &series.histograms {
+        assert_eq!(buckets.iter().map(|bucket| bucket.count).sum::<f64>(), *count, "at {at}");
+        let bounds =
+            |bound: fn(&NativeBucket) -> f64| buckets.iter().map(|bucket| bound(bucket) * bucket.count).sum();
+        let (least, most): (f64, f64) = (bounds(|bucket| bucket.lower), bounds(|bucket| bucket.upper));
+        assert!(least <= *sum && *sum <= most, "{least} to {most} has {sum}");
+        assert!(buckets.iter().all(|bucket| bucket.boundary == Boundary::OpenLeft), "{buckets:?}");
+    }
+}
+
 #[test]
 fn anything_else_says_why_it_is_none() {
     let many = vector(&vec![r#"{"metric":{},"value":[1,"1"]}"#; 1001].join(","));
