@@ -324,8 +324,8 @@ pub struct Stability {
 #[serde(rename_all = "camelCase")]
 pub struct Agreement {
     /// Smallest share of requests with the same answer that passes, inclusive, from 0 to 1, such as 0.95. Of a request with
-    /// several rows one is compared, drawn by lot. With `judge.evidence: none` a hundred answers in the window are needed for a
-    /// breach.
+    /// several rows one is compared, drawn by lot. With `judge.evidence: none` a step waits until a hundred answers were
+    /// compared in the window.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub min: f64,
     /// By how much numbers may differ that are the same answer, in their own unit. Without it only texts are compared, such as

@@ -70,3 +70,12 @@ fn no_object_names_what_another_namespace_keeps() {
     }
     assert_eq!(named, ["mro.traffic.gateway.namespace"]);
 }
+
+#[test]
+fn a_rollout_is_listed_with_what_people_look_for() {
+    let crd = serde_json::to_value(ModelRollout::crd()).unwrap();
+    let columns = crd["spec"]["versions"][0]["additionalPrinterColumns"].as_array().unwrap().iter();
+    let names: Vec<&str> = columns.map(|column| column["name"].as_str().unwrap()).collect();
+    let wanted = ["Phase", "Step", "Weight", "Observed", "Verdict", "Stable", "Candidate", "Age"];
+    assert_eq!(names, wanted);
+}

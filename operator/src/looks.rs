@@ -63,7 +63,9 @@ impl Looks {
     /// A look saw this status.
     pub fn note(&self, rollout: &Key, status: Option<&ModelRolloutStatus>) {
         let takes_part = |status: &ModelRolloutStatus| {
-            status.phase.is_judged()
+            let goes_back = status.phase == RolloutPhase::RolledBack && status.traffic_accepted_at.is_none();
+            goes_back
+                || status.phase.is_judged()
                 || status.phase == RolloutPhase::RollingBack
                 || status.waiting_rollback.is_some()
         };

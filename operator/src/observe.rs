@@ -51,6 +51,30 @@ async fn find_all<T: DeserializeOwned>(
     cluster.list(kind, namespace, label).await?.into_iter().map(|object| parse(&key, lean(object))).collect()
 }
 
+/// The versions of a rollout's model. One that another release wrote, and this one cannot read, keeps no other one from going on,
+/// unless it is one that serves or is on trial.
+async fn versions(cluster: &dyn Reader, rollout: &ModelRollout) -> Result<Vec<ModelVersion>, ClusterError> {
+    let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
+    let of_model = (names::LABEL_MODEL, rollout.spec.model.as_str());
+    let is_at_stake = |name: &str| {
+        rollout.status.as_ref().is_some_and(|status| {
+            let candidate = status.candidate.as_ref().filter(|_| status.phase.is_moving());
+            let mut all = status.stable.iter().chain(candidate).chain(&status.previous);
+            all.any(|version| version.name == name)
+        })
+    };
+    let mut versions = vec![];
+    for object in cluster.list(Kind::ModelVersion, namespace, of_model).await? {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        match parse(&Key::new(Kind::ModelVersion, namespace, &name), lean(object)) {
+            Ok(version) => versions.push(version),
+            Err(error) if is_at_stake(&name) => return Err(error),
+            Err(error) => tracing::warn!(%error, namespace, name, "a version is left out"),
+        }
+    }
+    Ok(versions)
+}
+
 /// Without who wrote what, which is half of an object. Plans ask that of nothing but the rollout itself and its route.
 pub(crate) fn lean(mut object: Value) -> Value {
     if let Some(metadata) = object["metadata"].as_object_mut() {
@@ -149,8 +173,7 @@ pub async fn rollout(ports: &Ports, key: &Key, object: &Value) -> Result<Look, C
     let cluster: &dyn Reader = ports.cluster.as_ref();
     let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
 
-    let versions: Vec<ModelVersion> =
-        find_all(cluster, Kind::ModelVersion, namespace, (names::LABEL_MODEL, &rollout.spec.model)).await?;
+    let versions = versions(cluster, &rollout).await?;
     let mut rivals: Vec<ModelRollout> = vec![];
     for name in rollout::rivals(&rollout, &versions) {
         rivals.extend(find(cluster, Key::new(Kind::ModelRollout, namespace, &name)).await?);

@@ -282,6 +282,25 @@ fn without_a_ready_pod() {
     model.clean_up();
 }
 
+/// There is no room for a second version beside the first one.
+fn nowhere_to_run() {
+    let resources = json!({"requests": {"cpu": "20m", "memory": "192Mi"}, "limits": {"nvidia.com/gpu": 3}});
+    let serving = serving(json!({"progressDeadline": "40s", "resources": resources}));
+    let model = Model::new("crowded", GATEWAY, spec(long_canary(), json!({"serving": serving})));
+    let clients = model.clients();
+    model.version(2, &[]);
+    let status = model.until("it says why its pod does not start", |status| {
+        let mut conditions = status["conditions"].as_array().into_iter().flatten();
+        conditions.any(|condition| condition["reason"] == "Unschedulable")
+    });
+    assert_eq!((&status["phase"], &status["weight"]), (&json!("Preparing"), &json!(0)), "{status:#}");
+    let status = model.rolled_back();
+    assert_eq!(reason(&status), "ProgressDeadlineExceeded", "{status:#}");
+    assert!(told(&status).contains("nvidia.com/gpu"), "{}", told(&status));
+    model.nobody_failed(&clients.finish());
+    model.clean_up();
+}
+
 /// Two models of one group: nobody goes ahead, whoever does nothing wrong goes back with who does, and comes again with it.
 fn together_or_not_at_all() {
     let quick = json!({"canary": {"initial": 20, "increment": 80, "interval": "5s", "minRequests": 20}});
@@ -320,6 +339,7 @@ fn a_version_meets_what_its_rollout_asks_for() {
             nobody_to_go_back_to,
             without_a_ready_pod,
             together_or_not_at_all,
+            nowhere_to_run,
         ];
         let running = all.map(|trial| scope.spawn(trial));
         running.into_iter().for_each(|trial| trial.join().unwrap());

@@ -1,4 +1,4 @@
-//! Two namespaces on a real API server: a credential of one is of no use to a rollout of the other.
+//! Two namespaces on a real API server: a credential of one is of no use to a rollout of the other, be it for metrics or models.
 
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 
@@ -6,7 +6,7 @@ mod common;
 
 use common::{
     Kubectl, Namespace,
-    delivery::{HOME, Model},
+    delivery::{HOME, Model, get},
 };
 use serde_json::json;
 
@@ -55,6 +55,26 @@ fn the_credential_of_another_namespace_is_of_no_use() {
         status["phase"] == "Healthy" && status["stable"]["version"] == "v20261122.2"
     });
     model.nobody_failed(&clients.finish());
+
+    // Nor are keys to a model storage.
+    let keys = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "tenant-keys"},
+        "stringData": {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"}});
+    Kubectl::apply(other.0, &keys, false).unwrap();
+    let mut stored = get("mv/tenant-v20261122.2");
+    let mut spec = stored["spec"].take();
+    spec["version"] = "v20261122.3".into();
+    spec["artifact"] = json!({"uri": "s3://models/tenant/3", "digest": format!("sha256:{}", "3".repeat(64))});
+    spec["storage"] = json!({"s3": {"secretName": "tenant-keys", "endpoint": "http://storage.invalid"}});
+    let metadata = json!({"name": "tenant-v20261122.3", "labels": stored["metadata"]["labels"],
+        "annotations": {"anneal.dev/approved-by": "test"}});
+    let version = json!({"apiVersion": stored["apiVersion"], "kind": "ModelVersion", "metadata": metadata, "spec": spec});
+    Kubectl::apply(HOME, &version, false).unwrap();
+    let status = model.until("its pods have no keys", |status| status.to_string().contains("tenant-keys"));
+    assert_eq!(
+        (status["phase"].as_str(), status["weight"].as_f64()),
+        (Some("Preparing"), Some(0.0)),
+        "{status:#}"
+    );
     model.clean_up();
     let own = ["delete", "secret/tenant-token", "role/tenant-token", "rolebinding/tenant-token", "-n", HOME];
     Kubectl::run(&own, None).unwrap();

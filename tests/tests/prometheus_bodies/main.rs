@@ -5,7 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "this is a test")]
 
-#[path = "../sequential/arms.rs"]
+#[path = "../core/rollout_sequential/arms.rs"]
 #[expect(dead_code, reason = "the tables of `sequential` ask for more")]
 mod arms;
 mod compared;
@@ -195,7 +195,7 @@ fn is_fresh_and_finite(bytes: &[u8], source: Source) -> bool {
             ranks.len() >= FEATURES.len() && ranks.iter().all(|rank| rank.is_finite())
         }
         Source::Agreement => versus()
-            .is_some_and(|(candidate, stable, all)| all < 100.0 || 1.0 - (candidate - stable) / all >= 0.95),
+            .is_some_and(|(candidate, stable, all)| all >= 100.0 && 1.0 - (candidate - stable) / all >= 0.95),
         Source::Paired => {
             versus().is_some_and(|(won, lost, _)| won + lost < 10.0 || lost / (lost + won) <= 0.6)
         }
@@ -259,8 +259,10 @@ fn look(seed: u64, seen: &mut Seen) {
                     seen.holds += 1;
                     assert!(why.contains("http://p"), "{why}");
                 }
-                // Whoever judges a step says that, and not the reading.
-                Verdict::AwaitsLabels(why) => unreachable!("{why}"),
+                Verdict::AwaitsLabels(why) => {
+                    seen.holds += 1;
+                    assert!(judged == Source::Agreement, "{judged:?} {why} {}", shown());
+                }
             }
         }
     }

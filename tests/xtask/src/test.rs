@@ -27,6 +27,8 @@ pub(crate) struct Selection {
 
 /// The cluster of the tests; a demo that was kept is another one.
 const CLUSTER: &str = "test";
+/// Every test that needs no cluster.
+const HOST: [&str; 6] = ["test", "--locked", "--no-fail-fast", "--workspace", "--exclude", "anneal-demo"];
 /// MiB that the checks of a checkout take besides what the cache has; the first ones take 35 GiB.
 const ROOM: u64 = 8192;
 
@@ -64,8 +66,7 @@ pub(crate) fn run(context: &Context, selection: Selection) -> Result<()> {
     check("Lint", &["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
     crds::run(context, crds::Mode::Check)?;
     // The tests of the demo need its cluster.
-    let host = ["test", "--locked", "--no-fail-fast", "--workspace", "--exclude", "anneal-demo"];
-    counted(context, &cargo, "Test", &host)?;
+    counted(context, &cargo, "Test", &HOST)?;
     if selection.no_cluster {
         return Ok(());
     }
@@ -136,9 +137,8 @@ pub(crate) fn on_demo_cluster(
 /// The trainer's storage against a real S3 server.
 fn storage(context: &Context, cargo: &Cargo) -> Result<()> {
     let server = s3_server(context)?;
-    let tests =
-        ["test", "--locked", "--package", "anneal-trainer", "--test", "s3", "--", "--include-ignored"];
-    count(context, "Test storage on S3", &cargo.command(&tests).env("ANNEAL_TEST_S3_SERVER", server))
+    let tests = cargo.command(&HOST).args(["--test", "s3", "--", "--ignored"]);
+    count(context, "Test storage on S3", &tests.env("ANNEAL_TEST_S3_SERVER", server))
 }
 
 fn s3_server(context: &Context) -> Result<PathBuf> {
@@ -191,17 +191,7 @@ fn chart(context: &Context) -> Result<()> {
 }
 
 /// Tests with cases for programs that read what we write.
-const READERS: [&str; 9] = [
-    "promql",
-    "core_value",
-    "core_means",
-    "core_foreign",
-    "core_drift",
-    "core_agreement",
-    "gitops",
-    "native",
-    "notifications",
-];
+const READERS: [&str; 5] = ["promql", "core", "gitops", "native", "notifications"];
 
 /// Alerts, dashboards, queries and statuses, by the programs that read them: Prometheus, Alertmanager, and what Flux and Helm are
 /// built on.
@@ -215,9 +205,10 @@ fn readers(context: &Context, cargo: &Cargo) -> Result<()> {
     let prometheus =
         parts::go_part(&context.cache, &context.progress, &parts::PROMETHEUS)?.join("prometheus");
     let command = cargo
-        .command(&["test", "--locked", "--no-fail-fast", "--package", "anneal-tests"])
+        // What needs none of them has run, and another choice of packages would be built anew.
+        .command(&HOST)
         .args(READERS.iter().flat_map(|test| ["--test", test]))
-        .args(["--", "--include-ignored"])
+        .args(["--", "--ignored"])
         .env("ANNEAL_TEST_PROMTOOL", "/usr/bin/promtool")
         .env("ANNEAL_TEST_ALERTMANAGER", "/usr/bin/prometheus-alertmanager")
         .env("ANNEAL_TEST_PROMETHEUS", prometheus)

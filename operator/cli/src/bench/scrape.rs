@@ -44,7 +44,7 @@ impl Scraper {
             at_ms += i64::from(stage.ticks) * tick_ms;
         }
         let metrics = vec![Seen::Pods(vec![pod(Arm::Candidate), pod(Arm::Stable)])];
-        let seen = Observations { until_ms: 0, step, weights, metrics };
+        let seen = Observations { until_ms: 0, step, weights, metrics, beside: None };
         let totals = [ArmCount::default(); 2];
         Self { weather: world.weather, tick_ms, now_ms: 0, restarted_ms: 0, totals, seen }
     }

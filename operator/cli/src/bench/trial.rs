@@ -224,7 +224,7 @@ const fn counted(candidate: ArmCount, stable: ArmCount) -> Outcome {
 /// What the judge decides after a tick's counts: true is a rollback.
 pub(super) fn judge_counts(judge: &mut (Judge, State), weight: f64, outcomes: &[Outcome]) -> Option<bool> {
     let (judge, state) = judge;
-    judge.fold_tick(state, &STEP, &Tick { weight: Some(weight), outcomes });
+    judge.fold_tick(state, &STEP, &Tick { weight: Some(weight), outcomes, beside: None });
     decided(judge.verdict(state, &STEP))
 }
 

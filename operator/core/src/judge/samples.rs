@@ -138,6 +138,17 @@ pub struct Observations {
     pub weights: Vec<WeightChange>,
     /// Each metric, in the order of the policy.
     pub metrics: Vec<Seen>,
+    /// Who gets requests that the candidate should get; none where both are compared, or nobody else is there.
+    pub beside: Option<Beside>,
+}
+
+/// Pods of a version that should get no requests, or so few that nothing can be compared, by a metric that counts requests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Beside {
+    /// What the metric is made of.
+    pub source: Source,
+    /// Its pods.
+    pub pods: Vec<Pod>,
 }
 
 /// What was read about a metric.
@@ -168,7 +179,8 @@ impl Judge {
                 break;
             }
             let (weight, outcomes) = window.outcomes(self.policy(), seen);
-            self.fold_tick(&mut state, &seen.step, &Tick { weight, outcomes: &outcomes });
+            let beside = seen.beside.as_ref().and_then(|beside| window.requests_of(beside));
+            self.fold_tick(&mut state, &seen.step, &Tick { weight, outcomes: &outcomes, beside });
         }
         let verdict = self.verdict(&state, &seen.step);
         (state, verdict)

@@ -16,6 +16,8 @@ use super::tick::Shares;
 const PRIOR: f64 = 1000.0;
 /// Chance of calling a right split wrong, at one weight.
 const ALPHA: f64 = 0.001;
+/// The largest share that is looked for: where all requests are asked for, one that was still under way is no wonder.
+const MOST: f64 = 0.99;
 /// A smaller relative departure does no harm.
 const HARMLESS: f64 = 0.05;
 
@@ -34,9 +36,10 @@ pub struct Split {
 impl Split {
     /// Adds a tick at a candidate's share of `weight`.
     pub(super) fn add(&mut self, weight: f64, shares: &Shares) {
-        if !(weight > 0.0 && weight < 1.0) {
+        if !(weight > 0.0 && weight <= 1.0) {
             return;
         }
+        let weight = weight.min(MOST);
         if self.weight.to_bits() != weight.to_bits() {
             *self = Self { weight, before: Some(self.weight), ..Self::default() };
         }
@@ -90,7 +93,7 @@ impl Split {
 /// About how many requests of both arms show that a data plane still gives the candidate a share of `before`, and not `weight`;
 /// none where either is all, or both are the same.
 pub fn requests_to_tell(before: f64, weight: f64, design_effect: f64) -> Option<f64> {
-    let information = ln_unchanged(before, weight, before, 1.0 - before);
+    let information = ln_unchanged(before, weight.min(MOST), before, 1.0 - before);
     (information.is_finite() && information > 0.0).then(|| design_effect * (LN_2 - ALPHA.ln()) / information)
 }
 

@@ -96,19 +96,18 @@ impl Outcome {
         }
     }
 
-    /// How its requests were divided, if there are two arms.
-    fn division(&self) -> Option<Shares> {
+    /// How its requests were divided, if there are two arms or requests `beside` the only one.
+    fn division(&self, beside: Option<u64>) -> Option<Shares> {
         let requests = |requests| ArmCount { requests, bad: 0 };
         match self {
             Self::Both { shares, .. } => Some(*shares),
             Self::Means { candidate, stable: Some(stable) } => {
                 Some(Shares { candidate: requests(candidate.count), stable: requests(stable.count) })
             }
-            Self::Means { stable: None, .. }
-            | Self::Alone(_)
-            | Self::Pairs(_)
-            | Self::Compared(_)
-            | Self::Missing(_) => None,
+            Self::Means { stable: None, .. } | Self::Alone(_) => {
+                Some(Shares { candidate: requests(self.requests()?), stable: requests(beside?) })
+            }
+            Self::Pairs(_) | Self::Compared(_) | Self::Missing(_) => None,
         }
     }
 }
@@ -169,6 +168,8 @@ pub struct Tick<'a> {
     pub weight: Option<f64>,
     /// One for each metric; what is not there is missing.
     pub outcomes: &'a [Outcome],
+    /// Requests of a version that should get none, or next to none; nothing where nobody counts them.
+    pub beside: Option<u64>,
 }
 
 /// ln of the number of alternatives of each test, which share its start weight.
@@ -247,7 +248,7 @@ impl Judge {
             requests = requests.max(outcome.requests());
             of_stable = of_stable.max(outcome.requests_of_stable());
             // One metric that counts all requests is enough.
-            if let (Some(weight), Some(shares)) = (split, outcome.division()) {
+            if let (Some(weight), Some(shares)) = (split, outcome.division(tick.beside)) {
                 state.split.add(weight, &shares);
                 split = None;
             }

@@ -109,7 +109,9 @@ impl Draft<'_> {
         name: &str,
         make: impl FnOnce() -> Object,
     ) -> Option<Object> {
-        if self.snapshot.memo.is_right(kind, name) {
+        // What a Service remembers is in the status, which plans of one and the same world may draft otherwise.
+        let counts = kind != Kind::Service || self.remembers_as_recorded();
+        if counts && self.snapshot.memo.is_right(kind, name) {
             return None;
         }
         let wanted = make();
@@ -117,7 +119,8 @@ impl Draft<'_> {
             Some(seen) if !home.owns(seen) => self.blocked(&name_conflict(&wanted.key)),
             Some(seen) if covers(seen, &wanted.body) => match narrowed(seen, &wanted) {
                 Some(widened) => self.widen(widened),
-                None => self.snapshot.memo.note_right(kind, name),
+                None if counts => self.snapshot.memo.note_right(kind, name),
+                None => {}
             },
             Some(_) | None => return Some(wanted),
         }

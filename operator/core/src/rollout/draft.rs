@@ -133,7 +133,8 @@ impl<'a> Draft<'a> {
         }
         self.status.judge = record.to_value();
         if before.is_some_and(|before| before.step_started_at == self.status.step_started_at) {
-            self.status.observed = record.observed().filter(|_| self.status.phase.divides_traffic());
+            let has_share = self.status.phase.divides_traffic() || self.status.phase == RolloutPhase::Baking;
+            self.status.observed = record.observed().filter(|_| has_share);
             self.tell_what_can_be_seen(&comparison);
         }
         if let Some(before) = before {

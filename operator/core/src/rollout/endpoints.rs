@@ -13,11 +13,15 @@ use super::{
     build::{self, Home},
     draft::Draft,
     incumbent::Incumbent,
+    steps,
 };
 use crate::trouble::Trouble;
 
 /// The label of an EndpointSlice that names its Service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// Reason: pods are ready, and their Service does not lead to them.
+const MISSING: &str = "EndpointsMissing";
 
 /// How many endpoints take requests, by Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +106,22 @@ impl Draft<'_> {
                 behind.unwrap_or(0)
             ),
         };
-        Some(Trouble { reason: "EndpointsMissing".to_owned(), message })
+        Some(Trouble { reason: MISSING.to_owned(), message })
+    }
+
+    /// Why the version on trial gets nothing although all its pods are ready. Endpoints that are a moment behind new pods are no news.
+    pub(super) fn nobody_reaches_the_trial(&self) -> Option<Trouble> {
+        let version = steps::on_trial(&self.status)?;
+        let some = self.endpoints_of(version).is_some_and(|behind| behind > 0);
+        if some { None } else { self.endpoints_trouble(version, self.pods_to_be_ready(version)) }
+    }
+
+    /// Whether that was in the way when it was looked at last.
+    pub(super) fn waited_for_endpoints(&self) -> bool {
+        let before = self.rollout.status.iter().flat_map(|before| &before.conditions);
+        before
+            .into_iter()
+            .any(|told| told.type_ == "Stalled" && told.status == "True" && told.reason == MISSING)
     }
 
     fn endpoints_of(&self, version: &VersionRef) -> Option<usize> {

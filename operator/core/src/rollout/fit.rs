@@ -14,9 +14,12 @@ const SHORT_QUERY: usize = 60;
 /// Rejected versions that are kept in one. Those before are marked on their records.
 const LAST_REJECTED: usize = 8;
 
+/// Most bytes of a message in a status that is too long without all that.
+const SHORT_MESSAGE: usize = 200;
+
 /// What can be left out, and first what is missed least.
-const CUTS: [fn(&mut ModelRolloutStatus); 4] =
-    [shorten_queries, leave_out_passes, forget_first_rejections, leave_out_readings];
+const CUTS: [fn(&mut ModelRolloutStatus); 5] =
+    [shorten_queries, leave_out_passes, forget_first_rejections, leave_out_readings, shorten_messages];
 
 /// Cuts as much as is needed.
 pub(super) fn fit(status: &mut ModelRolloutStatus) {
@@ -50,6 +53,15 @@ fn forget_first_rejections(status: &mut ModelRolloutStatus) {
 
 fn leave_out_readings(status: &mut ModelRolloutStatus) {
     readings(status).for_each(Vec::clear);
+}
+
+fn shorten_messages(status: &mut ModelRolloutStatus) {
+    let decisions = status.decision.iter_mut().chain(&mut status.waiting_rollback);
+    let decisions = decisions.map(|decision| &mut decision.message);
+    let told = status.conditions.iter_mut().map(|condition| &mut condition.message);
+    for message in decisions.chain(told) {
+        *message = shorten(message, SHORT_MESSAGE).into_owned();
+    }
 }
 
 #[cfg(test)]
@@ -109,7 +121,8 @@ mod tests {
         assert_eq!(cut(10_000), (true, 16, 20));
         assert_eq!(cut(16_000), (true, 1, 20));
         assert_eq!(cut(22_000), (true, 1, 8));
+        assert_eq!(cut(27_000), (true, 0, 8));
         let (long, _) = fitted(27_000);
-        assert_eq!((long.rejected.len(), long.decision.unwrap().readings.len()), (8, 0));
+        assert!(long.decision.unwrap().message.len() <= SHORT_MESSAGE);
     }
 }

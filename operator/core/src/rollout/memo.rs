@@ -15,7 +15,7 @@ use crate::object::Kind;
 /// What is known of a world in which only time and answers move. A new one knows nothing.
 #[derive(Debug, Default)]
 pub struct Memo {
-    /// Children that are as the spec asks for, and the route if it is as the recorded status does.
+    /// Children that are as the spec asks for; the route and Services, if they are as the recorded status does.
     right: Mutex<BTreeSet<(Kind, String)>>,
 }
 

@@ -250,8 +250,8 @@ impl Draft<'_> {
             (None, None) if ready && cold.is_none() => return self.leave_preparing(candidate),
             (None, None) => {}
         }
-        if self.waited_for_group() {
-            // While it waited for others it was ready in time.
+        if self.waited_for_group() || (ready && self.waited_for_endpoints()) {
+            // While it waited for others, or for what is none of its business, it was ready in time.
             self.status.step_started_at = Some(Time(self.now));
         }
         self.wake_at_latest(RECHECK);
@@ -363,7 +363,7 @@ impl Draft<'_> {
         self.wake_at_latest(interval);
         let trouble =
             self.gateway_trouble().or_else(|| self.route_trouble()).or_else(|| self.record_trouble());
-        match trouble {
+        match trouble.or_else(|| self.nobody_reaches_the_trial()) {
             Some(trouble) => self.stalled(&trouble),
             // Every request has the answer that was asked for; the watch goes on.
             None if self.status.phase == RolloutPhase::Baking => self.kstatus(KState::Ready, reason, message),

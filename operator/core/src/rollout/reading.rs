@@ -58,6 +58,8 @@ pub enum Reading {
     Stale(SignedDuration),
     /// Fewer events than this in the window or in the baseline.
     Few(u32),
+    /// Fewer answers were compared than the least that say anything, which this is.
+    Sparse(u32),
     /// A number that is not finite or cannot be.
     NotFinite,
     /// Numbers of which it is not clear what they say, and why.
@@ -97,7 +99,7 @@ impl Verdict {
 /// Most of a query that is recorded and told, in bytes: a status must stay small, however long selectors are.
 pub(super) const MAX_QUERY: usize = 300;
 /// Answers that an agreement needs.
-const FEWEST_COMPARED: f64 = 100.0;
+const FEWEST_COMPARED: u32 = 100;
 /// Labels by which one version alone was right that a share of them needs.
 const FEWEST_DISCORDANT: f64 = 10.0;
 /// Milliseconds by which a sample may be newer than the question: clocks are read and rounded in two places.
@@ -204,11 +206,13 @@ fn share(vector: &[Series]) -> Result<f64, Reading> {
     Ok((bad / total).min(1.0))
 }
 
-/// How often the version in shadow agrees with the stable one, as often as that agrees with itself being 1. Too few answers say
-/// nothing against it; a step waits for its requests all the same.
+/// How often the version in shadow agrees with the stable one, as often as that agrees with itself being 1.
 fn agreement(vector: &[Series]) -> Result<f64, Reading> {
     let (candidate, stable, all) = versus(vector)?;
-    Ok(if all < FEWEST_COMPARED { 1.0 } else { 1.0 - (candidate - stable) / all })
+    if all < f64::from(FEWEST_COMPARED) {
+        return Err(Reading::Sparse(FEWEST_COMPARED));
+    }
+    Ok(1.0 - (candidate - stable) / all)
 }
 
 /// Of the labels by which one version alone was right, the share by which the stable one was. Too few say nothing of either.
@@ -311,6 +315,13 @@ pub fn judge(metric: &Metric, reading: &Reading, server: &str, query: &str) -> (
         Reading::Few(least) => (
             hold(MissingClass::NoData, &format!("fewer than {least} events in its window or its baseline")),
             "too few events".to_owned(),
+        ),
+        Reading::Sparse(least) => (
+            Verdict::AwaitsLabels(format!(
+                "{} needs {least} compared answers in its window of {}",
+                metric.name, metric.window
+            )),
+            "too few answers".to_owned(),
         ),
         Reading::NotFinite => {
             (hold(MissingClass::Error, "not a finite number"), "not a finite number".to_owned())

@@ -53,6 +53,18 @@ impl Draft<'_> {
         })
     }
 
+    /// Whether that is what the recorded status asks for, too.
+    pub(super) fn remembers_as_recorded(&self) -> bool {
+        let now = &self.status;
+        self.rollout.status.as_ref().is_some_and(|recorded| {
+            recorded.phase == now.phase
+                && recorded.stable == now.stable
+                && recorded.previous == now.previous
+                && recorded.history == now.history
+                && recorded.rejected == now.rejected
+        })
+    }
+
     /// What the rollout's Services remember, that of the newest version first. The Service of one that was left a moment ago may
     /// not have forgotten yet; where another one knows that it was rolled back, it counts for nothing.
     pub(super) fn remembered(&self) -> Vec<Remembered> {

@@ -200,7 +200,9 @@ impl Draft<'_> {
         let delay = labels::longest_delay(&self.rollout.spec, &terms.triggers);
         let allowed = terms.duration.get().saturating_add(delay).saturating_add(max_hold);
         // What cannot be read, or is unwell, has a clock of its own: a step that waits for people may have passed long ago.
-        let overdue = !self.has_passed() && since.is_none() && over(began) > allowed;
+        // Whoever is ready and not reached yet is rejected for nothing.
+        let is_reached = steps::on_trial(&self.status).is_none_or(|version| self.ready(version));
+        let overdue = !self.has_passed() && is_reached && since.is_none() && over(began) > allowed;
         match step {
             StepSays::ByClock => blind_for > max_hold || (overdue && self.pause.is_none()),
             // A comparison's clock stands still without requests: a quiet night is nobody's fault.
@@ -380,6 +382,9 @@ impl Draft<'_> {
             StepSays::Waits(why) => Some(why.clone()),
             StepSays::Mismatched if self.status.phase == RolloutPhase::Shadow => {
                 Some(format!("{} gets no copies of the requests that stable gets", version.version))
+            }
+            StepSays::Mismatched if self.status.phase == RolloutPhase::Baking => {
+                Some("the version before still gets requests, see status.observed".to_owned())
             }
             StepSays::Mismatched => Some(format!(
                 "{} gets another share of the requests than {} %, see status.observed",

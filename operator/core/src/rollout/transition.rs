@@ -487,7 +487,9 @@ impl Draft<'_> {
                 ),
             ))
         } else {
-            self.pod_trouble(target).map(|trouble| (trouble.reason, trouble.message))
+            let trouble = self.pod_trouble(target);
+            let trouble = trouble.or_else(|| self.endpoints_trouble(target, self.pods_to_be_ready(target)));
+            trouble.map(|trouble| (trouble.reason, trouble.message))
         };
         match trouble {
             Some((reason, message)) => self.kstatus(KState::Stalled, &reason, &message),

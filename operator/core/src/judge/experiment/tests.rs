@@ -71,7 +71,7 @@ fn run(judge: &Judge, ticks: u32, bad: Bad) -> (Vec<Verdict>, State) {
     let outcomes = bad.map(|(candidate, stable)| both(candidate, stable));
     let mut verdicts = vec![];
     for _ in 0..ticks {
-        judge.fold_tick(&mut state, &STEP, &Tick { weight: Some(0.5), outcomes: &outcomes });
+        judge.fold_tick(&mut state, &STEP, &Tick { weight: Some(0.5), outcomes: &outcomes, beside: None });
         verdicts.push(judge.verdict(&state, &STEP));
     }
     (verdicts, state)
@@ -136,7 +136,7 @@ fn ticks_that_do_not_count_bring_no_look_and_several_that_are_due_are_one() {
     let (_, mut state) = run(&judge, 9, [SAME, (150, 150), SAME]);
     let blind = [both(10, 10), Outcome::Missing(Missing::NoSeries), both(10, 10)];
     for _ in 0..50 {
-        judge.fold_tick(&mut state, &STEP, &Tick { weight: Some(0.5), outcomes: &blind });
+        judge.fold_tick(&mut state, &STEP, &Tick { weight: Some(0.5), outcomes: &blind, beside: None });
     }
     assert_eq!((state.looks.len(), state.step.ticks), (0, 9));
     let few = Policy {
@@ -195,7 +195,7 @@ fn a_state_with_sixty_looks_is_short_and_goes_on_to_the_bit() {
     };
     let judge = Judge::new(policy).unwrap();
     let outcomes = [SAME, (151, 150), SAME].map(|(candidate, stable)| both(candidate, stable));
-    let tick = Tick { weight: Some(0.5), outcomes: &outcomes };
+    let tick = Tick { weight: Some(0.5), outcomes: &outcomes, beside: None };
     let (mut whole, mut written) = (State::new(judge.policy(), 0, 7), State::new(judge.policy(), 0, 7));
     for _ in 0..60 {
         judge.fold_tick(&mut whole, &STEP, &tick);
@@ -215,7 +215,7 @@ fn neither_another_step_nor_weights_that_were_taken_again_lose_the_looks() {
     let outcomes = [both(10, 10), both(150, 150), both(10, 10)];
     let fold = |state: &mut State, index: u32, began_ms: i64| {
         let step = Step { index, began_ms, ..STEP };
-        judge.fold_tick(state, &step, &Tick { weight: Some(0.5), outcomes: &outcomes });
+        judge.fold_tick(state, &step, &Tick { weight: Some(0.5), outcomes: &outcomes, beside: None });
         (state.looks.len(), state.step.ticks)
     };
     assert_eq!(fold(&mut state.clone(), 100, 20 * 60_000), (2, 1));
@@ -233,7 +233,7 @@ fn who_has_won_stays_the_winner_when_a_secondary_metric_is_less_sure() {
     assert_eq!(verdicts.last(), Some(&Verdict::Advance));
     let outcomes = [both(10, 10), both(100, 150), both(1, 0)];
     for _ in 0..200 {
-        judge.fold_tick(&mut state, &STEP, &Tick { weight: Some(0.5), outcomes: &outcomes });
+        judge.fold_tick(&mut state, &STEP, &Tick { weight: Some(0.5), outcomes: &outcomes, beside: None });
         assert_eq!(judge.verdict(&state, &STEP), Verdict::Advance);
     }
     assert!(judge.unproven(&state).next().is_some());

@@ -62,7 +62,7 @@ fn pod(arm: Arm, events: Counter, all: Counter) -> Pod {
 
 fn seen(until_ms: i64, pods: Vec<Pod>) -> Observations {
     let weights = vec![WeightChange { at_ms: 0, weight: 0.5 }];
-    Observations { until_ms, step: step(), weights, metrics: vec![Seen::Pods(pods)] }
+    Observations { until_ms, step: step(), weights, metrics: vec![Seen::Pods(pods)], beside: None }
 }
 
 fn judge() -> Judge {

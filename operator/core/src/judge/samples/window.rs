@@ -3,7 +3,7 @@
 //! Called by [`Judge::fold`](crate::judge::Judge::fold). Restarts, series that begin, gaps and numbers that cannot be are
 //! handled here, without a look at what they would mean for a verdict.
 
-use super::{Arm, Bucket, Counter, Counters, Observations, Pod, Sample, Seen};
+use super::{Arm, Beside, Bucket, Counter, Counters, Observations, Pod, Sample, Seen};
 use crate::judge::{
     agreement::Compared,
     latency::Bounds,
@@ -75,6 +75,12 @@ impl Window {
             })
             .collect();
         (before.map(|change| change.weight), outcomes)
+    }
+
+    /// Requests of those that should get none; nothing where they cannot be counted.
+    pub(super) fn requests_of(&self, beside: &Beside) -> Option<u64> {
+        let bounds = bounds(beside.source, &beside.pods).ok()?;
+        whole(self.arm(bounds, &beside.pods, Arm::Stable).ok()?.all).ok()
     }
 
     /// From when on the increments of this tick count.

@@ -50,7 +50,11 @@ fn verdicts(policy: &Policy, step: &Step, outcome: Outcome, ticks: usize) -> (St
     let (judge, mut state) = (Judge::new(policy.clone()).unwrap(), State::new(policy, 0, 0));
     let verdicts = (0..ticks)
         .map(|_| {
-            judge.fold_tick(&mut state, step, &Tick { weight: Some(0.1), outcomes: &[outcome] });
+            judge.fold_tick(
+                &mut state,
+                step,
+                &Tick { weight: Some(0.1), outcomes: &[outcome], beside: None },
+            );
             judge.verdict(&state, step)
         })
         .collect();
@@ -73,7 +77,11 @@ fn evidence_ends_a_step_early_and_starts_anew_in_the_next() {
     let judge = Judge::new(policy).unwrap();
     let next = Step { index: 1, began_ms: 300_000, ..STEP };
     assert_eq!(judge.verdict(&state, &next), Verdict::Progressing);
-    judge.fold_tick(&mut state, &next, &Tick { weight: Some(0.1), outcomes: &[both(10, 0, 90, 0)] });
+    judge.fold_tick(
+        &mut state,
+        &next,
+        &Tick { weight: Some(0.1), outcomes: &[both(10, 0, 90, 0)], beside: None },
+    );
     assert_eq!(judge.verdict(&state, &next), Verdict::Progressing);
     assert_eq!((state.step.index, state.step.ticks, state.metrics[0].step_requests), (1, 1, 10));
     // A candidate without a bad event beside a stable one without is no evidence.
@@ -107,7 +115,11 @@ fn without_a_bad_event_the_bound_itself_is_the_evidence() {
     for first in [both(100, 1, 900, 0), both(100, 0, 900, 1), strict] {
         let (judge, mut state) = (Judge::new(policy.clone()).unwrap(), State::new(&policy, 0, 0));
         for outcome in [first, both(100, 0, 900, 0), both(100, 0, 900, 0), both(100, 0, 900, 0)] {
-            judge.fold_tick(&mut state, &step, &Tick { weight: Some(0.1), outcomes: &[outcome] });
+            judge.fold_tick(
+                &mut state,
+                &step,
+                &Tick { weight: Some(0.1), outcomes: &[outcome], beside: None },
+            );
         }
         assert_eq!(judge.verdict(&state, &step), Verdict::Progressing, "{first:?}");
     }
@@ -127,7 +139,11 @@ fn a_worse_candidate_is_rolled_back_for_good_and_the_reason_is_kept() {
     let estimate = why.estimate.unwrap();
     assert!((estimate.ratio - 3.0).abs() < 0.2 && estimate.low > 1.0 && estimate.high > 3.0, "{estimate:?}");
     let judge = Judge::new(policy(Some(1.2), None)).unwrap();
-    judge.fold_tick(&mut state, &STEP, &Tick { weight: Some(0.1), outcomes: &[both(1000, 0, 9000, 45)] });
+    judge.fold_tick(
+        &mut state,
+        &STEP,
+        &Tick { weight: Some(0.1), outcomes: &[both(1000, 0, 9000, 45)], beside: None },
+    );
     assert_eq!(judge.verdict(&state, &STEP), found[8]);
     assert_eq!(state.ticks, 10);
 }
@@ -189,7 +205,7 @@ fn labels_are_neither_awaited_before_their_time_nor_taken_for_requests() {
     let after = |errors: Outcome, labels: &[Outcome]| {
         let mut state = State::new(&policy, 0, 0);
         for labels in labels {
-            let tick = Tick { weight: Some(0.1), outcomes: &[errors, *labels] };
+            let tick = Tick { weight: Some(0.1), outcomes: &[errors, *labels], beside: None };
             judge.fold_tick(&mut state, &STEP, &tick);
         }
         let verdict = judge.verdict(&state, &STEP);
@@ -217,7 +233,11 @@ fn labels_are_neither_awaited_before_their_time_nor_taken_for_requests() {
     let mut state = State::new(&policy, 0, 0);
     let later = Step { began_ms: i64::MAX, ..STEP };
     for _ in 0..9 {
-        judge.fold_tick(&mut state, &later, &Tick { weight: Some(0.1), outcomes: &[requests, none] });
+        judge.fold_tick(
+            &mut state,
+            &later,
+            &Tick { weight: Some(0.1), outcomes: &[requests, none], beside: None },
+        );
     }
     assert_eq!(judge.verdict(&state, &later), Verdict::Progressing);
 }
@@ -229,7 +249,7 @@ fn labels_show_no_step_to_be_good_before_they_may_be_of_it() {
     let found: Vec<Verdict> = (0..5)
         .map(|_| {
             let outcomes = &[both(1_000, 30, 9_000, 270); 2];
-            judge.fold_tick(&mut state, &STEP, &Tick { weight: Some(0.1), outcomes });
+            judge.fold_tick(&mut state, &STEP, &Tick { weight: Some(0.1), outcomes, beside: None });
             judge.verdict(&state, &STEP)
         })
         .collect();
@@ -253,11 +273,11 @@ fn many_metrics_share_one_alpha_and_stay_small() {
     let (judge, mut state) = (Judge::new(policy.clone()).unwrap(), State::new(&policy, 0, 0));
     let mut outcomes = vec![both(1_000_003, 2_999, 9_000_007, 27_001); 16];
     for _ in 0..200 {
-        judge.fold_tick(&mut state, &STEP, &Tick { weight: Some(0.1), outcomes: &outcomes });
+        judge.fold_tick(&mut state, &STEP, &Tick { weight: Some(0.1), outcomes: &outcomes, beside: None });
     }
     assert_eq!(state.rollback, None);
     assert!(serde_json::to_string(&state).unwrap().len() < 8 * 1024);
     outcomes[7] = both(1_000_003, 29_990, 9_000_007, 27_001);
-    judge.fold_tick(&mut state, &STEP, &Tick { weight: Some(0.1), outcomes: &outcomes });
+    judge.fold_tick(&mut state, &STEP, &Tick { weight: Some(0.1), outcomes: &outcomes, beside: None });
     assert_eq!(state.rollback.unwrap().metric, "metric_7");
 }

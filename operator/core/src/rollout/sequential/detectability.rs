@@ -21,7 +21,7 @@ use super::{
     },
     Comparison, native,
     policy::{self, Limit, Role},
-    queries::control,
+    queries::{control, witness},
 };
 use crate::{
     condition::Truth,
@@ -105,7 +105,7 @@ impl Draft<'_> {
         let (spec, weight) = (&self.rollout.spec, self.status.weight);
         let counts = spec.judge.evidence == JudgeEvidence::Sequential
             && self.status.phase == RolloutPhase::Canary
-            && control(&self.status).is_some();
+            && witness(&self.status).is_some();
         let before =
             steps::steps(&spec.strategy).into_iter().map(|step| step.weight).filter(|step| *step < weight);
         let share = |weight: Weight| f64::from(weight.per_mille()) / 1000.0;

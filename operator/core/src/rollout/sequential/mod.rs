@@ -43,7 +43,7 @@ use super::{
 };
 use crate::judge::{
     Arms, Judge, State, Step,
-    samples::{Observations, Seen, WeightChange},
+    samples::{Arm, Beside, Observations, Seen, WeightChange},
 };
 
 /// A sample that is not there when others are this much newer will not come, in milliseconds. Until then a tick waits for
@@ -181,13 +181,20 @@ impl Draft<'_> {
             .filter(|judged| is_asked(judged))
             .flat_map(|judged| questions(judged.metric))
             .collect();
+        let (step, mut beside) = (self.judged_step(terms), None);
         let seen = |judged: &Judged<'_>| {
             if !is_asked(judged) {
                 return Seen::NotAsked;
             }
             let (events, all) =
                 (self.series(judged.metric, Question::Events), self.series(judged.metric, Question::All));
-            Seen::Pods(labels.pods(judged.source, &events, &all))
+            let pods = labels.pods(judged.source, &events, &all);
+            let is_own = |arm: Arm| arm == Arm::Candidate || step.arms == Arms::Both;
+            let (own, others): (Vec<_>, Vec<_>) = pods.into_iter().partition(|pod| is_own(pod.arm));
+            if beside.is_none() && !others.is_empty() {
+                beside = Some(Beside { source: judged.source, pods: others });
+            }
+            Seen::Pods(own)
         };
         let series: Vec<_> = asked.iter().map(|&(metric, question)| self.series(metric, question)).collect();
         let until_ms = match pods::scraped(series.iter().flat_map(|series| series.iter())) {
@@ -199,12 +206,8 @@ impl Draft<'_> {
             Some((slowest, newest)) => slowest.max(newest.saturating_sub(SETTLE_MS)).min(range.until_ms),
             None => i64::MIN,
         };
-        Observations {
-            until_ms,
-            step: self.judged_step(terms),
-            weights: self.weights(),
-            metrics: judged.iter().map(seen).take(metrics).collect(),
-        }
+        let seen = judged.iter().map(seen).take(metrics).collect();
+        Observations { until_ms, step, weights: self.weights(), metrics: seen, beside }
     }
 
     /// How series say whose they are; those of `candidate` are the candidate's, all others stable's.
@@ -272,11 +275,11 @@ impl Draft<'_> {
             RolloutPhase::Experiment | RolloutPhase::Canary => {
                 f64::from(self.status.weight.per_mille()) / 1000.0
             }
+            RolloutPhase::Baking => 1.0,
             RolloutPhase::Pending
             | RolloutPhase::Preparing
             | RolloutPhase::Staging
             | RolloutPhase::Shadow
-            | RolloutPhase::Baking
             | RolloutPhase::RollingBack
             | RolloutPhase::Healthy
             | RolloutPhase::RolledBack => 0.0,

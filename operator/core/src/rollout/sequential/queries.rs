@@ -43,6 +43,12 @@ fn beside(status: &ModelRolloutStatus) -> Option<&VersionRef> {
     }
 }
 
+/// The version that requests go to when the data plane ignores the weights; the one on trial should get (nearly) all of them, or
+/// what is left is compared.
+pub(super) fn witness(status: &ModelRolloutStatus) -> Option<&VersionRef> {
+    if status.phase == RolloutPhase::Baking { status.previous.as_ref() } else { beside(status) }
+}
+
 /// The version that the one on trial is compared with. Whoever answers (nearly) everything has none beside it.
 pub(super) fn control(status: &ModelRolloutStatus) -> Option<&VersionRef> {
     let shows_enough = status.weight <= Weight::from_per_mille(MOST_COMPARED);
@@ -96,12 +102,18 @@ pub(super) fn of_now(
     trial: &VersionRef,
     range: Range,
 ) -> Vec<Query> {
-    let versions: Vec<&VersionRef> = [trial].into_iter().chain(control(status)).collect();
-    let scope = Scope::of(rollout, &versions);
+    let scope = |other: Option<&VersionRef>| {
+        let versions: Vec<&VersionRef> = [trial].into_iter().chain(other).collect();
+        Scope::of(rollout, &versions)
+    };
+    let (compared, witnessed) = (scope(control(status)), scope(witness(status)));
     let triggers = steps::triggers(&rollout.spec, status);
     let asked = rollout.spec.metrics.iter().filter(|metric| triggers.contains(&metric.name));
+    // One that counts requests shows where they go.
+    let counts = asked.clone().find(|metric| counts_requests(metric)).map(|metric| &metric.name);
     asked
         .flat_map(|metric| {
+            let scope = if counts == Some(&metric.name) { &witnessed } else { &compared };
             let ask = |(question, selector): (Question, String)| {
                 ask(metric, question, range.apply(&scope.apply(&selector)))
             };
@@ -132,6 +144,15 @@ fn of_past(rollout: &ModelRollout, past: &Past) -> Vec<Query> {
 
 fn ask(metric: &Metric, question: Question, expression: String) -> Query {
     Query { metric: metric.name.clone(), question, expression, shape: Shape::Matrix }
+}
+
+/// Whether a metric counts requests of each version for itself, when they come.
+fn counts_requests(metric: &Metric) -> bool {
+    let counts = match metric.source.form() {
+        Form::Ratio(_) | Form::Mean(_) | Form::Histogram(_) => true,
+        Form::Agreement(_) | Form::Paired(_) | Form::Value(_) | Form::Drift(_) | Form::Stability(_) => false,
+    };
+    counts && metric.labels().is_none()
 }
 
 /// A metric's selectors, and the question that each answers.

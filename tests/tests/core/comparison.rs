@@ -23,7 +23,8 @@ fn everything_that_is_said_of_anneal_is_shown_by_a_test() {
         }
         let (file, test) =
             by.trim_matches('`').split_once("::").unwrap_or_else(|| unreachable!("{what}: {by}"));
-        let folders = ["tests", "tests/sequential", "tests/means", "demo/tests"];
+        let folders =
+            ["tests/core", "tests/core/rollout_sequential", "tests/core/means", "tests", "demo/tests"];
         let sources =
             folders.map(|folder| fs::read_to_string(root.join(folder).join(file).with_extension("rs")));
         let named = sources.iter().flatten().any(|source| source.contains(&format!("fn {test}(")));

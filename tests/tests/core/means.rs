@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "this is a test")]
 
-mod promtool;
-
 use std::collections::BTreeMap;
 
 use anneal_core::rollout::{Answer, Series, queries};
@@ -11,7 +9,6 @@ use anneal_crds::{ModelRolloutStatus, Weight, model_rollout::RolloutPhase as P};
 use anneal_tests::cases::{self, RolloutCase};
 use serde_json::{Value, from_value, json};
 
-#[path = "means/compared.rs"]
 mod compared;
 
 /// A canary of 20 % that may end, judged by one mean.
@@ -224,5 +221,5 @@ fn prometheus_reads_what_is_asked() {
         // A reward below zero.
         read("0+0.5x450 224.5+0.5x149", "0+2x600", [374.0, 600.0, 1.0, 120.0, 600.0]),
     ];
-    promtool::test_rules(&json!({"evaluation_interval": "1s", "tests": tests}));
+    crate::promtool::test_rules(&json!({"evaluation_interval": "1s", "tests": tests}));
 }

@@ -59,12 +59,50 @@ fn nobody_is_rejected_for_want_of_endpoints() {
         assert_eq!((status.phase, stalled.reason.as_str()), (P::Preparing, "EndpointsMissing"));
         assert!(stalled.message.contains(told), "{}", stalled.message);
         // Nor in a step, however long that lasts.
-        let mut case = RolloutCase::new(cases::moving("Canary", 20)).unwrap();
-        case.endpoints = endpoints;
-        let status = case.rollout.status.as_mut().unwrap();
-        status.traffic_accepted_at = serde_json::from_value(json!(cases::ago(75))).unwrap();
-        status.holding_since = serde_json::from_value(json!(cases::ago(1000))).unwrap();
-        assert_eq!(case.plan().status.phase, P::Canary);
+        for (accepted, holding) in [(75, Some(1000)), (1000, None)] {
+            let mut case = RolloutCase::new(cases::moving("Canary", 20)).unwrap();
+            case.endpoints = endpoints.clone();
+            let status = case.rollout.status.as_mut().unwrap();
+            status.traffic_accepted_at = serde_json::from_value(json!(cases::ago(accepted))).unwrap();
+            status.holding_since = holding.map(|ago| serde_json::from_value(json!(cases::ago(ago))).unwrap());
+            assert_eq!(case.plan().status.phase, P::Canary);
+        }
+    }
+}
+
+#[test]
+fn time_without_endpoints_counts_towards_no_deadline() {
+    let mut case = preparing();
+    case.endpoints = leading(&[(FIRST, 2), (SECOND, 0)]);
+    case.rollout.status.as_mut().unwrap().step_started_at =
+        serde_json::from_value(json!(cases::ago(2000))).unwrap();
+    case.rollout.status = Some(case.plan().status);
+    // It is reached now, and something else is in the way for a moment.
+    case.endpoints = leading(&[(FIRST, 2), (SECOND, 2)]);
+    let ask = json!({"requests": [{"path": "/v2/health/ready"}]});
+    case.rollout.spec.serving.warmup = Some(serde_json::from_value(ask).unwrap());
+    let status = case.plan().status;
+    assert_eq!((status.phase, status.step_started_at.unwrap().0), (P::Preparing, case.now));
+}
+
+#[test]
+fn a_version_on_trial_that_nobody_reaches_is_told() {
+    for phase in ["Canary", "Baking"] {
+        for endpoints in [leading(&[(FIRST, 2), (SECOND, 0)]), Some(Endpoints::Unknown)] {
+            let mut status = cases::moving(phase, if phase == "Canary" { 20 } else { 0 });
+            if phase == "Baking" {
+                (status["stable"], status["previous"]) = (cases::reference(2), cases::reference(1));
+                status["candidate"] = Value::Null;
+            }
+            let mut case = RolloutCase::new(status).unwrap();
+            let bake = json!({"duration": "1h", "rollbackTriggers": ["error_rate"]});
+            case.rollout.spec.strategy.bake = Some(serde_json::from_value(bake).unwrap());
+            case.endpoints = endpoints;
+            let conditions = case.plan().status.conditions;
+            let told = |type_: &str| conditions.iter().find(|told| told.type_ == type_).unwrap();
+            assert_eq!((told("Stalled").status.as_str(), told("Ready").status.as_str()), ("True", "False"));
+            assert_eq!(told("Stalled").reason, "EndpointsMissing", "{phase}");
+        }
     }
 }
 

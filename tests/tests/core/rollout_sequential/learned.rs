@@ -118,11 +118,11 @@ fn users_that_stick_to_a_version_make_a_split_less_sure() {
 
 #[test]
 fn a_gateway_that_ignores_a_step_of_ten_points_is_found_within_a_minute_at_ten_requests_a_second() {
-    for weight in [10, 20, 30, 40, 50, 60, 70, 80, 90] {
+    for weight in [10, 20, 30, 40, 50, 60, 70, 80, 90, 100] {
         let before = i64::from(weight) / 10 - 1;
         let mut ignored = World::new([(10 - before, 1000), (before, 1000)], json!({}));
         let steps: Vec<Value> =
-            (1..=9).map(|step| json!({"weight": step * 10, "duration": "1h", "minRequests": 20})).collect();
+            (1..=10).map(|step| json!({"weight": step * 10, "duration": "1h", "minRequests": 20})).collect();
         let strategy = json!({"rollbackTriggers": ["error_rate"], "steps": steps});
         ignored.case.rollout.spec.strategy = from_value(strategy).unwrap();
         let to = |ignored: &mut World, weight: i32| {

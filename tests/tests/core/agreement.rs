@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "this is a test")]
 
-mod promtool;
-
 use std::collections::BTreeMap;
 
 use anneal_core::{
@@ -94,6 +92,11 @@ fn without_comparisons_nothing_passes() {
         let status = case.plan_answering(|query| says(&case, query, counts)).status;
         assert_eq!((status.phase, status.weight), (P::Shadow, Weight::ZERO), "{counts:?}");
     }
+    // Not one of ninety answers is the same, and nobody says that they agree.
+    let sparse = case.plan_answering(|query| says(&case, query, compared(90.0, 90.0, 0.0))).status;
+    assert_eq!((sparse.phase, sparse.verdict.as_deref()), (P::Shadow, Some("AwaitingLabels")));
+    let told = sparse.conditions.iter().find(|told| told.type_ == "Reconciling").unwrap();
+    assert!(told.message.contains("agreement needs 100 compared answers"), "{}", told.message);
     let silent = case.plan_answering(|query| match query.metric.as_str() {
         "agreement" => Answer::Vector(vec![]),
         _ => Read::Errors(0.0, 1000.0).answer(),
@@ -363,7 +366,7 @@ fn prometheus_reads_what_is_asked() {
             series(counter, "candidate", 1, "0+9x600"),
         ], "promql_expr_test": [{"expr": query, "eval_time": "10m", "exp_samples": parts}]})
     });
-    promtool::test_rules(&json!({"evaluation_interval": "1s", "tests": tests}));
+    crate::promtool::test_rules(&json!({"evaluation_interval": "1s", "tests": tests}));
 }
 
 #[test]

@@ -29,6 +29,8 @@ struct World {
     means: [f64; 2],
     /// Values of each version in ten seconds.
     values: [i64; 2],
+    /// Requests of each version in ten seconds.
+    requests: [i64; 2],
     /// How much later than its request a value is known, in seconds.
     late: i64,
     fault: Fault,
@@ -55,7 +57,7 @@ impl World {
         terms.as_object_mut().unwrap().extend(sequential.as_object().unwrap().clone());
         spec.judge =
             from_value(json!({"evidence": "sequential", "maxHold": "10m", "sequential": terms})).unwrap();
-        Self { case, means, values: [400, 100], late: 0, fault: Fault::None }
+        Self { case, means, values: [400, 100], requests: [800, 200], late: 0, fault: Fault::None }
     }
 
     fn errors(means: [f64; 2]) -> Self {
@@ -74,7 +76,7 @@ impl World {
         let scrapes =
             |since: i64, until: i64| (since.max(-100)..until).map(|tenth| (tenth, self.values[version]));
         match selector {
-            "all" => return Some(((tenth + 100) * [800, 200][version]) as f64),
+            "all" => return Some(((tenth + 100) * self.requests[version]) as f64),
             "bad" => return Some(0.0),
             _ => {}
         }
@@ -211,6 +213,7 @@ fn its_bound_blames_who_is_beyond_it_and_worse_than_stable() {
 fn alone_a_version_is_held_to_its_bound() {
     for (mean, phase) in [(0.5, P::Healthy), (0.7, P::RolledBack)] {
         let mut world = World::errors([0.3, mean]);
+        world.requests = [0, 1000];
         let spec = &mut world.case.rollout.spec;
         spec.strategy.bake =
             Some(from_value(json!({"duration": "30m", "rollbackTriggers": ["error_rate", "mae"]})).unwrap());

@@ -8,11 +8,8 @@ use anneal_tests::cases::{self, RolloutCase};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-#[path = "sequential/arms.rs"]
-mod arms;
-#[path = "sequential/learned.rs"]
+pub mod arms;
 mod learned;
-#[path = "sequential/trials.rs"]
 mod trials;
 
 use arms::World;

@@ -1,13 +1,9 @@
 //! Upgrades of the operator, with rollouts on their way: no decision changes, and no pod that serves is replaced.
 //!
 //! `upgrade/<release>.json` is what a release left in a cluster, and what it decided next. Every later one must go on from there
-//! in the same way. A new release is recorded with `UPGRADE_RECORD=1 cargo test -p anneal-tests --test upgrade`.
+//! in the same way. A new release is recorded with `UPGRADE_RECORD=1 cargo test -p anneal-tests --test core upgrade`.
 
 #![expect(clippy::unwrap_used, reason = "this is a test")]
-
-#[path = "sequential/arms.rs"]
-#[expect(dead_code, reason = "the tables of evidence use all of it")]
-mod arms;
 
 use std::path::PathBuf;
 
@@ -15,11 +11,12 @@ use anneal_core::{
     object::Kind,
     plan::{Action, Plan},
 };
-use anneal_crds::{ModelRolloutStatus, model_rollout::RolloutPhase as P};
+use anneal_crds::{ModelRolloutStatus, Weight, model_rollout::RolloutPhase as P};
 use anneal_tests::cases::{self, RolloutCase};
-use arms::World;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, from_value, json, to_value};
+
+use crate::rollout_sequential::arms::World;
 
 /// The release of this checkout.
 const RELEASE: &str = env!("CARGO_PKG_VERSION");
@@ -66,7 +63,13 @@ fn follow(world: &mut World) -> Vec<(u32, String)> {
     let mut decisions = vec![];
     let mut before = decision(world.case.rollout.status.as_ref().unwrap());
     for second in 1..=200 {
-        let now = decision(&world.tick());
+        let status = world.tick();
+        let now = decision(&status);
+        if now != before && status.weight == Weight::FULL {
+            // Nobody asks the other one any more.
+            let [_, candidate] = world.traffic[0].1;
+            world.turn([(0, 1), candidate]);
+        }
         if now != before {
             decisions.push((second, now.clone()));
         }
@@ -104,7 +107,7 @@ fn restore(left: &Left) -> World {
 }
 
 fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/upgrade")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/core/upgrade")
 }
 
 /// What every release left that is on record.
@@ -117,7 +120,7 @@ fn releases() -> Vec<(String, Vec<Left>)> {
     }
     assert!(
         own.exists(),
-        "release {RELEASE} is not on record: UPGRADE_RECORD=1 cargo test -p anneal-tests --test upgrade"
+        "release {RELEASE} is not on record: UPGRADE_RECORD=1 cargo test -p anneal-tests --test core upgrade"
     );
     let files = std::fs::read_dir(folder()).unwrap().map(|file| file.unwrap().path());
     files

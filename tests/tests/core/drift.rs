@@ -3,8 +3,6 @@
 
 #![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "this is a test")]
 
-mod promtool;
-
 use anneal_core::{
     plan::Note,
     rollout::{Answer, Query, Question, Series, queries},
@@ -267,5 +265,5 @@ fn prometheus_answers_what_is_asked() {
             expect(&window[1], "15m", [ranks(0.25, 0.75), vec![at(900.0)]].concat()),
         ],
     }]});
-    promtool::test_rules(&test);
+    crate::promtool::test_rules(&test);
 }

@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "this is a test")]
 
-mod promtool;
-
 use std::collections::BTreeMap;
 
 use anneal_core::rollout::{Answer, Query, RawSeries, queries};
@@ -273,7 +271,7 @@ fn prometheus_answers_what_the_presets_ask() {
         })
         .collect();
     let test = json!({"evaluation_interval": "1s", "tests": tests});
-    promtool::test_rules(&test);
+    crate::promtool::test_rules(&test);
 }
 
 #[test]

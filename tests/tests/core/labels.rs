@@ -8,7 +8,6 @@ use anneal_tests::cases::{self, Read, RolloutCase};
 use jiff::SignedDuration;
 use serde_json::{Value, from_value, json};
 
-#[path = "labels/sequential.rs"]
 mod sequential;
 
 const HOUR: i64 = 3600;

@@ -29,17 +29,24 @@ struct Overtaken {
     case: RolloutCase,
     writes: Mutex<Vec<String>>,
     statuses: Mutex<Vec<Value>>,
+    /// Versions besides, as they are stored.
+    others: Vec<Value>,
     /// Whether a status is never answered for.
     hangs: bool,
 }
 
 impl Overtaken {
     fn new(case: RolloutCase) -> Arc<Self> {
-        Arc::new(Self { case, writes: Mutex::default(), statuses: Mutex::default(), hangs: false })
+        Self::beside(case, vec![])
     }
 
     fn hanging(case: RolloutCase) -> Arc<Self> {
-        Arc::new(Self { case, writes: Mutex::default(), statuses: Mutex::default(), hangs: true })
+        let (writes, statuses) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { case, writes, statuses, others: vec![], hangs: true })
+    }
+
+    fn beside(case: RolloutCase, others: Vec<Value>) -> Arc<Self> {
+        Arc::new(Self { case, writes: Mutex::default(), statuses: Mutex::default(), others, hangs: false })
     }
 }
 
@@ -64,7 +71,8 @@ impl Reader for Overtaken {
     async fn list(&self, kind: Kind, _: &str, _: (&str, &str)) -> Result<Vec<Value>, ClusterError> {
         Ok(match kind {
             Kind::ModelVersion => {
-                self.case.versions.iter().map(|v| serde_json::to_value(v).unwrap()).collect()
+                let own = self.case.versions.iter().map(|v| serde_json::to_value(v).unwrap());
+                own.chain(self.others.iter().cloned()).collect()
             }
             Kind::Deployment => self.case.children.deployments.clone(),
             Kind::Service => self.case.children.services.clone(),
@@ -217,4 +225,28 @@ fn who_decided_by_an_older_status_does_nothing_even_when_it_would_record_nothing
     let ended = walk.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     assert!(matches!(ended, Poll::Ready(Err(Failed { error: ClusterError::Conflict, .. }))), "{ended:?}");
     assert_eq!(*world.writes.lock().unwrap(), Vec::<String>::new());
+}
+
+/// A version that another release recorded, with a word that this one does not know.
+#[test]
+fn a_version_that_cannot_be_read_is_in_nobodys_way_but_its_own() {
+    let of_another_release = |number: u32| {
+        let mut version = serde_json::to_value(cases::version(number, Some(1)).unwrap()).unwrap();
+        version["spec"]["gates"][0]["verdict"] = "Maybe".into();
+        version
+    };
+    let mut case = RolloutCase::new(cases::moving("Canary", 20)).unwrap();
+    let walk = |case: &RolloutCase, others| {
+        let ports = ports(&Overtaken::beside(case.clone(), others));
+        let mut walk = Box::pin(reconcile(&ports, Machine::ModelRollout, cases::NAMESPACE, cases::NAME));
+        match walk.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Err(failed)) => Some(failed.error),
+            Poll::Ready(Ok(_)) | Poll::Pending => None,
+        }
+    };
+    let error = walk(&case, vec![of_another_release(9)]);
+    assert!(!matches!(error, Some(ClusterError::Refused { .. })), "{error:?}");
+    case.versions.truncate(1);
+    let error = walk(&case, vec![of_another_release(2)]).unwrap().to_string();
+    assert!(error.contains("-v20261121.2") && error.contains("not known to this release"), "{error}");
 }

@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "this is a test")]
 
-mod promtool;
-
 use std::collections::BTreeMap;
 
 use anneal_core::rollout::{Answer, Query, Question, RawSeries, Series, Shape, queries};
@@ -231,5 +229,5 @@ fn prometheus_reads_what_is_asked() {
         "promql_expr_test": [{"expr": query, "eval_time": "10m",
             "exp_samples": [part("value", 2.5), part("at", 400.0), part("step", 180.0)]}],
     }]});
-    promtool::test_rules(&test);
+    crate::promtool::test_rules(&test);
 }

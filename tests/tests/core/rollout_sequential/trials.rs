@@ -128,6 +128,34 @@ fn a_candidate_with_all_requests_is_judged_by_its_bounds_and_says_so() {
     assert_eq!((status.phase, reason(&status)), (P::RolledBack, "HeldTooLong"));
 }
 
+#[test]
+fn a_gateway_that_leaves_requests_with_the_version_before_is_found_where_nothing_is_compared() {
+    let told = |status: &ModelRolloutStatus| {
+        let mut all = status.conditions.iter();
+        all.find(|condition| condition.type_ == "TrafficVerified").map(|told| told.reason.clone())
+    };
+    let (nothing, most) = ([(10, 1000), (0, 1)], [(2, 1000), (8, 1000)]);
+    for mut ignored in [blue_green(nothing), blue_green(most), bake(nothing, 3600), bake(most, 3600)] {
+        let mismatched =
+            |status: &ModelRolloutStatus| told(status).as_deref() == Some("TrafficSplitMismatch");
+        let (ticks, status) = ignored.until(100, mismatched);
+        assert!(mismatched(&status) && ticks <= 60, "found after {ticks} s: {status:?}");
+        assert!(!waits(&status).contains(" 0 %"), "{}", waits(&status));
+        let (_, status) = ignored.until(200, |_| false);
+        assert!(
+            status.stable.unwrap().version.ends_with('1') || status.phase == P::Baking,
+            "it goes no further"
+        );
+    }
+    // A request or two that were under way are none of that, nor is a version that nobody asks.
+    for mut fine in [blue_green([(0, 1), (100, 200)]), bake([(0, 1), (100, 200)], 20)] {
+        fine.traffic[0].1[0] = (1, 1000);
+        fine.turn([(0, 1), (100, 200)]);
+        let (_, status) = fine.until(60, |status| status.phase == P::Healthy);
+        assert_eq!(status.phase, P::Healthy, "{}", waits(&status));
+    }
+}
+
 /// Ready pods of version 2, as long as the trial.
 fn pods(world: &mut World, names: &[&str]) {
     let pod = |name: &&str| {
