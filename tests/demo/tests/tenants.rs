@@ -62,6 +62,9 @@ fn the_credential_of_another_namespace_is_of_no_use() {
     Kubectl::apply(other.0, &keys, false).unwrap();
     let mut stored = get("mv/tenant-v20261122.2");
     let mut spec = stored["spec"].take();
+    let mut baseline = spec["artifact"].take();
+    (baseline["name"], baseline["version"]) = (stored["metadata"]["name"].clone(), spec["version"].take());
+    spec["baseline"] = json!({"version": baseline});
     spec["version"] = "v20261122.3".into();
     spec["artifact"] = json!({"uri": "s3://models/tenant/3", "digest": format!("sha256:{}", "3".repeat(64))});
     spec["storage"] = json!({"s3": {"secretName": "tenant-keys", "endpoint": "http://storage.invalid"}});
