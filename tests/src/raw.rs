@@ -1,6 +1,6 @@
 //! Raw samples as Prometheus would answer them: reads the expressions that the core writes, and no others.
 //!
-//! Used by the tables of `tests/core_rollout_sequential.rs` and by the simulated world.
+//! Used by the tables of `tests/core/rollout_sequential.rs` and by the simulated world.
 
 use jiff::Timestamp;
 

@@ -179,7 +179,7 @@ impl Judge {
                 break;
             }
             let (weight, outcomes) = window.outcomes(self.policy(), seen);
-            let beside = seen.beside.as_ref().and_then(|beside| window.requests_of(beside));
+            let beside = seen.beside.as_ref().and_then(|beside| window.requests_of(beside, &seen.weights));
             self.fold_tick(&mut state, &seen.step, &Tick { weight, outcomes: &outcomes, beside });
         }
         let verdict = self.verdict(&state, &seen.step);

@@ -18,6 +18,9 @@ const PRIOR: f64 = 1000.0;
 const ALPHA: f64 = 0.001;
 /// The largest share that is looked for: where all requests are asked for, one that was still under way is no wonder.
 const MOST: f64 = 0.99;
+/// Requests without which nothing is said where all are asked for, and so many in a row that went right make what came before
+/// them requests that were under way.
+const ENOUGH: u64 = 100;
 /// A smaller relative departure does no harm.
 const HARMLESS: f64 = 0.05;
 
@@ -31,6 +34,9 @@ pub struct Split {
     before: Option<f64>,
     candidate: u64,
     stable: u64,
+    /// Of the candidate since stable had its last one, where all are asked for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    in_a_row: u64,
 }
 
 impl Split {
@@ -45,18 +51,40 @@ impl Split {
         }
         self.candidate = self.candidate.saturating_add(shares.candidate.requests);
         self.stable = self.stable.saturating_add(shares.stable.requests);
+        if self.asks_for_all() {
+            self.forgive(shares);
+        }
+    }
+
+    /// Long requests end long after the weight has changed.
+    fn forgive(&mut self, shares: &Shares) {
+        let before = if shares.stable.requests > 0 { 0 } else { self.in_a_row };
+        let went_right = if shares.stable.requests > 0 { 0 } else { shares.candidate.requests };
+        self.in_a_row = before.saturating_add(went_right);
+        if self.in_a_row >= ENOUGH {
+            (self.candidate, self.stable) = (self.in_a_row, 0);
+        }
+    }
+
+    /// Whether the candidate should get (nearly) every request.
+    pub(super) fn asks_for_all(&self) -> bool {
+        self.weight >= MOST
     }
 
     /// Requests went another way meanwhile, and say nothing about the way that they go now.
     pub(super) const fn count_anew(&mut self) {
         self.candidate = 0;
         self.stable = 0;
+        self.in_a_row = 0;
     }
 
     /// The share that came, if it is surely not the one that was asked for.
     pub(super) fn mismatch(&self, design_effect: f64) -> Option<f64> {
         let (candidate, stable) = (self.candidate as f64 / design_effect, self.stable as f64 / design_effect);
         if candidate + stable <= 0.0 || !(self.weight > 0.0 && self.weight < 1.0) {
+            return None;
+        }
+        if self.asks_for_all() && self.requests() < ENOUGH {
             return None;
         }
         let share = candidate / (candidate + stable);
@@ -115,6 +143,11 @@ fn ln_beta(a: f64, b: f64) -> f64 {
     libm::lgamma(a) + libm::lgamma(b) - libm::lgamma(a + b)
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::tick::ArmCount, *};
@@ -162,6 +195,31 @@ mod tests {
             (0..1000).for_each(|_| right.add(weight, &second(weight)));
             assert_eq!(right.mismatch(1.0), None);
         }
+    }
+
+    #[test]
+    fn where_all_are_asked_for_those_under_way_are_forgiven_and_no_other() {
+        let shares = |candidate, stable| Shares {
+            candidate: ArmCount { requests: candidate, bad: 0 },
+            stable: ArmCount { requests: stable, bad: 0 },
+        };
+        let after = |ticks: &[(u64, u64)]| {
+            let mut split = Split { weight: 0.85, ..Split::default() };
+            ticks.iter().for_each(|&(candidate, stable)| split.add(1.0, &shares(candidate, stable)));
+            (split.mismatch(1.0), split.requests())
+        };
+        // A few at the end of a day are nothing, and neither are four hundred that took forty seconds.
+        assert_eq!(after(&[(3, 3), (0, 2)]).0, None);
+        let streams = vec![(0, 10); 40];
+        assert_eq!(after(&streams).0, Some(0.0));
+        assert_eq!(after(&[streams, vec![(10, 0); 10]].concat()), (None, 100));
+        // One in seven goes on to go the old way.
+        let ignored: Vec<(u64, u64)> =
+            (0..60).map(|second| if second % 2 == 0 { (8, 2) } else { (9, 1) }).collect();
+        assert!(after(&ignored).0.is_some());
+        let in_gaps: Vec<(u64, u64)> =
+            (0..60).map(|second| if second % 7 == 0 { (1, 9) } else { (10, 0) }).collect();
+        assert!(after(&in_gaps).0.is_some());
     }
 
     #[test]

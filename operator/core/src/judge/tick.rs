@@ -246,7 +246,7 @@ impl Judge {
                 continue;
             }
             requests = requests.max(outcome.requests());
-            of_stable = of_stable.max(outcome.requests_of_stable());
+            of_stable = of_stable.max(outcome.requests_of_stable()).max(tick.beside);
             // One metric that counts all requests is enough.
             if let (Some(weight), Some(shares)) = (split, outcome.division(tick.beside)) {
                 state.split.add(weight, &shares);

@@ -162,6 +162,11 @@ impl Judge {
         if let Some(metric) = asked(state).find(blind) {
             return Some(Hold::NoData { metric: metric.name.clone() });
         }
+        // What was under way when nobody asked any more says nothing.
+        let nobody_asks = [state.idle, state.stable_idle].iter().all(|idle| *idle >= self.policy.blind_after);
+        if nobody_asks && state.split.asks_for_all() {
+            return Some(Hold::NoTraffic);
+        }
         // A candidate that gets nothing of what stable gets is no quiet night.
         if let Some(share) = state.split.mismatch(self.policy.split_design_effect) {
             return Some(Hold::TrafficSplitMismatch { wanted: state.split.weight(), share });

@@ -109,11 +109,16 @@ impl Draft<'_> {
         Some(Trouble { reason: MISSING.to_owned(), message })
     }
 
-    /// Why the version on trial gets nothing although all its pods are ready. Endpoints that are a moment behind new pods are no news.
+    /// Why the version on trial gets nothing although all its pods are ready. Endpoints that are a moment behind new pods, or could
+    /// not be read this time, are no news.
     pub(super) fn nobody_reaches_the_trial(&self) -> Option<Trouble> {
         let version = steps::on_trial(&self.status)?;
-        let some = self.endpoints_of(version).is_some_and(|behind| behind > 0);
-        if some { None } else { self.endpoints_trouble(version, self.pods_to_be_ready(version)) }
+        let is_known = match self.snapshot.endpoints {
+            Endpoints::Known(_) => self.endpoints_of(version).unwrap_or(0) == 0,
+            Endpoints::Unknown => false,
+        };
+        let trouble = || self.endpoints_trouble(version, self.pods_to_be_ready(version));
+        is_known.then(trouble).flatten()
     }
 
     /// Whether that was in the way when it was looked at last.

@@ -250,7 +250,8 @@ impl Draft<'_> {
             (None, None) if ready && cold.is_none() => return self.leave_preparing(candidate),
             (None, None) => {}
         }
-        if self.waited_for_group() || (ready && self.waited_for_endpoints()) {
+        let unreached = self.endpoints_trouble(candidate, self.pods_to_be_ready(candidate));
+        if self.waited_for_group() || (unreached.is_none() && self.waited_for_endpoints()) {
             // While it waited for others, or for what is none of its business, it was ready in time.
             self.status.step_started_at = Some(Time(self.now));
         }
@@ -259,7 +260,7 @@ impl Draft<'_> {
         let deadline = self.rollout.spec.serving.progress_deadline;
         let started = self.status.step_started_at.clone();
         if started.is_some_and(|started| self.overdue_since(&started) > deadline.get()) {
-            if let Some(unreached) = self.endpoints_trouble(candidate, self.pods_to_be_ready(candidate)) {
+            if let Some(unreached) = unreached {
                 // A rejection is for ever, and this will pass.
                 return self.stalled(&unreached);
             }

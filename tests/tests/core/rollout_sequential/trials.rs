@@ -147,6 +147,19 @@ fn a_gateway_that_leaves_requests_with_the_version_before_is_found_where_nothing
             "it goes no further"
         );
     }
+    // So it is where pods say by their names which version they are.
+    let by_name = |world: &World, query: &Query| {
+        let mut series = matrix(world.answer(query));
+        for one in &mut series {
+            let version = one.labels.remove("version").unwrap().replace('.', "-");
+            one.labels.insert("pod".into(), format!("ads-{version}-7b8b9ff8fc-jrr8t"));
+        }
+        Answer::Matrix(series)
+    };
+    let mut named = bake(most, 3600);
+    named.case.rollout.spec.prometheus.version_from = from_value(json!("PodName")).unwrap();
+    let status = looks(&mut named, 60, by_name);
+    assert_eq!(told(&status).as_deref(), Some("TrafficSplitMismatch"), "{}", waits(&status));
     // A request or two that were under way are none of that, nor is a version that nobody asks.
     for mut fine in [blue_green([(0, 1), (100, 200)]), bake([(0, 1), (100, 200)], 20)] {
         fine.traffic[0].1[0] = (1, 1000);

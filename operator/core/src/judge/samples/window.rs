@@ -3,7 +3,7 @@
 //! Called by [`Judge::fold`](crate::judge::Judge::fold). Restarts, series that begin, gaps and numbers that cannot be are
 //! handled here, without a look at what they would mean for a verdict.
 
-use super::{Arm, Beside, Bucket, Counter, Counters, Observations, Pod, Sample, Seen};
+use super::{Arm, Beside, Bucket, Counter, Counters, Observations, Pod, Sample, Seen, WeightChange};
 use crate::judge::{
     agreement::Compared,
     latency::Bounds,
@@ -77,18 +77,25 @@ impl Window {
         (before.map(|change| change.weight), outcomes)
     }
 
-    /// Requests of those that should get none; nothing where they cannot be counted.
-    pub(super) fn requests_of(&self, beside: &Beside) -> Option<u64> {
+    /// Requests of those that should get none; nothing where they cannot be counted, or some of them came before that.
+    pub(super) fn requests_of(&self, beside: &Beside, weights: &[WeightChange]) -> Option<u64> {
+        let from = self.counted_since(&beside.pods);
+        if weights.iter().any(|change| change.at_ms > from && change.at_ms <= self.end) {
+            return None;
+        }
         let bounds = bounds(beside.source, &beside.pods).ok()?;
         whole(self.arm(bounds, &beside.pods, Arm::Stable).ok()?.all).ok()
     }
 
     /// From when on the increments of this tick count.
     fn counted_from(&self, metric: &Seen) -> i64 {
-        let pods = match metric {
-            Seen::Pods(pods) => pods.as_slice(),
-            Seen::NotAsked => &[],
-        };
+        match metric {
+            Seen::Pods(pods) => self.counted_since(pods),
+            Seen::NotAsked => self.start,
+        }
+    }
+
+    fn counted_since(&self, pods: &[Pod]) -> i64 {
         let counters = pods.iter().flat_map(|pod| pod.counters.all());
         let from = counters.filter_map(|counter| {
             let seen = self.slice(counter, self.oldest);

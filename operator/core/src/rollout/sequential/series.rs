@@ -120,7 +120,8 @@ impl Draft<'_> {
     /// calls a version goes by another name.
     fn versioned(&self, series: &RawSeries) -> Option<RawSeries> {
         let prometheus = &self.rollout.spec.prometheus;
-        let mut versions = steps::on_trial(&self.status).into_iter().chain(&self.status.stable);
+        let (stable, previous) = (&self.status.stable, &self.status.previous);
+        let mut versions = steps::on_trial(&self.status).into_iter().chain(stable).chain(previous);
         let mut named = |label: &str, prefix: fn(&ModelRollout, &VersionRef) -> String| {
             let name = series.labels.get(label)?;
             versions.find(|version| name.starts_with(&prefix(self.rollout, version)))
