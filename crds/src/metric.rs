@@ -145,7 +145,8 @@ impl Source {
 #[x_kube(validation = Rule::new("has(self.min) || has(self.max)").message("a ratio needs min, max or both"))]
 #[x_kube(validation = Rule::new("!has(self.min) || !has(self.max) || self.min <= self.max").message("min must not be above max"))]
 pub struct Ratio {
-    /// Series selector of the counter of bad events, such as `anneal_serve_requests_total{code=~"5.."}`.
+    /// Series selector of the counter of bad events, such as `anneal_serve_requests_total{code=~"5.."}`. With `min` it is that of the good
+    /// events, whose share must not fall below it.
     #[schemars(schema_with = "selector")]
     pub bad: String,
     /// Series selector of the counter of the others.

@@ -393,7 +393,13 @@ async fn endpoints(cluster: &dyn Reader, rollout: &ModelRollout) -> rollout::End
             Ok(found) => slices.extend(found),
             Err(error) => {
                 tracing::warn!(%error, namespace, name, "EndpointSlices could not be listed, so nobody new gets requests");
-                return rollout::Endpoints::Unknown;
+                return match error {
+                    ClusterError::Forbidden { .. } => rollout::Endpoints::Denied,
+                    ClusterError::NoSuchKind { .. }
+                    | ClusterError::Refused { .. }
+                    | ClusterError::Conflict
+                    | ClusterError::Transient { .. } => rollout::Endpoints::Unknown,
+                };
             }
         }
     }

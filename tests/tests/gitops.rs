@@ -86,6 +86,10 @@ fn rollouts() -> Vec<Told> {
         let steps = json!({"steps": [{"weight": 20, "duration": "20s", "then": "Approval"}, {"weight": 50, "duration": "20s"}]});
         case.rollout.spec.strategy.progression = serde_json::from_value(steps).unwrap();
     }
+    fn needs_promotion(case: &mut RolloutCase) {
+        let steps = json!({"steps": [{"weight": 20, "duration": "20s", "then": "Pause"}, {"weight": 50, "duration": "20s"}]});
+        case.rollout.spec.strategy.progression = serde_json::from_value(steps).unwrap();
+    }
     let baking = || {
         let mut status = healthy();
         status["phase"] = "Baking".into();
@@ -205,6 +209,7 @@ fn rollouts() -> Vec<Told> {
         told("frozen on its way", planned(&canary(freeze)), "Suspended", "InProgress"),
         told("frozen with nothing to do", settled(rollout(healthy(), idle)), "Healthy", "Current"),
         told("a person has to approve it", planned(&canary(needs_approval)), "Suspended", "InProgress"),
+        told("a person has to promote it", planned(&canary(needs_promotion)), "Suspended", "InProgress"),
         told("watched after its last step", settled(rollout(baking(), baked)), "Healthy", "Current"),
         told("on its way back by hand", planned(&rollout(returning(), &back)), "Progressing", "InProgress"),
         told(

@@ -29,8 +29,8 @@ pub struct ModelRolloutStatus {
     /// Where the rollout stands.
     #[serde(default)]
     pub phase: RolloutPhase,
-    /// The phase, and what keeps the version from going on: `Canary`, `Canary/AwaitingApproval`, `Canary/AwaitingGroup`,
-    /// `Canary/Frozen` or `Canary/Paused`.
+    /// The phase, and what keeps the version from going on: `Canary`, `Canary/AwaitingApproval`, `Canary/AwaitingPromotion`,
+    /// `Canary/AwaitingGroup`, `Canary/Frozen` or `Canary/Paused`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase_summary: Option<String>,
     /// The version in production; in a bake, the one that is watched.
@@ -70,10 +70,14 @@ pub struct ModelRolloutStatus {
     /// Since when readings are missing or requests too few; a step that holds for too long is rolled back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holding_since: Option<Time>,
-    /// When the last freeze of this step ended, or the gateway took a route of yours that it had refused; `judge.maxHold` and
-    /// other deadlines count from here at the earliest.
+    /// When the last freeze of this step ended, or what a ready version waited for, or the gateway took a route of yours that it had
+    /// refused; `judge.maxHold` and other deadlines count from here at the earliest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thawed_at: Option<Time>,
+    /// Since when a version that gets no requests yet is ready and waits: for people, for its group, or for its route. That counts
+    /// towards no deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_since: Option<Time>,
     /// What this step has shown and someone has to approve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<PendingApproval>,
@@ -132,8 +136,8 @@ pub struct ModelRolloutStatus {
     /// The last `anneal.dev/retry` that was granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
-    /// Ready, Reconciling, Stalled, Progressing, Paused, Frozen, AwaitingApproval, AwaitingGroup, RolledBack, TrafficVerified, MetricsAvailable,
-    /// Warned, InvalidCommand, Detectability, ThresholdNotOnBucket.
+    /// Ready, Reconciling, Stalled, Progressing, Paused, Frozen, AwaitingApproval, AwaitingPromotion, AwaitingGroup, RolledBack, TrafficVerified,
+    /// MetricsAvailable, Warned, InvalidCommand, Detectability, ThresholdNotOnBucket.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "common::conditions")]
     pub conditions: Vec<Condition>,

@@ -28,7 +28,7 @@ pub struct Strategy {
     /// Then the candidate takes a growing share.
     #[serde(flatten)]
     pub progression: Progression,
-    /// When the new version has taken all requests, it must answer these as expected, or the one before takes them back.
+    /// As soon as the new version has all requests, it must answer these as expected, or the one before takes them back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smoke: Option<Smoke>,
     /// Last, the new version takes all requests and is watched, while the one before stays warm for the way back.
@@ -43,7 +43,8 @@ pub struct Strategy {
     #[schemars(length(max = 16), inner(length(max = 63)))]
     pub warn_triggers: Vec<String>,
     /// Alerts of Alertmanager that take the version on trial out of traffic, such as
-    /// `alertname="HighErrors",severity=~"page|critical"`: all matchers of one entry must hold, and any entry will do.
+    /// `alertname="HighErrors",severity=~"page|critical"`: all matchers of one entry must hold, and any entry will do. Needs the chart's
+    /// `alertReceiver`, and a route of Alertmanager that sends them there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 1024)))]
     pub abort_on_alerts: Vec<String>,

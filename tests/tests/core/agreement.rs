@@ -97,6 +97,11 @@ fn without_comparisons_nothing_passes() {
     assert_eq!((sparse.phase, sparse.verdict.as_deref()), (P::Shadow, Some("AwaitingLabels")));
     let told = sparse.conditions.iter().find(|told| told.type_ == "Reconciling").unwrap();
     assert!(told.message.contains("agreement needs 100 compared answers"), "{}", told.message);
+    let mut alone = case.clone();
+    alone.rollout.spec.strategy.shadow.as_mut().unwrap().rollback_triggers = Some(vec!["agreement".into()]);
+    let sparse = alone.plan_answering(|query| says(&alone, query, compared(90.0, 90.0, 0.0))).status;
+    let told = sparse.conditions.iter().find(|told| told.type_ == "Reconciling").unwrap();
+    assert!(told.message.contains("agreement needs 100 compared answers"), "{}", told.message);
     let silent = case.plan_answering(|query| match query.metric.as_str() {
         "agreement" => Answer::Vector(vec![]),
         _ => Read::Errors(0.0, 1000.0).answer(),

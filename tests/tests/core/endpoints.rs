@@ -30,6 +30,7 @@ fn ready_pods_that_no_service_leads_to_get_no_weight() {
         leading(&[(FIRST, 2), (SECOND, 1)]),
         leading(&[(FIRST, 2)]),
         Some(Endpoints::Unknown),
+        Some(Endpoints::Denied),
     ] {
         case.endpoints = blind;
         let plan = case.plan();
@@ -48,7 +49,8 @@ fn ready_pods_that_no_service_leads_to_get_no_weight() {
 fn nobody_is_rejected_for_want_of_endpoints() {
     for (endpoints, told) in [
         (leading(&[(FIRST, 2), (SECOND, 1)]), "leads to 1 of 2"),
-        (Some(Endpoints::Unknown), "cannot be read"),
+        (Some(Endpoints::Unknown), "could not be read this time"),
+        (Some(Endpoints::Denied), "Let the operator list and watch"),
     ] {
         let mut case = preparing();
         case.endpoints = endpoints.clone();
@@ -82,7 +84,28 @@ fn time_without_endpoints_counts_towards_no_deadline() {
     let ask = json!({"requests": [{"path": "/v2/health/ready"}]});
     case.rollout.spec.serving.warmup = Some(serde_json::from_value(ask).unwrap());
     let status = case.plan().status;
-    assert_eq!((status.phase, status.step_started_at.unwrap().0), (P::Preparing, case.now));
+    assert_eq!((status.phase, status.thawed_at.unwrap().0), (P::Preparing, case.now));
+}
+
+#[test]
+fn a_right_that_is_missing_is_told_while_a_version_is_on_trial() {
+    for (phase, stable, previous) in [("Canary", 1, Value::Null), ("Baking", 2, cases::reference(1))] {
+        let mut status = cases::moving(phase, if phase == "Canary" { 20 } else { 0 });
+        (status["stable"], status["previous"]) = (cases::reference(stable), previous);
+        let mut case = RolloutCase::new(status).unwrap();
+        let bake = json!({"duration": "1h", "rollbackTriggers": ["error_rate"]});
+        case.rollout.spec.strategy.bake = Some(serde_json::from_value(bake).unwrap());
+        case.endpoints = Some(Endpoints::Denied);
+        let conditions = case.plan().status.conditions;
+        let told = |type_: &str| conditions.iter().find(|told| told.type_ == type_).unwrap();
+        assert_eq!((told("Stalled").status.as_str(), told("Ready").status.as_str()), ("True", "False"));
+        assert!(told("Stalled").message.contains("endpointslices.discovery.k8s.io"), "{phase}");
+    }
+    let mut passing = RolloutCase::new(cases::moving("Canary", 20)).unwrap();
+    passing.endpoints = Some(Endpoints::Unknown);
+    let conditions = passing.plan().status.conditions;
+    let waits = conditions.iter().find(|told| told.type_ == "Reconciling").unwrap();
+    assert!(waits.status == "True" && waits.message.contains("could not be read"), "{}", waits.message);
 }
 
 #[test]

@@ -225,6 +225,7 @@ fn a_group_that_is_wrong_holds_and_says_what_is() {
     let wrong = |members: &Members| {
         let (reason, message) = said(members.status("ads"), "AwaitingGroup").unwrap();
         assert_eq!(reason, "InvalidGroup");
+        assert_eq!(said(members.status("ads"), "Stalled").unwrap().0, "InvalidGroup");
         message.to_owned()
     };
     assert!(wrong(&members).contains("spec.group of bids"));

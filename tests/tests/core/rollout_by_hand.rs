@@ -2,7 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "this is a test")]
 
-use anneal_core::{object::Kind, plan::Action, rollout::Endpoints};
+use anneal_core::{
+    object::Kind,
+    plan::{Action, Plan},
+    rollout::Endpoints,
+};
 use anneal_crds::{
     ModelRolloutStatus, Weight,
     model_rollout::{RolloutPhase as P, TrialState as T},
@@ -326,10 +330,18 @@ fn a_step_may_wait_for_a_person() {
     case.rollout.spec.strategy.progression = serde_json::from_value(steps).unwrap();
     let status = case.plan().status;
     assert_eq!((status.phase, status.weight), (P::Canary, Weight::from_percent(20)));
-    let how = status.conditions.iter().find(|condition| condition.reason == "AwaitingPromotion").unwrap();
+    let how = status.conditions.iter().find(|condition| condition.type_ == "AwaitingPromotion").unwrap();
+    assert_eq!(status.phase_summary.as_deref(), Some("Canary/AwaitingPromotion"));
     let command =
         how.message.split_once("anneal.dev/promote=\"").unwrap().1.split_once('"').unwrap().0.to_owned();
-    let plan = annotated(case, names::ANNOTATION_PROMOTE, &command).plan();
+    let told = |plan: &Plan<ModelRolloutStatus>| {
+        plan.notes.iter().filter(|note| note.reason == "AwaitingPromotion").count()
+    };
+    let mut later = case.clone();
+    later.rollout.status = Some(status.clone());
+    assert_eq!((told(&case.plan()), told(&later.plan())), (1, 0), "it is told once");
+    let plan = annotated(later, names::ANNOTATION_PROMOTE, &command).plan();
+    assert!(plan.status.conditions.iter().all(|condition| condition.type_ != "AwaitingPromotion"));
     assert_eq!(plan.status.weight, Weight::from_per_mille(999));
     let backends = &cases::route_of(&plan).unwrap()["rules"][0]["backendRefs"];
     assert_eq!((&backends[0]["weight"], &backends[1]["weight"]), (&json!(1), &json!(999)));
@@ -640,6 +652,43 @@ fn a_command_that_is_not_understood_is_told() {
         assert_eq!(status.weight, Weight::from_percent(20));
         assert!(said(&status, "InvalidCommand").unwrap().contains(key), "{key} {text}");
     }
+}
+
+#[test]
+fn a_command_of_a_version_that_there_is_not_is_told_while_something_could_be_meant() {
+    let told = |status: Value, key: &str, text: &str| {
+        let mut case = annotated(case(status), key, text);
+        case.read = Read::Errors(0.0, 3.0);
+        said(&case.plan().status, "InvalidCommand")
+    };
+    let (abort, retry) = (names::ANNOTATION_ABORT, names::ANNOTATION_RETRY);
+    let wrong = told(cases::moving("Canary", 20), abort, "v20261121.22: it is slow").unwrap();
+    assert!(wrong.contains("names v20261121.22") && wrong.contains("Write v20261121.2 if"), "{wrong}");
+    assert_eq!(told(healthy(), abort, "v20261121.22: it is slow"), None, "it may stay for ever");
+    let rolled_back = || {
+        let mut status = cases::moving("RolledBack", 0);
+        let mut rejection = cases::reference(2);
+        rejection["retried"] = "v20261121.2: fixed".into();
+        status["rejected"] = json!([rejection]);
+        status
+    };
+    assert!(told(rolled_back(), retry, "v20261121.22: fixed").unwrap().contains("no such version"));
+    let spent = told(rolled_back(), retry, "v20261121.2: fixed").unwrap();
+    assert!(spent.contains("give another reason"), "{spent}");
+    assert_eq!(told(rolled_back(), retry, "v20261121.2: and now the node is"), None);
+}
+
+#[test]
+fn a_version_that_a_person_went_back_from_tries_again_from_the_start() {
+    let mut status = healthy();
+    status["history"] = json!([cases::reference(2)]);
+    status["rejected"] = json!([cases::reference(2)]);
+    let mut case = case(status);
+    case.rollout.spec.candidate = serde_json::from_value(json!({"version": "v20261121.2"})).unwrap();
+    assert_eq!(case.plan().status.phase, P::Healthy);
+    let status =
+        annotated(case, names::ANNOTATION_RETRY, "v20261121.2: complaints are answered").plan().status;
+    assert_eq!((status.phase, status.weight, stable(&status)), (P::Preparing, Weight::ZERO, "v20261121.1"));
 }
 
 #[test]

@@ -280,6 +280,32 @@ fn a_first_version_that_never_gets_ready_says_so() {
 }
 
 #[test]
+fn time_in_which_people_keep_a_ready_version_waiting_is_none_that_its_pods_take() {
+    let mut paused = case(cases::moving("Preparing", 0));
+    paused.rollout.status.as_mut().unwrap().step_started_at =
+        serde_json::from_value(json!(cases::ago(3000))).unwrap();
+    paused.rollout.spec.paused = true;
+    let mut unable = paused.clone();
+    (unable.rollout.spec.paused, unable.rollout.spec.strategy.shadow) =
+        (false, Some(serde_json::from_value(json!({"percent": 100, "duration": "1h"})).unwrap()));
+    let class = json!({"metadata": {"name": "c"}, "status": {"supportedFeatures": [{"name": "HTTPRoutePortRedirect"}]}});
+    unable.features = rollout::Features::of(&class);
+    for mut case in [paused, unable] {
+        let status = case.plan().status;
+        assert_eq!(status.phase, P::Preparing, "{:?}", status.decision);
+        case.rollout.status = Some(status.clone());
+        assert_eq!(case.plan().status, status, "no look is a write");
+        case.lose_a_pod(2);
+        for (seconds, phase) in [(1, P::Preparing), (118, P::Preparing), (3, P::RolledBack)] {
+            case.now += SignedDuration::from_secs(seconds);
+            let status = case.plan().status;
+            assert_eq!(status.phase, phase, "{:?}", status.decision);
+            case.rollout.status = Some(status);
+        }
+    }
+}
+
+#[test]
 fn queries_ask_for_this_model_alone() {
     let case = case(cases::moving("Canary", 20));
     let queries = anneal_core::rollout::queries(&case.rollout, case.now);

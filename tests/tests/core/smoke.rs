@@ -3,7 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "this is a test")]
 
 use anneal_core::{object::Kind, plan::Action, plan::Severity, rollout::ProbeAnswer};
-use anneal_crds::model_rollout::{RolloutPhase as P, TrialState as T};
+use anneal_crds::{
+    Weight,
+    model_rollout::{RolloutPhase as P, TrialState as T},
+};
 use anneal_tests::cases::{self, Read, RolloutCase};
 use serde_json::{Value, json};
 
@@ -73,6 +76,52 @@ fn the_version_before_stays_warm_until_the_new_one_answers_as_expected() {
     let status = case.plan().status;
     assert_eq!((status.phase, status.previous), (P::Healthy, None));
     assert_eq!(status.decision.unwrap().reason, "SmokePassed");
+}
+
+#[test]
+fn a_candidate_is_asked_as_soon_as_it_has_all_requests() {
+    let rises = with_smoke(cases::moving("Canary", 20), Bake::Yes).plan().status;
+    assert_eq!((rises.weight, rises.smoke.as_ref().unwrap().state), (Weight::FULL, T::Running));
+    let at_full = |bake| {
+        let mut status = cases::moving("Canary", 100);
+        (status["stepStartedAt"], status["trafficAcceptedAt"]) = (cases::ago(2).into(), cases::ago(2).into());
+        status["smoke"] = json!({"try": 1, "startedAt": cases::ago(1), "state": "Running"});
+        with_smoke(status, bake)
+    };
+    for bake in [Bake::Yes, Bake::No] {
+        let mut case = at_full(bake);
+        let probes = case.probes();
+        assert_eq!(probes[0].url, "http://10.96.0.2:80/infer");
+        case.probed = answered(500, "");
+        let status = case.plan().status;
+        assert_eq!((status.phase, status.stable.unwrap().version.as_str()), (P::RolledBack, "v20261121.1"));
+        let decision = status.decision.unwrap();
+        assert!(decision.reason == "SmokeFailed" && decision.message.contains("a known row"));
+        assert_eq!(status.smoke, None, "that was not the stable version");
+
+        // What it has passed is not asked again in the bake.
+        case.probed = right();
+        let status = case.plan().status;
+        assert_eq!((status.phase, status.smoke.clone().unwrap().state), (P::Canary, T::Passed));
+        case.rollout.status = Some(status);
+        assert!(case.probes().is_empty());
+        let status = case.rollout.status.as_mut().unwrap();
+        (status.step_started_at, status.traffic_accepted_at) = (
+            serde_json::from_value(json!(cases::ago(60))).unwrap(),
+            serde_json::from_value(json!(cases::ago(60))).unwrap(),
+        );
+        let status = case.plan().status;
+        assert_eq!((status.phase, status.smoke.unwrap().state), (P::Baking, T::Passed), "{bake:?}");
+    }
+    // Nobody is asked below that, and what another version answered counts for none.
+    let mut other = cases::moving("Canary", 20);
+    other["smoke"] = json!({"try": 1, "startedAt": cases::ago(1), "state": "Passed"});
+    let mut other = with_smoke(other, Bake::No);
+    assert!(other.probes().is_empty());
+    let full = ("anneal.dev/promote".to_owned(), "v20261121.2@full: now".to_owned());
+    other.rollout.metadata.annotations = Some([full].into());
+    let status = other.plan().status;
+    assert_eq!((status.phase, status.smoke.unwrap().state), (P::Baking, T::Running));
 }
 
 #[test]

@@ -356,6 +356,18 @@ fn a_candidate_that_passed_and_lost_its_pods_gets_no_requests_and_not_for_ever()
         case.lose_a_pod(2);
         assert_eq!(case.plan().status.phase, phase, "{ago}");
     }
+    // What it waits for while it is ready takes nothing of that time.
+    let mut case = with_job(1, 3000, Some(("Complete", "CompletionsReached")));
+    case.rollout.spec.paused = true;
+    case.rollout.status = Some(case.plan().status);
+    case.lose_a_pod(2);
+    case.rollout.spec.paused = false;
+    for (seconds, phase) in [(1, P::Staging), (418, P::Staging), (3, P::RolledBack)] {
+        case.now += SignedDuration::from_secs(seconds);
+        let status = case.plan().status;
+        assert_eq!(status.phase, phase);
+        case.rollout.status = Some(status);
+    }
     let mut case = with_test(staging(1, 10), &webhook());
     case.lose_a_pod(2);
     assert!(case.probes().is_empty());

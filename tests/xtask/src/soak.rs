@@ -34,7 +34,7 @@ pub(crate) struct Selection {
     #[arg(long, default_value_t = 3)]
     rounds: u32,
     /// The revision of the earlier operator of an upgrade, such as a release's tag
-    #[arg(long, required_if_eq("parts", "upgrade"))]
+    #[arg(long)]
     from: Option<String>,
 }
 
@@ -51,6 +51,8 @@ enum Part {
     Mutants,
     /// The demo, with the operator killed at ten moments
     Kills,
+    /// Deliveries on a real data plane, each with the machine to itself: how long a rollback takes
+    Deliveries,
     /// The judge's promise in every simulated cell, ten thousand rollouts each
     Judge,
     /// Rollouts on their way while an earlier operator and this one take turns; needs --from
@@ -62,6 +64,10 @@ const CLUSTER: &str = "soak";
 /// Runs the parts and prints what ran.
 pub(crate) fn run(context: &Context, selection: &Selection) -> Result<()> {
     let chosen = |part| selection.parts.is_empty() || selection.parts.contains(&part);
+    ensure!(
+        selection.from.is_some() || !chosen(Part::Upgrade),
+        "an upgrade needs an earlier operator: name its revision by --from, such as a release's tag, or the parts to run"
+    );
     let cargo = Cargo::prepare(context)?;
     let mut line = vec![];
     if chosen(Part::Worlds) {
@@ -89,6 +95,10 @@ pub(crate) fn run(context: &Context, selection: &Selection) -> Result<()> {
     if chosen(Part::Kills) {
         let demos = kills(context, selection.rounds)?;
         line.push(format!("\"demos\":{demos}"));
+    }
+    if chosen(Part::Deliveries) {
+        deliveries(context, &cargo)?;
+        line.push("\"deliveries\":10".to_owned());
     }
     if let Some(from) = selection.from.as_ref().filter(|_| chosen(Part::Upgrade)) {
         upgrade::run(context, &cargo, from)?;
@@ -183,4 +193,14 @@ fn kills(context: &Context, rounds: u32) -> Result<u32> {
     }
     Cluster::down(CLUSTER, &context.progress)?;
     Ok(demos)
+}
+
+fn deliveries(context: &Context, cargo: &Cargo) -> Result<()> {
+    Cluster::down(CLUSTER, &context.progress)?;
+    demo::run(context, &Options::throwaway(CLUSTER, &[]))?;
+    let tests = ["--test", "delivery", "--", "--nocapture"];
+    let command = test::on_demo_cluster(context, cargo, &Cluster::attach(CLUSTER)?, &tests)?
+        .env("ANNEAL_TEST_ALONE", "1");
+    test::count(context, "Deliver one thing after the other", &command)?;
+    Cluster::down(CLUSTER, &context.progress)
 }

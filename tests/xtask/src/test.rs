@@ -149,7 +149,7 @@ fn counted(context: &Context, cargo: &Cargo, what: &str, args: &[&str]) -> Resul
     count(context, what, &cargo.command(args))
 }
 
-/// Runs tests and repeats their closing lines, and which failed.
+/// Runs tests and repeats their closing lines, which failed, and what they measured.
 pub(crate) fn count(context: &Context, what: &str, command: &Cmd) -> Result<()> {
     let step = context.progress.step(what);
     let log = context.cache.log("cargo-test");
@@ -170,7 +170,7 @@ pub(crate) fn count(context: &Context, what: &str, command: &Cmd) -> Result<()> 
 fn is_news(line: &str) -> bool {
     let is_result = line.starts_with("test result:") && !line.contains(" 0 passed; 0 failed");
     let has_failed = line.starts_with("test ") && line.ends_with(" ... FAILED");
-    is_result || has_failed
+    is_result || has_failed || line.starts_with("measured: ")
 }
 
 /// The chart as Helm sees it, with every switch.

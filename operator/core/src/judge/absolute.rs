@@ -17,7 +17,7 @@ const FACTORS: [f64; 6] = [1.25, 1.5, 2.0, 3.0, 5.0, 10.0];
 /// The number of alternatives.
 pub(super) const ALTERNATIVES: usize = FACTORS.len();
 /// No alternative is surer than this.
-const HIGHEST: f64 = 0.99;
+pub(super) const HIGHEST: f64 = 0.99;
 /// A threshold of zero would make one bad event proof.
 const LOWEST: f64 = 1e-6;
 

@@ -5,7 +5,7 @@
 //! a verdict needs ln(1/alpha) and the price of not knowing how much worse, or since when, the candidate is. On the safe side
 //! while the weight is constant: 0.9 to 1.6 times the simulated median delay.
 
-use super::relative::ALTERNATIVES;
+use super::{absolute, relative::ALTERNATIVES};
 
 /// A step as it is planned.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -69,6 +69,25 @@ impl Plan {
     pub fn requests_to_detect(&self, ratio: f64) -> Option<f64> {
         self.seconds_to_detect(ratio).map(|seconds| (seconds * self.rps * self.weight).ceil())
     }
+}
+
+/// Requests after which a version whose share of bad ones is `times` its `threshold` is rolled back, typically, where there is nobody to
+/// compare it with; nothing if it never is. `alpha` is that of one test, which a rollout of `horizon_ticks` shares among its moments.
+///
+/// Each request adds the Kullback-Leibler divergence between the two shares, as in [`Plan::seconds_to_detect`].
+pub fn requests_to_break(
+    threshold: f64,
+    times: f64,
+    alpha: f64,
+    horizon_ticks: u32,
+    design_effect: f64,
+) -> Option<f64> {
+    let share = (threshold * times).min(absolute::HIGHEST);
+    let divergence =
+        share * (share / threshold).ln() + (1.0 - share) * ((1.0 - share) / (1.0 - threshold)).ln();
+    let price = f64::from(horizon_ticks) * absolute::ALTERNATIVES as f64;
+    let needed = (price / alpha).ln() * design_effect / divergence;
+    (share > threshold && needed.is_finite()).then_some(needed)
 }
 
 /// Where `holds` turns from false to true.

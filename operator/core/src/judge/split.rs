@@ -23,6 +23,8 @@ const MOST: f64 = 0.99;
 const ENOUGH: u64 = 100;
 /// A smaller relative departure does no harm.
 const HARMLESS: f64 = 0.05;
+/// Nor does a smaller share of those who should be nobody.
+const HARMLESS_REST: f64 = 0.02;
 
 /// Requests at one weight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -37,6 +39,12 @@ pub struct Split {
     /// Of the candidate since stable had its last one, where all are asked for.
     #[serde(default, skip_serializing_if = "is_zero")]
     in_a_row: u64,
+    /// Whether those under way at the switch were forgiven. Who comes in bursts is under way only once.
+    #[serde(default, skip_serializing_if = "is_false")]
+    forgiven: bool,
+    /// Ticks in a row in which stable could not be counted, where all are asked for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    unseen: u64,
 }
 
 impl Split {
@@ -49,6 +57,7 @@ impl Split {
         if self.weight.to_bits() != weight.to_bits() {
             *self = Self { weight, before: Some(self.weight), ..Self::default() };
         }
+        self.unseen = 0;
         self.candidate = self.candidate.saturating_add(shares.candidate.requests);
         self.stable = self.stable.saturating_add(shares.stable.requests);
         if self.asks_for_all() {
@@ -61,8 +70,18 @@ impl Split {
         let before = if shares.stable.requests > 0 { 0 } else { self.in_a_row };
         let went_right = if shares.stable.requests > 0 { 0 } else { shares.candidate.requests };
         self.in_a_row = before.saturating_add(went_right);
-        if self.in_a_row >= ENOUGH {
+        if self.in_a_row >= ENOUGH && self.stable > 0 && !self.forgiven {
             (self.candidate, self.stable) = (self.in_a_row, 0);
+            self.forgiven = true;
+        }
+    }
+
+    /// Nothing that divides requests was counted in a tick. Pods that are new and that nobody asks may have no counters yet, and what
+    /// their predecessors got is past.
+    pub(super) fn miss(&mut self, most: u32) {
+        self.unseen = self.unseen.saturating_add(1);
+        if self.asks_for_all() && self.unseen >= u64::from(most) {
+            self.count_anew();
         }
     }
 
@@ -71,11 +90,18 @@ impl Split {
         self.weight >= MOST
     }
 
+    /// Whether someone has asked the version that nobody should.
+    pub const fn has_rest(&self) -> bool {
+        self.weight >= MOST && self.stable > 0
+    }
+
     /// Requests went another way meanwhile, and say nothing about the way that they go now.
     pub(super) const fn count_anew(&mut self) {
         self.candidate = 0;
         self.stable = 0;
         self.in_a_row = 0;
+        self.forgiven = false;
+        self.unseen = 0;
     }
 
     /// The share that came, if it is surely not the one that was asked for.
@@ -97,7 +123,11 @@ impl Split {
             Some(before) => ln_mean(any_other, ln_unchanged(before, self.weight, candidate, stable)),
             None => any_other,
         };
-        let matters = (share - self.weight).abs() > HARMLESS * self.weight;
+        let matters = if self.asks_for_all() {
+            share < 1.0 - HARMLESS_REST
+        } else {
+            (share - self.weight).abs() > HARMLESS * self.weight
+        };
         (matters && ln_value >= -ALPHA.ln()).then_some(share)
     }
 
@@ -119,10 +149,14 @@ impl Split {
 }
 
 /// About how many requests of both arms show that a data plane still gives the candidate a share of `before`, and not `weight`;
-/// none where either is all, or both are the same.
+/// none where no number does, because the two are so near that the difference does no harm.
 pub fn requests_to_tell(before: f64, weight: f64, design_effect: f64) -> Option<f64> {
-    let information = ln_unchanged(before, weight.min(MOST), before, 1.0 - before);
-    (information.is_finite() && information > 0.0).then(|| design_effect * (LN_2 - ALPHA.ln()) / information)
+    let (asks_for_all, weight) = (weight >= MOST, weight.min(MOST));
+    let harmless = if asks_for_all { 1.0 - HARMLESS_REST } else { (1.0 - HARMLESS) * weight };
+    let information = ln_unchanged(before, weight, before, 1.0 - before);
+    let needed = design_effect * (LN_2 - ALPHA.ln()) / information;
+    let fewest = if asks_for_all { ENOUGH as f64 } else { 0.0 };
+    (before < harmless && needed.is_finite() && needed > 0.0).then(|| needed.max(fewest))
 }
 
 /// Logarithm of how much better the share before explains the requests than the wanted one does.
@@ -146,6 +180,11 @@ fn ln_beta(a: f64, b: f64) -> f64 {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 const fn is_zero(count: &u64) -> bool {
     *count == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_false(said: &bool) -> bool {
+    !*said
 }
 
 #[cfg(test)]
@@ -220,6 +259,43 @@ mod tests {
         let in_gaps: Vec<(u64, u64)> =
             (0..60).map(|second| if second % 7 == 0 { (1, 9) } else { (10, 0) }).collect();
         assert!(after(&in_gaps).0.is_some());
+        // A batch that goes straight to the old version comes again.
+        let burst = [vec![(10, 20); 20], vec![(10, 0); 200]].concat();
+        assert_eq!(after(&burst), (None, 2000));
+        assert!(after(&[burst.clone(), burst].concat()).0.is_some());
+    }
+
+    #[test]
+    fn what_nobody_can_count_any_more_is_past() {
+        let shares = |candidate, stable| Shares {
+            candidate: ArmCount { requests: candidate, bad: 0 },
+            stable: ArmCount { requests: stable, bad: 0 },
+        };
+        let mut split = Split { weight: 0.85, ..Split::default() };
+        (0..40).for_each(|_| split.add(1.0, &shares(0, 10)));
+        split.miss(3);
+        split.add(1.0, &shares(0, 10));
+        (0..2).for_each(|_| split.miss(3));
+        assert!(split.mismatch(1.0).is_some(), "now and then somebody is not scraped");
+        split.miss(3);
+        assert_eq!((split.mismatch(1.0), split.requests()), (None, 0));
+    }
+
+    #[test]
+    fn a_step_that_no_number_of_requests_shows_is_told_so() {
+        for (before, weight) in [(0.5, 0.52), (0.98, 1.0), (0.3, 0.3)] {
+            assert_eq!(requests_to_tell(before, weight, 1.0), None, "{before} {weight}");
+        }
+        for (before, weight) in [(0.5, 0.55), (0.0, 1.0), (0.85, 1.0), (0.95, 1.0)] {
+            let told = requests_to_tell(before, weight, 1.0).unwrap();
+            let mut split = Split { weight: before, ..Split::default() };
+            let second = |share: f64| Shares {
+                candidate: ArmCount { requests: (1000.0 * share).round() as u64, bad: 0 },
+                stable: ArmCount { requests: (1000.0 * (1.0 - share)).round() as u64, bad: 0 },
+            };
+            (0..=(2.0 * told / 1000.0) as u64).for_each(|_| split.add(weight, &second(before)));
+            assert!(split.mismatch(1.0).is_some(), "{before} {weight} {told}");
+        }
     }
 
     #[test]

@@ -253,6 +253,9 @@ impl Judge {
                 split = None;
             }
         }
+        if split.is_some() && requests.is_some_and(|requests| requests > 0) {
+            state.split.miss(self.policy.blind_after);
+        }
         count_idle(&mut state.idle, requests);
         count_idle(&mut state.stable_idle, of_stable);
         if counted && in_step && state.idle < self.policy.blind_after {

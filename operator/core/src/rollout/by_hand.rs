@@ -54,6 +54,8 @@ impl Draft<'_> {
             return;
         }
         self.status.rejected.retain(|rejection| rejection.version.digest != *digest);
+        // From the start: what it was here before does not take it back at once.
+        self.status.history.retain(|known| known.digest != *digest);
         let spent_abort = self.spent_abort(&retry.version);
         self.status.retry = Some(Retry { digest: digest.clone(), text: retry.text.clone(), spent_abort });
         let message = format!("{} may try again, {}.", retry.version, retry.because());

@@ -38,6 +38,8 @@ use crate::{
 
 /// How soon to look again at something that is watched anyway.
 pub(super) const RECHECK: SignedDuration = SignedDuration::from_secs(5);
+/// Whether a step has passed and waits for a person.
+pub(super) const AWAITING_PROMOTION: &str = "AwaitingPromotion";
 /// Whether someone asks for a pause.
 pub(super) const PAUSED: &str = "Paused";
 /// Whether a step's triggers can be read; there is none while no step is judged.
@@ -60,6 +62,8 @@ pub(super) struct Draft<'a> {
     pub(super) freezes: Freezes,
     /// What someone has to approve, and how; none if nothing waits for that.
     pub(super) awaits_approval: Option<Awaited>,
+    /// What a person has to type for the version to go on; none if nothing waits for that.
+    pub(super) awaits_promotion: Option<String>,
     /// Why the group keeps the version from going on; none if nothing waits for that.
     pub(super) awaits_group: Option<Held>,
     /// A version that is gone back to once its pods are there, while the one on trial answers.
@@ -78,9 +82,14 @@ impl<'a> Draft<'a> {
         let rollout = snapshot.rollout;
         let mut status = rollout.status.clone().unwrap_or_default();
         status.observed_generation = rollout.metadata.generation;
-        let times =
-            [&status.step_started_at, &status.traffic_accepted_at, &status.holding_since, &status.thawed_at]
-                .map(Option::as_ref);
+        let times = [
+            &status.step_started_at,
+            &status.traffic_accepted_at,
+            &status.holding_since,
+            &status.thawed_at,
+            &status.waiting_since,
+        ]
+        .map(Option::as_ref);
         let now = not_before(snapshot.now, &status.conditions, times);
         Self {
             snapshot,
@@ -93,6 +102,7 @@ impl<'a> Draft<'a> {
             pause: None,
             freezes: Freezes::Closed,
             awaits_approval: None,
+            awaits_promotion: None,
             awaits_group: None,
             asked_back: None,
             mismatched: false,
@@ -106,8 +116,10 @@ impl<'a> Draft<'a> {
         let awaited = self.awaits_approval.take();
         let reason = awaited.as_ref().map_or("", |awaited| awaited.reason);
         self.condition_if(AWAITING_APPROVAL, reason, awaited.as_ref().map(|awaited| awaited.how.as_str()));
+        let how = self.awaits_promotion.take();
+        self.condition_if(AWAITING_PROMOTION, AWAITING_PROMOTION, how.as_deref());
         let held = self.awaits_group.take();
-        let reason = held.as_ref().map_or("", |held| held.reason);
+        let reason = held.as_ref().map_or("", |held| held.by.reason());
         self.condition_if(AWAITING_GROUP, reason, held.as_ref().map(|held| held.message.as_str()));
         if let Some(before) = &self.rollout.status {
             keep_times(&before.conditions, &mut self.status.conditions);
@@ -158,7 +170,8 @@ impl<'a> Draft<'a> {
             let conditions = &self.status.conditions;
             conditions.iter().any(|condition| condition.type_ == *type_ && condition.status == "True")
         };
-        let why = [AWAITING_APPROVAL, PAUSED, FROZEN, AWAITING_GROUP].into_iter().find(holds);
+        let why =
+            [AWAITING_APPROVAL, AWAITING_PROMOTION, PAUSED, FROZEN, AWAITING_GROUP].into_iter().find(holds);
         let why = why.filter(|_| self.is_under_way()).map_or_else(String::new, |why| format!("/{why}"));
         format!("{}{why}", self.status.phase.name())
     }
@@ -199,6 +212,7 @@ impl<'a> Draft<'a> {
         status.traffic_accepted_at = None;
         status.holding_since = None;
         status.thawed_at = None;
+        status.waiting_since = None;
         status.approval = None;
         status.missing.clear();
         status.waiting_rollback = None;

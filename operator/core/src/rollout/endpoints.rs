@@ -30,6 +30,8 @@ pub enum Endpoints {
     Known(BTreeMap<String, usize>),
     /// They could not be read this time.
     Unknown,
+    /// The operator may not read them.
+    Denied,
 }
 
 impl Endpoints {
@@ -54,7 +56,7 @@ impl Endpoints {
     fn behind(&self, service: &str) -> Option<usize> {
         match self {
             Self::Known(known) => known.get(service).copied(),
-            Self::Unknown => None,
+            Self::Unknown | Self::Denied => None,
         }
     }
 }
@@ -99,7 +101,10 @@ impl Draft<'_> {
         let name = &version.version;
         let message = match (self.snapshot.endpoints, self.endpoints_of(version)) {
             (Endpoints::Unknown, _) => format!(
-                "The pods of {name} are ready, and EndpointSlices cannot be read, so nobody knows whether requests reach them. Let the operator list and watch endpointslices.discovery.k8s.io, as the chart's role does."
+                "The pods of {name} are ready, and EndpointSlices could not be read this time, so nobody knows whether requests reach them."
+            ),
+            (Endpoints::Denied, _) => format!(
+                "The pods of {name} are ready, and EndpointSlices may not be read, so nobody knows whether requests reach them. Let the operator list and watch endpointslices.discovery.k8s.io, as the chart's role does."
             ),
             (Endpoints::Known(_), behind) => format!(
                 "The pods of {name} are ready, and its Service leads to {} of {wanted}. Look at the EndpointSlices of the Service.",
@@ -116,17 +121,10 @@ impl Draft<'_> {
         let is_known = match self.snapshot.endpoints {
             Endpoints::Known(_) => self.endpoints_of(version).unwrap_or(0) == 0,
             Endpoints::Unknown => false,
+            Endpoints::Denied => true,
         };
         let trouble = || self.endpoints_trouble(version, self.pods_to_be_ready(version));
         is_known.then(trouble).flatten()
-    }
-
-    /// Whether that was in the way when it was looked at last.
-    pub(super) fn waited_for_endpoints(&self) -> bool {
-        let before = self.rollout.status.iter().flat_map(|before| &before.conditions);
-        before
-            .into_iter()
-            .any(|told| told.type_ == "Stalled" && told.status == "True" && told.reason == MISSING)
     }
 
     fn endpoints_of(&self, version: &VersionRef) -> Option<usize> {

@@ -157,15 +157,4 @@ impl Draft<'_> {
     pub(super) fn is_under_way(&self) -> bool {
         self.status.phase.is_moving() || self.status.phase == RolloutPhase::Baking
     }
-
-    /// How much of a deadline that runs since then is over: nothing in a freeze, and it begins anew when one ends.
-    pub(super) fn overdue_since(&self, since: &Time) -> SignedDuration {
-        match self.freezes {
-            Freezes::Open(_) | Freezes::Invalid(_) => SignedDuration::ZERO,
-            Freezes::Closed => {
-                let thawed = self.status.thawed_at.as_ref().map_or(since.0, |thawed| thawed.0);
-                self.now.duration_since(since.0.max(thawed))
-            }
-        }
-    }
 }

@@ -13,7 +13,7 @@ use anneal_crds::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{draft::Draft, incumbent::Incumbent, steps, transition::Fate};
-use crate::plan::Severity;
+use crate::{condition::KState, plan::Severity};
 
 /// Whether a version has passed and waits for other members of its group.
 pub(super) const AWAITING_GROUP: &str = "AwaitingGroup";
@@ -27,12 +27,31 @@ pub(super) struct Place {
     weight: Weight,
 }
 
+/// What a member waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeldBy {
+    /// Others, who come.
+    Members,
+    /// A person, who has to correct the group.
+    Mistake,
+}
+
 /// Why a member may not go on.
 pub(super) struct Held {
-    /// A condition's reason.
-    pub(super) reason: &'static str,
+    /// What it waits for.
+    pub(super) by: HeldBy,
     /// The same in one sentence.
     pub(super) message: String,
+}
+
+impl HeldBy {
+    /// A condition's reason.
+    pub(super) const fn reason(self) -> &'static str {
+        match self {
+            Self::Members => "MembersBehind",
+            Self::Mistake => "InvalidGroup",
+        }
+    }
 }
 
 impl Place {
@@ -206,16 +225,16 @@ impl Draft<'_> {
         self.group()?;
         let others = match self.others() {
             Ok(others) => others,
-            Err(why) => return Some(Held { reason: "InvalidGroup", message: why }),
+            Err(why) => return Some(Held { by: HeldBy::Mistake, message: why }),
         };
         let Some(wave) = self.joined_wave() else {
             let message = "It has not joined its group yet.".to_owned();
-            return Some(Held { reason: "MembersBehind", message });
+            return Some(Held { by: HeldBy::Members, message });
         };
         let place = Place::new(to.0, to.1);
         let behind: Vec<String> = others.iter().filter_map(|other| other.holds(wave, place)).collect();
         (!behind.is_empty()).then(|| Held {
-            reason: "MembersBehind",
+            by: HeldBy::Members,
             message: format!("It goes on together with {}.", behind.join("; ")),
         })
     }
@@ -260,12 +279,6 @@ impl Draft<'_> {
         })
     }
 
-    /// Whether it waited for the others when it was looked at last.
-    pub(super) fn waited_for_group(&self) -> bool {
-        let before = self.rollout.status.iter().flat_map(|before| &before.conditions);
-        before.into_iter().any(|told| told.type_ == AWAITING_GROUP && told.status == "True")
-    }
-
     /// Whether every member of the wave has passed its bake: from then on each of them leaves it without another look.
     pub(super) fn wave_is_over(&self) -> bool {
         let bakes = self.status.phase == RolloutPhase::Baking;
@@ -290,10 +303,11 @@ impl Draft<'_> {
             (group.next, group.next_weight) = to;
         }
         let Some(held) = self.held_by_group(to) else { return false };
-        self.waiting(
-            AWAITING_GROUP,
-            &format!("It is done with {}. {}", self.status.phase.name(), held.message),
-        );
+        let message = format!("It is done with {}. {}", self.status.phase.name(), held.message);
+        match held.by {
+            HeldBy::Members => self.waiting(AWAITING_GROUP, &message),
+            HeldBy::Mistake => self.kstatus(KState::Stalled, held.by.reason(), &message),
+        }
         self.awaits_group = Some(held);
         true
     }

@@ -36,6 +36,8 @@ impl Draft<'_> {
             self.pointless_abort(),
             self.abort_without_effect(),
             self.spent_promotion(),
+            self.spent_retry(),
+            self.unknown_version(),
             self.unknown_place(),
             self.unknown_freeze(),
             self.not_approved(),
@@ -115,6 +117,38 @@ impl Draft<'_> {
                 "{} has promoted {} before; to ask for the same again, give another reason.",
                 names::ANNOTATION_PROMOTE,
                 version.version
+            )
+        })
+    }
+
+    /// A retry that was granted before to a version that was rolled back again.
+    fn spent_retry(&self) -> Option<String> {
+        let retry = self.command(names::ANNOTATION_RETRY)?;
+        let mut rejected = self.status.rejected.iter();
+        let again = rejected.find(|rejection| {
+            rejection.version.version == retry.version && rejection.retried.as_ref() == Some(&retry.text)
+        })?;
+        Some(format!(
+            "{} has given {} another try before; to ask for the same again, give another reason.",
+            names::ANNOTATION_RETRY,
+            again.version.version
+        ))
+    }
+
+    /// An abort while there is something to give up, or a retry after a rollback, of a version that there is not.
+    fn unknown_version(&self) -> Option<String> {
+        let moving = self.status.candidate.as_ref().filter(|_| self.status.phase.is_moving());
+        let abort = moving.or_else(|| watched(&self.status)).map(|meant| (names::ANNOTATION_ABORT, meant));
+        let back = self.status.candidate.as_ref().filter(|_| self.status.phase == RolloutPhase::RolledBack);
+        let retry = back.map(|meant| (names::ANNOTATION_RETRY, meant));
+        let (key, meant) = abort.or(retry)?;
+        let asked = self.command(key)?;
+        let mut known = self.snapshot.versions.iter();
+        let is_known = known.any(|version| version.spec.version == asked.version);
+        (!is_known).then(|| {
+            format!(
+                "{key} names {}, and there is no such version. Write {} if that is meant.",
+                asked.version, meant.version
             )
         })
     }

@@ -28,6 +28,7 @@ mod capacity;
 mod chance;
 mod command;
 mod converge;
+mod deadline;
 mod draft;
 mod endpoints;
 mod expression;

@@ -9,7 +9,6 @@ use anneal_crds::{
     ModelRolloutStatus, VersionRef, Weight, metric::Metric, model_rollout::RolloutPhase, names,
 };
 use jiff::SignedDuration;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
     draft::{Draft, RECHECK},
@@ -209,7 +208,11 @@ impl Draft<'_> {
             RolloutPhase::Preparing => self.preparing(candidate),
             RolloutPhase::Staging => self.staging(candidate),
             RolloutPhase::Shadow => self.shadow(candidate),
-            RolloutPhase::Experiment | RolloutPhase::Canary => self.judge_step(candidate),
+            RolloutPhase::Experiment => self.judge_step(candidate),
+            RolloutPhase::Canary => match self.smoke_of_candidate(candidate) {
+                Tick::Open => self.judge_step(candidate),
+                Tick::Decided => {}
+            },
             RolloutPhase::RollingBack => {
                 if let Some(pause) = self.pause.clone() {
                     self.wake_at_latest(RECHECK);
@@ -240,6 +243,14 @@ impl Draft<'_> {
         let cold = if ready { self.cold(candidate) } else { None };
         let no_way = self.attach_trouble().or_else(|| self.shadow_trouble());
         let no_way = no_way.or_else(|| self.autoscaler_trouble()).filter(|_| ready);
+        let unreached = self.endpoints_trouble(candidate, self.pods_to_be_ready(candidate));
+        // While it waits for others, or for what is none of its business, it is ready in time.
+        let is_in_time = ready && (self.pause.is_some() || no_way.is_some() || cold.is_none());
+        if is_in_time || unreached.is_some() {
+            self.stop_deadline();
+        } else {
+            self.run_deadline();
+        }
         match (self.pause.clone().filter(|_| ready), no_way) {
             (Some(pause), _) => {
                 return self.kstatus(KState::Reconciling, pause.cause.reason(), &pause.why);
@@ -249,11 +260,6 @@ impl Draft<'_> {
             (None, None) if ready && self.waits_for_group() => return,
             (None, None) if ready && cold.is_none() => return self.leave_preparing(candidate),
             (None, None) => {}
-        }
-        let unreached = self.endpoints_trouble(candidate, self.pods_to_be_ready(candidate));
-        if self.waited_for_group() || (unreached.is_none() && self.waited_for_endpoints()) {
-            // While it waited for others, or for what is none of its business, it was ready in time.
-            self.status.step_started_at = Some(Time(self.now));
         }
         self.wake_at_latest(RECHECK);
         let trouble = cold.or_else(|| self.pod_trouble(candidate));

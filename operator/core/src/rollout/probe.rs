@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anneal_crds::{
-    ModelRollout, Span, VersionRef,
+    ModelRollout, Span, VersionRef, Weight,
     common::shorten,
     model_rollout::{Request, RolloutPhase, Trial},
 };
@@ -81,6 +81,9 @@ pub fn probes(snapshot: &Snapshot<'_>) -> Vec<Probe> {
     match (status.phase, &status.candidate, &status.stable) {
         (RolloutPhase::Preparing, Some(candidate), _) => draft().warmup(candidate),
         (RolloutPhase::Staging, Some(candidate), _) => draft().question(candidate).into_iter().collect(),
+        (RolloutPhase::Canary, Some(candidate), _) if status.weight == Weight::FULL => {
+            draft().smoke_requests(candidate)
+        }
         (RolloutPhase::Baking, _, Some(stable)) => draft().smoke_requests(stable),
         (
             RolloutPhase::Pending

@@ -122,7 +122,8 @@ fn may_serve(
         return stop(
             "VersionRejected",
             format!(
-                "{name} was rolled back here and does not come back by itself. Retrain, or see anneal.dev/retry."
+                "{name} was rolled back here and does not come back by itself. Retrain, or let it try again: annotate the rollout with {}=\"{name}: why\", in words that it has not had.",
+                names::ANNOTATION_RETRY,
             ),
         );
     }

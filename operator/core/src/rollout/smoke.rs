@@ -1,7 +1,8 @@
 //! Smoke: requests with expected answers, to the version that has just taken all traffic.
 //!
-//! Called by [`super::plan`] on every tick of a bake, before metrics count. The version before stays warm until every
-//! answer is as expected. One wrong answer goes back at once; silence has some tries, and then goes back too.
+//! Called by [`super::plan`] on every tick of a step of 100 % and of a bake, before metrics count. The version before stays warm
+//! until every answer is as expected. One wrong answer goes back at once; silence has some tries, and then goes back too. What
+//! passed in the step is not asked again in the bake.
 
 use anneal_crds::{
     VersionRef, Weight,
@@ -41,24 +42,24 @@ enum Seen {
 }
 
 impl Draft<'_> {
-    /// What is sent to the stable version now.
-    pub(super) fn smoke_requests(&self, stable: &VersionRef) -> Vec<Probe> {
-        let smoke = self.rollout.spec.strategy.smoke.as_ref().filter(|_| self.smoke_is_due(stable));
+    /// What is sent now to the version that has all requests.
+    pub(super) fn smoke_requests(&self, version: &VersionRef) -> Vec<Probe> {
+        let smoke = self.rollout.spec.strategy.smoke.as_ref().filter(|_| self.smoke_is_due(version));
         let Some(smoke) = smoke else { return vec![] };
         let probe = |request: &SmokeRequest| {
             let sent = Sent { path: &request.path, body: request.body.as_ref(), timeout: smoke.timeout };
-            self.probe(stable, Door::Live, &sent)
+            self.probe(version, Door::Live, &sent)
         };
         smoke.requests.iter().filter_map(probe).collect()
     }
 
-    fn smoke_is_due(&self, stable: &VersionRef) -> bool {
-        let by_hand = self.promotion(stable).is_some();
+    fn smoke_is_due(&self, version: &VersionRef) -> bool {
+        let by_hand = self.promotion(version).is_some();
         let due = self.status.smoke.as_ref().is_some_and(|trial| match trial.state {
             TrialState::Running => trial.number == 1 || self.age(&trial.started_at) >= AGAIN_AFTER,
             TrialState::Passed | TrialState::Failed => false,
         });
-        due && !by_hand && self.status.waiting_rollback.is_none() && !self.comes_back(stable)
+        due && !by_hand && self.status.waiting_rollback.is_none() && !self.comes_back(version)
     }
 
     /// Whether the stable version has not shown yet what smoke asks for.
@@ -67,8 +68,32 @@ impl Draft<'_> {
         self.rollout.spec.strategy.smoke.is_some() && state != Some(TrialState::Passed)
     }
 
+    /// The trial of a version that takes `weight` of all requests: it has one as soon as that is all of them, and what it has passed
+    /// by then is not asked again.
+    pub(super) fn smoke_trial(&self, weight: Weight) -> Option<Trial> {
+        self.rollout.spec.strategy.smoke.as_ref().filter(|_| weight == Weight::FULL)?;
+        let passed = self.status.smoke.clone().filter(|trial| trial.state == TrialState::Passed);
+        Some(passed.filter(|_| self.candidate_has_all()).unwrap_or_else(|| self.first_try()))
+    }
+
+    /// Whether the trial in the status is that of the candidate.
+    fn candidate_has_all(&self) -> bool {
+        self.status.phase == RolloutPhase::Canary && self.status.weight == Weight::FULL
+    }
+
+    /// A candidate is asked as soon as it has all requests.
+    pub(super) fn smoke_of_candidate(&mut self, candidate: &VersionRef) -> Tick {
+        if self.candidate_has_all() { self.smoke(candidate) } else { Tick::Open }
+    }
+
+    /// What a candidate that leaves has answered is not what stable has.
+    pub(super) fn forget_smoke_of_candidate(&mut self) {
+        let is_its = self.candidate_has_all();
+        self.status.smoke.take_if(|_| is_its);
+    }
+
     /// The answers come before the metrics, and without a bake nothing else counts.
-    pub(super) fn smoke(&mut self, stable: &VersionRef) -> Tick {
+    pub(super) fn smoke(&mut self, version: &VersionRef) -> Tick {
         let Some(smoke) = self.rollout.spec.strategy.smoke.clone() else {
             self.status.smoke = None;
             return Tick::Open;
@@ -81,13 +106,13 @@ impl Draft<'_> {
         match trial.state {
             TrialState::Running => match seen(&smoke, self.snapshot.probed) {
                 Some(Seen::AsExpected) => self.smoke_passed(&smoke, &trial),
-                Some(Seen::Wrong(why)) => return self.smoke_failed(stable, trial, &why),
+                Some(Seen::Wrong(why)) => return self.smoke_failed(version, trial, &why),
                 Some(Seen::Silent(why)) if trial.number >= smoke.tries => {
                     let why = format!("{why}, {} of {} times", trial.number, smoke.tries);
-                    return self.smoke_failed(stable, trial, &why);
+                    return self.smoke_failed(version, trial, &why);
                 }
                 Some(Seen::Silent(why)) => self.smoke_again(trial, &why),
-                None if self.unreachable(stable).is_some() => self.wake_at_latest(RECHECK),
+                None if self.unreachable(version).is_some() => self.wake_at_latest(RECHECK),
                 // Nothing is asked before it is recorded.
                 None => self.wake_at_latest(SignedDuration::from_secs(1)),
             },
@@ -112,12 +137,12 @@ impl Draft<'_> {
     }
 
     /// The version before takes all requests back. Where there is none, the version stays, and someone must look.
-    fn smoke_failed(&mut self, stable: &VersionRef, trial: Trial, why: &str) -> Tick {
+    fn smoke_failed(&mut self, version: &VersionRef, trial: Trial, why: &str) -> Tick {
         let message = Some(shorten(why, 2 * MAX_WORDS).into_owned());
         self.status.smoke = Some(Trial { state: TrialState::Failed, message, ..trial });
-        let message = format!("{} took all requests, and {why}.", stable.version);
-        if self.way_back().is_someone() {
-            self.give_up(stable, Fate::Rejected, SMOKE_FAILED, &message, vec![]);
+        let message = format!("{} took all requests, and {why}.", version.version);
+        if self.candidate_has_all() || self.way_back().is_someone() {
+            self.give_up(version, Fate::Rejected, SMOKE_FAILED, &message, vec![]);
         } else {
             self.end_bake(SMOKE_FAILED, &message, vec![]);
             self.warn();

@@ -206,6 +206,14 @@ impl Draft<'_> {
     }
 
     fn staging_passed(&mut self, candidate: &VersionRef, staging: &Staging, trial: Trial, why: &str) {
+        let allowed = staging.timeout.get().saturating_add(self.rollout.spec.serving.progress_deadline.get());
+        let unreached = self.endpoints_trouble(candidate, self.pods_to_be_ready(candidate));
+        // While it waits for others, or for what is none of its business, it is ready in time.
+        if self.ready(candidate) || unreached.is_some() {
+            self.stop_deadline();
+        } else {
+            self.run_deadline();
+        }
         let waits = self.overdue_since(&trial.started_at);
         let message = Some(shorten(why, MAX_WORDS).into_owned()).filter(|why| !why.is_empty());
         self.status.staging = Some(Trial { state: TrialState::Passed, message, ..trial });
@@ -218,8 +226,8 @@ impl Draft<'_> {
             return self.kstatus(KState::Reconciling, pause.cause.reason(), &message);
         }
         let deadline = self.rollout.spec.serving.progress_deadline;
-        if waits > staging.timeout.get().saturating_add(deadline.get()) {
-            if let Some(unreached) = self.endpoints_trouble(candidate, self.pods_to_be_ready(candidate)) {
+        if waits > allowed {
+            if let Some(unreached) = unreached {
                 return self.stalled(&unreached);
             }
             let message =

@@ -6,7 +6,7 @@
 //! compared with recorded ones never run backwards.
 
 use anneal_crds::{
-    VersionRef,
+    VersionRef, Weight,
     metric::JudgeEvidence,
     model_rollout::{RecordedReading, RolloutPhase, Then},
     names,
@@ -17,7 +17,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use super::{
     approval::{AWAITING_APPROVAL, Consent},
     command::{Command, Place},
-    draft::{self, Draft, METRICS_AVAILABLE},
+    draft::{self, AWAITING_PROMOTION, Draft, METRICS_AVAILABLE},
     labels,
     reading::Verdict,
     snapshot::Listed,
@@ -222,7 +222,9 @@ impl Draft<'_> {
 
     /// A canary that nobody can see goes back; a version that has passed every step stays, and someone must look.
     fn cannot_be_judged(&mut self, version: &VersionRef, message: &str, readings: Vec<RecordedReading>) {
-        if self.status.phase == RolloutPhase::Baking {
+        // Whoever has all requests is judged by its own, wherever others go.
+        let has_all = self.status.phase == RolloutPhase::Canary && self.status.weight == Weight::FULL;
+        if self.status.phase == RolloutPhase::Baking || (has_all && self.mismatched) {
             self.waiting("HeldTooLong", message);
             return self.kstatus(KState::Stalled, "HeldTooLong", message);
         }
@@ -260,7 +262,11 @@ impl Draft<'_> {
                     version.version,
                     Place::of(self.status.phase, self.status.weight).unwrap_or(Place::Full)
                 );
-                self.waiting("AwaitingPromotion", &message);
+                if !self.status.conditions.iter().any(|told| told.type_ == AWAITING_PROMOTION) {
+                    self.note(Severity::Normal, AWAITING_PROMOTION, &message);
+                }
+                self.waiting(AWAITING_PROMOTION, &message);
+                self.awaits_promotion = Some(message);
             }
         }
     }
@@ -375,7 +381,11 @@ impl Draft<'_> {
             return Some("the data plane has not taken the weights yet".into());
         }
         if !self.ready(version) {
-            return Some(format!("not all pods of {} are ready and reached by its Service", version.version));
+            let trouble = self.endpoints_trouble(version, self.pods_to_be_ready(version));
+            return Some(trouble.map_or_else(
+                || format!("not all pods of {} are ready", version.version),
+                |trouble| trouble.message.trim_end_matches('.').to_owned(),
+            ));
         }
         let wanting = match step {
             StepSays::ByClock => self.too_few(version, judged, terms),
@@ -423,7 +433,8 @@ impl Draft<'_> {
         let waited = self.accepted_age().is_some_and(|age| age >= terms.duration.get());
         let least = terms.min_requests;
         match answered {
-            None if least > 0 => Some(format!(
+            // Those that count them may have too few answers to say anything yet.
+            None if least > 0 && awaited(judged).is_none() => Some(format!(
                 "none of its triggers counts requests, and {least} are asked for: name a counter in value.requests, or add a trigger without labelDelay that counts them"
             )),
             Some(answered) if waited && answered < f64::from(least) => {

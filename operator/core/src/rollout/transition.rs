@@ -70,6 +70,7 @@ impl Draft<'_> {
             return;
         }
         self.join_wave();
+        self.forget_smoke_of_candidate();
         self.status.candidate = Some(candidate);
         self.status.judge = None;
         self.status.warmup = None;
@@ -166,6 +167,9 @@ impl Draft<'_> {
                     steps.len()
                 );
                 let (reason, message) = cause.tell("StepStarted", message);
+                if step.weight == Weight::FULL {
+                    self.status.smoke = self.smoke_trial(step.weight);
+                }
                 self.enter(RolloutPhase::Canary, step.weight, reason, &message, readings);
             }
             // Without any step nothing could ever show that the version is good.
@@ -212,7 +216,7 @@ impl Draft<'_> {
         let incumbent = self.incumbent();
         let before = self.status.stable.replace(candidate.clone());
         self.status.candidate = None;
-        self.status.smoke = self.rollout.spec.strategy.smoke.as_ref().map(|_| self.first_try());
+        self.status.smoke = self.smoke_trial(Weight::FULL);
         self.status.previous = None;
         self.remember(before.clone());
         let strategy = &self.rollout.spec.strategy;
@@ -303,6 +307,7 @@ impl Draft<'_> {
                 | RolloutPhase::RolledBack,
                 _,
             ) => {
+                self.forget_smoke_of_candidate();
                 self.note_fate(version, fate, reason);
                 self.status.candidate = Some(version.clone());
                 self.enter(RolloutPhase::RolledBack, Weight::ZERO, reason, message, readings);

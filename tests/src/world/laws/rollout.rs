@@ -5,7 +5,7 @@ use anneal_crds::{Span, names};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{string, text};
+use super::{string, text, trials::has_all};
 use crate::world::{
     metrics::{LABEL_DELAY, MAX_ERRORS, MIN_LABELS},
     sim::{NAMESPACE, Sim, Told, Verdict},
@@ -120,7 +120,10 @@ impl Sim {
             self.check_smoked(caller, key, old, new);
         }
         if promoted && from_candidate {
-            self.note_promoted(caller, key, new);
+            self.note_promoted(caller, key, old, new);
+        }
+        if has_all(new) && (!has_all(old) || old["candidate"] != new["candidate"]) {
+            self.note_has_all(key, &new["candidate"]);
         }
         self.check_unseen(caller, key, old, new);
         let rises = moving(old)

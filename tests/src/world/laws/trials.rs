@@ -4,8 +4,16 @@ use anneal_core::object::Key;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::{rollout::divides, string, text, workload};
+use super::{
+    rollout::{divides, per_mille},
+    string, text, workload,
+};
 use crate::world::{sim::Sim, trials::Probed};
+
+/// Whether the candidate has all requests.
+pub(super) fn has_all(status: &Value) -> bool {
+    status["phase"] == "Canary" && per_mille(&status["weight"]) == 1000
+}
 
 impl Sim {
     /// A version leaves the phases in which nobody sees it.
@@ -73,10 +81,17 @@ impl Sim {
     }
 
     /// All traffic is new to a version; what it answered before does not count.
-    pub(super) fn note_promoted(&mut self, caller: usize, key: &Key, new: &Value) {
+    pub(super) fn note_has_all(&mut self, key: &Key, version: &Value) {
+        self.trials.smoked.remove(&workload(&key.name, version));
+    }
+
+    /// A candidate becomes the stable version.
+    pub(super) fn note_promoted(&mut self, caller: usize, key: &Key, old: &Value, new: &Value) {
         let smoke = !self.callers[caller].walk.read["spec"]["strategy"]["smoke"].is_null();
         let subject = workload(&key.name, &new["stable"]);
-        self.trials.smoked.remove(&subject);
+        if !has_all(old) {
+            self.note_has_all(key, &new["stable"]);
+        }
         if smoke && new["phase"] != "Baking" {
             self.broken("the version before waits for the smoke requests", format!("{subject} in {new}"));
         }

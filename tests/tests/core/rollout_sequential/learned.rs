@@ -159,9 +159,11 @@ fn a_step_says_how_many_requests_show_whether_the_gateway_follows() {
         all.find(|condition| condition.type_ == "TrafficVerified").unwrap().message
     };
     let step = |weight: i32| json!({"weight": weight, "duration": "1h", "minRequests": 20});
-    let (large, small) = (message(json!([step(10), step(20)])), message(json!([step(19), step(20)])));
+    let (large, small) = (message(json!([step(10), step(20)])), message(json!([step(18), step(20)])));
     assert!(large.contains("About 207 requests"), "{large}");
-    assert!(small.contains("About 24014 requests"), "{small}");
+    assert!(small.contains("About 5924 requests"), "{small}");
+    let least = message(json!([step(19), step(20)]));
+    assert!(least.contains("so small that nobody can tell"), "{least}");
 }
 
 /// A canary with a latency, whose versions answer in 200 ms, and `slow` of 100 in 800 ms, as a histogram of one of the forms.

@@ -104,7 +104,7 @@ fn a_candidate_without_a_bad_event_is_shown_to_be_below_its_bound() {
 
 #[test]
 fn a_candidate_with_all_requests_is_judged_by_its_bounds_and_says_so() {
-    let told = |status: &ModelRolloutStatus| {
+    let told_of = |status: &ModelRolloutStatus| {
         let mut all = status.conditions.clone().into_iter();
         all.find(|condition| condition.type_ == "Detectability")
     };
@@ -112,11 +112,23 @@ fn a_candidate_with_all_requests_is_judged_by_its_bounds_and_says_so() {
     let past = queries(&healthy.case.rollout, healthy.case.now);
     assert_eq!(past.iter().filter(|query| query.expression.contains(":1440000ms]")).count(), 2, "{past:?}");
     let (_, status) = healthy.until(10, |_| false);
-    let told = told(&status).expect("a step without a stable arm is told");
+    let told = told_of(&status).expect("a step without a stable arm is told");
     assert_eq!((told.status.as_str(), told.reason.as_str()), ("False", "NoControl"));
     let (ticks, status) = healthy.until(60, |status| status.phase != P::Canary);
     assert_eq!((status.phase, reason(&status)), (P::Healthy, "Promoted"));
     assert!(ticks >= 9, "{ticks}");
+    let (_, busy) = blue_green([(0, 1), (1000, 200)]).until(10, |_| false);
+    let busy = told_of(&busy).unwrap();
+    assert!(!busy.message.contains("twice its bound"), "{}", busy.message);
+    // Ten a second for a few minutes, or for an hour of a quieter bake, are too few to see twice the bound.
+    for mut quiet in [blue_green([(0, 1), (10, 200)]), bake([(0, 1), (1, 200)], 1800)] {
+        quiet.case.rollout.spec.strategy.progression =
+            from_value(json!({"blueGreen": {"duration": "3m", "minRequests": 1}})).unwrap();
+        let (_, status) = quiet.until(150, |_| false);
+        let told = told_of(&status).unwrap();
+        assert_eq!(told.reason, "NoControl");
+        assert!(told.message.contains("error_rate: twice its bound shows after about"), "{}", told.message);
+    }
     let mut faulty = blue_green([(0, 1), (100, 4)]);
     let (_, status) = faulty.until(60, |status| status.phase != P::Canary);
     assert_eq!((status.phase, reason(&status)), (P::RolledBack, "ThresholdBreached"));
@@ -146,6 +158,10 @@ fn a_gateway_that_leaves_requests_with_the_version_before_is_found_where_nothing
             status.stable.unwrap().version.ends_with('1') || status.phase == P::Baking,
             "it goes no further"
         );
+        assert_ne!(status.phase, P::RolledBack, "it is judged by what it gets");
+        let mut all = status.conditions.iter();
+        let stalled = all.find(|condition| condition.type_ == "Stalled").unwrap();
+        assert_eq!((stalled.status.as_str(), stalled.reason.as_str()), ("True", "HeldTooLong"));
     }
     // So it is where pods say by their names which version they are.
     let by_name = |world: &World, query: &Query| {

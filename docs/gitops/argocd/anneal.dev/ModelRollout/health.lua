@@ -44,7 +44,7 @@ if ready ~= nil then
 end
 
 -- A person has to say something, or a window to close. What serves is Healthy meanwhile, as said above.
-local waits = condition("AwaitingApproval") or condition("Frozen")
+local waits = condition("AwaitingApproval") or condition("AwaitingPromotion") or condition("Frozen")
 if waits ~= nil then
   return health("Suspended", waits)
 end

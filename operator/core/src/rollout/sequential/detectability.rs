@@ -39,25 +39,17 @@ const FINE: f64 = 1.1;
 pub(in crate::rollout) const BETWEEN_BUCKETS: &str = "ThresholdNotOnBucket";
 /// Requests of stable from which on its own share of bad events is known well enough to plan by.
 const ENOUGH: u64 = 200;
+/// After this part of a step its traffic is known even where there was little.
+const LONG_ENOUGH: f64 = 20.0;
 
 impl Draft<'_> {
     /// Sets the condition, once enough is known for it.
     pub(in crate::rollout) fn tell_what_can_be_seen(&mut self, comparison: &Comparison) {
         self.tell_thresholds_between_buckets();
         let Some(terms) = steps::terms(&self.rollout.spec.strategy, &self.status) else { return };
-        if self.status.phase.divides_traffic() && control(&self.status).is_none() {
-            let why = match self.incumbent() {
-                Incumbent::Version(_) | Incumbent::Nobody => {
-                    format!("At {} % of the requests there is no stable version", self.status.weight)
-                }
-                Incumbent::Adopted(service) => {
-                    format!("Service {service} answers the other requests, and has no version")
-                }
-            };
-            let message = format!(
-                "{why} to compare with. Each metric is judged by its own bound alone, and an outage that would have hit both versions counts against the candidate."
-            );
-            return self.condition(DETECTABILITY, Truth::False, "NoControl", &message);
+        let bakes = self.status.phase == RolloutPhase::Baking;
+        if bakes || (self.status.phase.divides_traffic() && control(&self.status).is_none()) {
+            return self.tell_what_can_be_seen_alone(comparison, terms.duration.as_secs_f64());
         }
         let judged = policy::judged(&self.rollout.spec);
         let known: Vec<Result<(), String>> = comparison
@@ -100,6 +92,32 @@ impl Draft<'_> {
 }
 
 impl Draft<'_> {
+    /// Nobody else answers requests that could be compared, so it is the bounds alone, and how soon they can break.
+    fn tell_what_can_be_seen_alone(&mut self, comparison: &Comparison, seconds: f64) {
+        let why = match (self.status.phase, self.incumbent()) {
+            (RolloutPhase::Baking, _) => "In a bake there is no other version".to_owned(),
+            (_, Incumbent::Adopted(service)) => {
+                format!("Service {service} answers the other requests, and has no version")
+            }
+            (_, Incumbent::Version(_) | Incumbent::Nobody) => {
+                format!("At {} % of the requests there is no stable version", self.status.weight)
+            }
+        };
+        let mut message = format!(
+            "{why} to compare with. Each metric is judged by its own bound alone, and an outage that would have hit both versions counts against the candidate."
+        );
+        let judged = policy::judged(&self.rollout.spec);
+        let states = comparison.record.state.metrics.iter().zip(&judged);
+        for (state, judged) in states.filter(|(state, judged)| state.asked && judged.role == Role::Guard) {
+            let Limit::Share { most, .. } = judged.limit else { continue };
+            if let Some(blind) = comparison.cannot_see_alone(judged.metric, most, state, seconds) {
+                message.push(' ');
+                message.push_str(&blind);
+            }
+        }
+        self.condition(DETECTABILITY, Truth::False, "NoControl", &message);
+    }
+
     /// How many requests show whether the data plane follows from the last step to this one, where they are counted.
     pub(in crate::rollout) fn what_it_takes_to_see_the_share(&self) -> Option<String> {
         let (spec, weight) = (&self.rollout.spec, self.status.weight);
@@ -111,8 +129,16 @@ impl Draft<'_> {
         let share = |weight: Weight| f64::from(weight.per_mille()) / 1000.0;
         let before = share(before.max().unwrap_or(Weight::ZERO));
         let design_effect = policy::terms(spec).split_design_effect;
-        let requests = requests_to_tell(before, share(weight), design_effect).filter(|_| counts)?;
-        Some(format!(" About {} requests show whether the data plane follows.", two_digits(requests)))
+        let requests = counts.then(|| requests_to_tell(before, share(weight), design_effect))?;
+        Some(requests.map_or_else(
+            || {
+                " The step is so small that nobody can tell by requests whether the data plane follows."
+                    .to_owned()
+            },
+            |requests| {
+                format!(" About {} requests show whether the data plane follows.", two_digits(requests))
+            },
+        ))
     }
 
     /// A quantile's threshold between two buckets is judged by those beside it, and people should know.
@@ -188,6 +214,39 @@ impl Comparison {
             tests: u32::try_from(self.judge.tests()).unwrap_or(u32::MAX),
             design_effect: metric.map_or(1.0, |metric| metric.design_effect),
         }
+    }
+}
+
+impl Comparison {
+    /// Why a version that breaks its bound twice over is not found within the step, at the traffic so far; nothing if it is, and while
+    /// that is not known.
+    fn cannot_see_alone(
+        &self,
+        metric: &Metric,
+        most: f64,
+        state: &MetricState,
+        seconds: f64,
+    ) -> Option<String> {
+        let (policy, of_metric) = (self.judge.policy(), self.policy_of(state)?);
+        let elapsed = self.elapsed(Some(of_metric));
+        if state.step_requests < ENOUGH && elapsed < seconds / LONG_ENOUGH {
+            return None;
+        }
+        let a_second = state.step_requests as f64 / elapsed;
+        let alpha = self.judge.alpha_of_a_test();
+        let needed =
+            power::requests_to_break(most, 2.0, alpha, policy.horizon_ticks, of_metric.design_effect)?;
+        (needed > a_second * seconds).then(|| {
+            format!(
+                "{}: twice its bound shows after about {} {}, and at {} a second there are {} within {}.",
+                metric.name,
+                two_digits(needed),
+                events(metric),
+                two_digits(a_second),
+                two_digits(a_second * seconds),
+                span(seconds),
+            )
+        })
     }
 }
 

@@ -291,7 +291,7 @@ impl Comparison {
     fn stable_is_busy(&self) -> bool {
         let state = &self.record.state;
         state.stable_idle < self.judge.policy().blind_after
-            && self.of_requests().any(|metric| metric.stable_requests > 0)
+            && (state.split.has_rest() || self.of_requests().any(|metric| metric.stable_requests > 0))
     }
 
     fn with_labels(&self) -> impl Iterator<Item = (&MetricState, Option<judge::Labels>)> {
