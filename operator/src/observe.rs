@@ -55,12 +55,12 @@ async fn find_all<T: DeserializeOwned>(
 }
 
 /// The versions of a rollout's model. One that another release wrote, and this one cannot read, keeps no other one from going on,
-/// unless it is one that serves or is on trial.
+/// unless it is one that serves or is on trial. Whoever takes one back needs no record of it.
 async fn versions(cluster: &dyn Reader, rollout: &ModelRollout) -> Result<Vec<ModelVersion>, ClusterError> {
     let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
     let of_model = (names::LABEL_MODEL, rollout.spec.model.as_str());
     let is_at_stake = |name: &str| {
-        rollout.status.as_ref().is_some_and(|status| {
+        rollout.status.as_ref().filter(|status| !rollout::is_decided(rollout, status)).is_some_and(|status| {
             // Whom people go back to is not at stake before it serves.
             let is_on_its_way = status.phase.is_moving() && status.phase != RolloutPhase::RollingBack;
             let candidate = status.candidate.as_ref().filter(|_| is_on_its_way);

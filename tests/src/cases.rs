@@ -9,7 +9,7 @@ use anneal_core::{
     object::{Key, Kind, Object},
     plan::{Action, Plan},
     rollout,
-    rollout::{Answer, Children, GatewayState, Memo, Probe, ProbeAnswer, Query, Series},
+    rollout::{Answer, Children, GatewayState, Memo, Probe, ProbeAnswer, Query, Question, Series},
 };
 use anneal_crds::{ModelRollout, ModelRolloutStatus, ModelVersion, model_rollout::RolloutPhase, names};
 use jiff::{SignedDuration, Timestamp};
@@ -183,6 +183,15 @@ impl Read {
     }
 }
 
+/// So many requests of the version that left, and a hundred of the one that serves.
+pub fn left(requests: f64) -> Answer {
+    let part = |name: &str, value: f64| Series {
+        labels: BTreeMap::from([("anneal_part".to_owned(), name.to_owned())]),
+        value,
+    };
+    Answer::Vector(vec![part("own", requests), part("rest", 100.0)])
+}
+
 /// Everything that a plan for a rollout looks at.
 #[derive(Clone, Debug)]
 pub struct RolloutCase {
@@ -196,6 +205,8 @@ pub struct RolloutCase {
     pub members: Vec<ModelRollout>,
     /// Its children.
     pub children: Children,
+    /// What is counted of a version that should get no requests any more.
+    pub left: Answer,
     /// Whom its Services lead to, if not to every ready pod.
     pub endpoints: Option<rollout::Endpoints>,
     /// The gateway.
@@ -220,6 +231,7 @@ impl RolloutCase {
             rivals: vec![],
             members: vec![],
             children: Children::default(),
+            left: Answer::Vector(vec![]),
             endpoints: None,
             gateway: GatewayState::Programmed,
             features: rollout::Features::Unknown,
@@ -244,6 +256,15 @@ impl RolloutCase {
     /// The plan, with the answers to what it asks.
     pub fn plan_answering(&self, answer: impl Fn(&Query) -> Answer) -> Plan<ModelRolloutStatus> {
         let queries = rollout::queries(&self.rollout, self.now);
+        let answer = |query: &Query| match query.question {
+            Question::Left => self.left.clone(),
+            Question::Reading
+            | Question::Baseline
+            | Question::Events
+            | Question::All
+            | Question::PastEvents
+            | Question::PastAll => answer(query),
+        };
         let answers =
             queries.iter().map(|query| ((query.metric.clone(), query.question), answer(query))).collect();
         let probed = vec![self.probed.clone(); self.probes().len()];

@@ -92,8 +92,9 @@ pub struct ModelRolloutStatus {
     /// judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<String>,
-    /// With `judge.evidence: sequential`, the share of requests that the candidate really had at the present weight, as
-    /// its own and stable's counters say; renewed about once a minute.
+    /// The share of requests that the candidate really had at the present weight, as its own and stable's counters say. With
+    /// `judge.evidence: sequential` it is renewed about once a minute, with `none` when the share has moved, or the requests of the
+    /// last hour have doubled or halved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Observed>,
     /// With `judge.evidence: sequential`, what the comparison knows so far, with the looks of an experiment in `state.looks`: a

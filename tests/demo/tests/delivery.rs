@@ -340,25 +340,21 @@ fn accept(route: &str) {
     Kubectl::run(&patch, None).unwrap();
 }
 
-fn gateway_controller_is_gone() {
+/// A model whose version has a fifth of the requests, judged by this.
+fn in_canary(name: &'static str, judge: Value) -> Model {
     let mut spec = spec(json!({}));
     spec["strategy"]["canary"] =
         json!({"initial": 20, "increment": 40, "interval": "10m", "minRequests": 20});
-    spec["judge"] =
-        json!({"evidence": "sequential", "maxHold": "3m", "sequential": {"dispersion": "Assumed"}});
-    let model = Model::new("ungoverned", GATEWAY, spec);
-    let clients = model.clients();
-    model.version(2, &[]);
-    model.until("it is in its canary", |status| {
-        status["phase"] == "Canary" && !status["trafficAcceptedAt"].is_null()
-    });
-    scale("envoy-gateway-system", "deployment/envoy-gateway", 0);
+    spec["judge"] = judge;
+    Model::new(name, GATEWAY, spec)
+}
 
+fn takes_more_than_it_is_given(model: &Model) {
     // Its weights are taken, by all that is said, and requests go as they went.
     model.annotate(&["anneal.dev/promote=v20261122.2@20: to see whether Envoy takes it"]);
     model.until("it is to have more", |status| status["weight"] == 60);
     until("the route says so", || model.weights()[1].1 == 600);
-    accept("ungoverned");
+    accept(model.name);
     let status = model.until("the counters show the old share", |status| {
         traffic_verified(status)["reason"] == "TrafficSplitMismatch"
     });
@@ -366,22 +362,56 @@ fn gateway_controller_is_gone() {
     let found = time(&traffic_verified(&status)["lastTransitionTime"]);
     let taken = time(&status["trafficAcceptedAt"]);
     assert!(found <= taken + SignedDuration::from_secs(60), "{status:#}");
+    assert!(!status["observed"].is_null(), "{status:#}");
+}
 
-    model.annotate(&["anneal.dev/abort=v20261122.2: its gateway is not led"]);
-    let status = model.until("it is rolled back", |status| status["phase"] == "RolledBack");
+fn gateway_controller_is_gone() {
+    let evidence =
+        json!({"evidence": "sequential", "maxHold": "3m", "sequential": {"dispersion": "Assumed"}});
+    let thresholds = json!({"evidence": "none", "maxHold": "3m"});
+    let models = [in_canary("ungoverned", evidence), in_canary("unheeded", thresholds)];
+    let clients = [models[0].clients(), models[1].clients()];
+    for model in &models {
+        model.version(2, &[]);
+        model.until("it is in its canary", |status| {
+            status["phase"] == "Canary" && !status["trafficAcceptedAt"].is_null()
+        });
+    }
+    scale("envoy-gateway-system", "deployment/envoy-gateway", 0);
+    models.iter().for_each(takes_more_than_it_is_given);
+
     let verified = |status: &Value| traffic_verified(status)["status"] == "True";
-    assert!(!verified(&status), "nobody has taken the weights: {status:#}");
-    // Nobody tells Envoy, so it goes on as it was told; as soon as someone does, it does.
-    thread::sleep(Duration::from_secs(3));
+    for model in &models {
+        model.annotate(&["anneal.dev/abort=v20261122.2: its gateway is not led"]);
+        let status = model.until("it is rolled back", |status| status["phase"] == "RolledBack");
+        assert!(!verified(&status), "nobody has taken the weights: {status:#}");
+        until("the route sends it nothing", || {
+            model.weights().iter().all(|(name, weight)| *weight == 0 || name.ends_with("-1"))
+        });
+        // Nobody tells Envoy, so it goes on as it was told. That somebody says that it knows takes no pods away to which requests
+        // still go.
+        accept(model.name);
+    }
+    for model in &models {
+        model.until("who left is still asked", |status| {
+            let mut conditions = status["conditions"].as_array().into_iter().flatten();
+            conditions.any(|told| told["type"] == "Stalled" && told["reason"] == "TrafficSplitMismatch")
+        });
+        assert!(!model.pod_uids(2).is_empty(), "its pods stay");
+    }
+    // As soon as someone tells Envoy, it does.
     scale("envoy-gateway-system", "deployment/envoy-gateway", 1);
-    model.until("the data plane has taken the weights", verified);
-    let before = clients.answers().len();
-    until("clients ask on", || clients.answers().len() > before + 100);
-    let answers = clients.finish();
-    let last = answers.iter().rev().take(50);
-    assert!(last.clone().all(|answer| answer.version.as_deref() == Some("v20261122.1")), "{last:?}");
-    model.nobody_failed(&answers);
-    model.clean_up();
+    for (model, clients) in models.into_iter().zip(clients) {
+        model.until("the data plane has taken the weights", verified);
+        let before = clients.answers().len();
+        until("clients ask on", || clients.answers().len() > before + 100);
+        until("the pods of who left go", || model.pod_uids(2).is_empty());
+        let answers = clients.finish();
+        let last = answers.iter().rev().take(50);
+        assert!(last.clone().all(|answer| answer.version.as_deref() == Some("v20261122.1")), "{last:?}");
+        model.nobody_failed(&answers);
+        model.clean_up();
+    }
 }
 
 #[test]

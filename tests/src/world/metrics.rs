@@ -217,8 +217,13 @@ impl Sim {
                     .for_each(|sample| sample.1 = f64::NAN);
             }
             Weather::Partial => {
-                fresh = false;
+                // Who has all requests needs no series of the other one.
+                let of_needed = |series: &[RawSeries]| {
+                    series.iter().filter(|series| needed.contains(&series.labels["version"])).count()
+                };
+                let before = of_needed(&series);
                 series.truncate(series.len() / 2);
+                fresh &= of_needed(&series) == before;
             }
         }
         self.say(|_| {
@@ -334,6 +339,11 @@ impl Sim {
             vector.push(series("bad", None, window * truth.error_rate));
             vector.push(series("total", None, window));
         }
+        for (part, version, span) in &question.shares {
+            let requests = |at| self.counters.at(version, at);
+            let asked = requests(now).map(|count| (count - requests(now - span).unwrap_or(0.0)).max(0.0));
+            vector.extend(asked.map(|asked| series(part, None, asked)));
+        }
         let fine = if question.histogram { !truth.slow } else { truth.error_rate <= MAX_ERRORS };
         let verdict = match (window > 0.0 && now - newest <= STALE_AFTER, fine) {
             (false, _) => Verdict::Nothing,
@@ -370,6 +380,15 @@ fn series(part: &str, le: Option<&str>, value: f64) -> Series {
     Series { labels, value }
 }
 
+/// Whose requests a part of an expression counts, and over how many seconds.
+fn share(expression: &str, part: &'static str) -> Option<(&'static str, String, f64)> {
+    let (before, _) = expression.split_once(&format!(", \"anneal_part\", \"{part}\""))?;
+    let (_, counted) = before.rsplit_once("label_replace(")?;
+    let (_, version) = counted.split_once("version=\"")?;
+    let (_, range) = counted.split_once('[')?;
+    Some((part, version.split_once('"')?.0.to_owned(), range.split_once("s]")?.0.parse().ok()?))
+}
+
 /// What an expression asks for.
 #[derive(Clone, Debug, PartialEq)]
 struct Question {
@@ -379,6 +398,8 @@ struct Question {
     compared: bool,
     window: f64,
     elapsed: f64,
+    /// Parts that count the requests of a version over so many seconds.
+    shares: Vec<(&'static str, String, f64)>,
 }
 
 impl Question {
@@ -389,11 +410,13 @@ impl Question {
         };
         let ranges: Vec<&str> =
             expression.split('[').skip(1).filter_map(|rest| Some(rest.split_once(']')?.0)).collect();
-        let millis = ranges.iter().find_map(|range| range.strip_suffix("ms"))?.parse::<f64>().ok()?;
         let seconds = ranges
             .iter()
             .filter(|range| !range.ends_with("ms"))
             .find_map(|range| range.strip_suffix('s')?.parse::<f64>().ok())?;
+        // Who left is asked for nothing but its requests.
+        let millis = ranges.iter().find_map(|range| range.strip_suffix("ms"));
+        let millis = millis.map_or(Some(1000.0 * seconds), |millis| millis.parse::<f64>().ok())?;
         // Versions are numbered for each model, and namespaces know nothing of each other.
         let ours = between("model=\"", "\"")? == MODEL && between("namespace=\"", "\"")? == NAMESPACE;
         ours.then_some(())?;
@@ -404,6 +427,7 @@ impl Question {
             compared: expression.contains(COMPARED),
             window: millis / 1000.0,
             elapsed: seconds,
+            shares: ["own", "rest"].iter().filter_map(|part| share(expression, part)).collect(),
         })
     }
 }

@@ -24,6 +24,8 @@ use super::{
 
 /// Most rounds until a world rests.
 const MAX_ROUNDS: usize = 1500;
+/// How long after a switch those who left have no pods any more, with some looks to spare.
+const LEAVING: SignedDuration = SignedDuration::from_secs(60);
 /// How long nothing may change until a world counts as resting: longer than every deadline of the rollouts.
 const QUIET: SignedDuration = SignedDuration::from_mins(4);
 
@@ -333,8 +335,20 @@ impl Sim {
 
     /// Whether a version is on its way, so that a deadline may still come, or a fight is not yet over.
     fn anything_moves(&self) -> bool {
-        let moves = |status: &Value| super::laws::on_the_way(status) || super::laws::contested(status);
+        // What was asked of a version that left is soon so long ago that it counts no more, and its pods go a while after the switch.
+        let moves = |status: &Value| {
+            super::laws::on_the_way(status)
+                || super::laws::contested(status)
+                || self.is_mismatched(status)
+                || self.has_just_switched(status)
+        };
         self.store.all(Kind::ModelRollout).any(|(_, rollout)| moves(&rollout["status"]))
+    }
+
+    /// Whether the data plane has taken new weights so lately that someone may still leave.
+    fn has_just_switched(&self, status: &Value) -> bool {
+        let accepted = status["trafficAcceptedAt"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
+        accepted.is_some_and(|at| self.now.duration_since(at) <= LEAVING)
     }
 
     /// All objects that operators reconcile.

@@ -15,7 +15,7 @@ impl Sim {
     pub fn user_step(&mut self) {
         // Evidence is seldom there, and then someone looks at it.
         if let Some((key, status)) = self.evidence()
-            && self.dice.chance(400)
+            && self.dice.chance(900)
         {
             return self.user_approves_evidence(&key, &status);
         }

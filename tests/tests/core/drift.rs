@@ -5,11 +5,14 @@
 
 use anneal_core::{
     plan::Note,
-    rollout::{Answer, Query, Question, Series, queries},
+    rollout::{Answer, Query, Question, RawSeries, Series, Shape, queries},
 };
 use anneal_crds::{Condition, ModelRolloutStatus, model_rollout::RolloutPhase as P};
-use anneal_tests::cases::{self, RolloutCase};
-use jiff::SignedDuration;
+use anneal_tests::{
+    cases::{self, RolloutCase},
+    raw::Raw,
+};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 const DAY: i64 = 24 * 3600;
@@ -112,6 +115,77 @@ fn scores_that_move_away_from_the_first_seven_days_roll_back() {
         assert_eq!(decision.reason, "ThresholdBreached", "{named}");
         assert!(decision.message.contains(named), "{}", decision.message);
         assert!(status.baselines.is_empty() && status.stable.unwrap().version == "v20261121.1");
+    }
+}
+
+/// Errors and requests of the version in its bake: ten a second, of which one in two hundred is bad.
+fn counted(query: &Query, now: Timestamp) -> Answer {
+    let raw = Raw::read(&query.expression, now).unwrap();
+    let series = raw.versions.iter().filter(|version| version.ends_with('2')).map(|version| {
+        let scrapes = (raw.from_ms / 10_000 + 1..=raw.until_ms / 10_000).map(|scrape| scrape * 10_000);
+        let share = if raw.selector == "bad" { 20_000 } else { 100 };
+        let samples = scrapes.map(|at| (at, (at / share) as f64)).collect();
+        let labels = [("version", version.as_str()), ("pod", "p")];
+        let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        RawSeries { labels, samples, histograms: vec![] }
+    });
+    Answer::Matrix(series.collect())
+}
+
+#[test]
+fn scores_that_move_away_roll_back_where_versions_are_compared_too() {
+    let moved = Model { scores: [500.0, 1000.0, 2000.0], ..FIRST };
+    let reversed = Model { importance: [0.1, 0.3, 0.6], ..FIRST };
+    for (later, named) in [
+        (FIRST, None),
+        (moved, Some("prediction_drift of")),
+        (reversed, Some("feature_importance_stability of")),
+    ] {
+        let mut case = case(json!([]), json!([]));
+        let spec = &mut case.rollout.spec;
+        spec.judge = serde_json::from_value(
+            json!({"evidence": "sequential", "maxHold": "10m", "sequential": {"dispersion": "Assumed"}}),
+        )
+        .unwrap();
+        let errors = json!({"name": "error_rate", "window": "10m", "interval": "30s",
+            "ratio": {"bad": "bad", "total": "all", "max": 0.02}});
+        spec.metrics.push(serde_json::from_value(errors).unwrap());
+        let drift = json!({"name": "prediction_drift", "window": "10m", "interval": "30s",
+            "drift": {"buckets": "score_bucket", "max": 0.1, "baseline": "30m"}});
+        spec.metrics[0] = serde_json::from_value(drift).unwrap();
+        let stability = json!({"name": "feature_importance_stability", "window": "10m", "interval": "30s",
+            "stability": {"gauge": "feature_importance", "by": "feature", "min": 0.8, "baseline": "30m"}});
+        spec.metrics[1] = serde_json::from_value(stability).unwrap();
+        let triggers = ["prediction_drift", "feature_importance_stability", "error_rate"];
+        let bake = json!({"duration": "1h", "rollbackTriggers": triggers});
+        spec.strategy.bake = serde_json::from_value(bake).unwrap();
+        let mut looks = 0;
+        while case.rollout.status.as_ref().unwrap().phase == P::Baking && looks < 200 {
+            looks += 1;
+            case.now += SignedDuration::from_secs(30);
+            let model = if looks < 80 { FIRST } else { later };
+            let plan = case.plan_answering(|query| match query.shape {
+                Shape::Matrix => counted(query, case.now),
+                Shape::Vector => answer(query, &case, model),
+            });
+            case.perform(&plan.actions);
+            case.rollout.status = Some(plan.status);
+        }
+        let status = case.rollout.status.unwrap();
+        let decision = status.decision.unwrap();
+        match named {
+            None => {
+                assert_eq!((status.phase, decision.reason.as_str()), (P::Healthy, "BakePassed"), "{looks}")
+            }
+            Some(named) => {
+                assert_eq!(decision.reason, "ThresholdBreached", "{named} {looks}");
+                assert!(
+                    decision.message.contains(named) && (80..85).contains(&looks),
+                    "{looks} {decision:?}"
+                );
+                assert_eq!(status.stable.unwrap().version, "v20261121.1");
+            }
+        }
     }
 }
 

@@ -200,14 +200,18 @@ fn prometheus_answers_what_the_presets_ask() {
     };
     let part =
         |name: &str, value: f64| json!({"labels": format!("{{anneal_part=\"{name}\"}}"), "value": value});
-    let share = |bad: f64, total: f64| {
-        vec![part("bad", bad), part("total", total), part("step", total * 1.5), part("at", 600.0)]
+    // Requests of both versions come with it, since five seconds after the switch.
+    let both_arms = |own: f64, counters: f64| [part("own", own * 595.0), part("rest", counters * 595_000.0)];
+    let share = |bad: f64, total: f64, counters: f64| {
+        let own = [part("bad", bad), part("total", total), part("step", total * 1.5), part("at", 600.0)];
+        own.into_iter().chain(both_arms(total / 400.0, counters)).collect::<Vec<_>>()
     };
     let quantile = |bounds: [&str; 3]| {
         let bucket = |(le, value): (&str, f64)| json!({"labels": format!("{{anneal_part=\"bucket\", le=\"{le}\"}}"), "value": value});
         let [low, middle, high] = bounds;
         let buckets = [(low, 320.0), (middle, 400.0), (high, 400.0)].map(bucket);
-        buckets.into_iter().chain([part("step", 600.0), part("at", 600.0)]).collect::<Vec<_>>()
+        let step = [part("step", 600.0), part("at", 600.0)];
+        buckets.into_iter().chain(step).chain(both_arms(1.0, 1.0)).collect::<Vec<_>>()
     };
     let handler = ",handler=\"/v1/completions\",status=";
     let (good, bad) = (
@@ -220,10 +224,10 @@ fn prometheus_answers_what_the_presets_ask() {
         (
             json!({"errors": {"of": "Triton", "max": 0.05}}),
             [good.clone(), bad.clone()].concat(),
-            share(40.0, 400.0),
+            share(40.0, 400.0, 2.0),
         ),
-        (json!({"errors": {"of": "Triton", "max": 0.05}}), good, share(0.0, 360.0)),
-        (json!({"errors": {"of": "Triton", "max": 0.05}}), bad, share(40.0, 40.0)),
+        (json!({"errors": {"of": "Triton", "max": 0.05}}), good, share(0.0, 360.0, 1.0)),
+        (json!({"errors": {"of": "Triton", "max": 0.05}}), bad, share(40.0, 40.0, 1.0)),
         (
             json!({"errors": {"of": "vLLM", "max": 0.05}}),
             [
@@ -232,12 +236,12 @@ fn prometheus_answers_what_the_presets_ask() {
                 both("http_requests_total", ",handler=\"/health\",status=\"2xx\"", "0+50x600"),
             ]
             .concat(),
-            share(40.0, 400.0),
+            share(40.0, 400.0, 2.0),
         ),
         (
             json!({"errors": {"of": "vLLM", "max": 0.05}}),
             both("http_requests_total", &ok, "0+9x600"),
-            share(0.0, 360.0),
+            share(0.0, 360.0, 1.0),
         ),
         (
             json!({"latency": {"of": "Triton", "quantile": 0.9, "max": "300ms"}}),

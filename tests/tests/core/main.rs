@@ -31,6 +31,7 @@ mod rollout_fight;
 mod rollout_mirror;
 mod rollout_sequential;
 mod rollout_trouble;
+mod shares;
 mod smoke;
 mod staging;
 mod unattended;

@@ -13,6 +13,7 @@ use anneal_core::{
     plan::Note,
     rollout::{Answer, Probe, ProbeAnswer, Query},
 };
+use anneal_crds::model_rollout::RolloutPhase;
 use anneal_operator::{
     ports::{Clock, Cluster, ClusterError, Probes, Prometheus, Reader},
     reconcile::{Failed, Machine, Ports, reconcile},
@@ -249,4 +250,12 @@ fn a_version_that_cannot_be_read_is_in_nobodys_way_but_its_own() {
     case.versions.truncate(1);
     let error = walk(&case, vec![of_another_release(2)]).unwrap().to_string();
     assert!(error.contains("-v20261121.2") && error.contains("not known to this release"), "{error}");
+    // It can be taken back all the same.
+    let abort = ("anneal.dev/abort".to_owned(), "v20261121.2: nobody can read it".to_owned());
+    case.rollout.metadata.annotations = Some([abort].into());
+    for phase in [RolloutPhase::Preparing, RolloutPhase::Staging, RolloutPhase::Canary] {
+        case.rollout.status.as_mut().unwrap().phase = phase;
+        let error = walk(&case, vec![of_another_release(2)]);
+        assert!(!matches!(error, Some(ClusterError::Refused { .. })), "{phase:?} {error:?}");
+    }
 }

@@ -5,6 +5,7 @@
 use anneal_core::{
     object::Kind,
     plan::{Action, Wake},
+    rollout::{Answer, queries},
 };
 use anneal_crds::{Weight, model_rollout::RolloutPhase as P};
 use anneal_tests::cases::{self, BLIND, Read, RolloutCase};
@@ -290,7 +291,7 @@ fn a_trigger_without_a_metric_is_no_pass() {
 
 #[test]
 fn a_version_that_left_traffic_keeps_its_pods_until_no_request_can_reach_it() {
-    for (accepted, deleted) in [(Some(29), 0), (Some(31), 2), (None, 0)] {
+    for (accepted, deleted) in [(Some(39), 0), (Some(41), 2), (None, 0)] {
         let mut case = case(cases::moving("Canary", 20));
         let children = case.children.clone();
         let mut status = cases::moving("RolledBack", 0);
@@ -307,6 +308,81 @@ fn a_version_that_left_traffic_keeps_its_pods_until_no_request_can_reach_it() {
         let deletes = plan.actions.iter().filter(|action| matches!(action, Action::Delete { .. })).count();
         assert_eq!(deletes, deleted, "{accepted:?}");
         assert!(deletes > 0 || plan.wake != Wake::OnChange, "someone must come back for it");
+    }
+}
+
+#[test]
+fn a_version_that_is_still_asked_keeps_its_pods_whatever_the_gateway_says() {
+    let left = |phase: &str, ago: i64| {
+        let mut case = case(cases::moving("Canary", 20));
+        let children = case.children.clone();
+        let mut status = cases::moving(phase, 0);
+        if phase == "Healthy" {
+            (status["candidate"], status["stable"]) = (Value::Null, cases::reference(2));
+            status["history"] = json!([cases::reference(1)]);
+        } else {
+            status["rejected"] = json!([cases::reference(2)]);
+        }
+        status["trafficAcceptedAt"] = cases::ago(ago).into();
+        case.rollout = cases::rollout(status).unwrap();
+        case.settle_children();
+        case.children.deployments = children.deployments;
+        case.children.services = children.services;
+        case
+    };
+    let deletes = |case: &RolloutCase| {
+        let actions = case.plan().actions;
+        actions.iter().filter(|action| matches!(action, Action::Delete { .. })).count()
+    };
+    for phase in ["RolledBack", "Healthy"] {
+        assert!(queries(&left(phase, 39).rollout, cases::now()).is_empty(), "nobody has been scraped twice");
+        assert_eq!(deletes(&left(phase, 39)), 0);
+        let [query] = queries(&left(phase, 41).rollout, cases::now()).try_into().unwrap();
+        let version = if phase == "Healthy" { "v20261121.1" } else { "v20261121.2" };
+        assert!(query.expression.contains(version) && query.expression.contains("[31s]"), "{query:?}");
+        let away = Answer::Unreachable("connection refused".into());
+        for (answer, deleted) in [
+            (cases::left(0.0), 2),
+            (cases::left(0.4), 2),
+            (cases::left(2.0), 2),
+            (cases::left(f64::NAN), 2),
+            (away.clone(), 2),
+            (Answer::Vector(vec![]), 2),
+            (cases::left(9.0), 2),
+            (cases::left(11.0), 0),
+            (cases::left(500.0), 0),
+        ] {
+            let mut case = left(phase, 41);
+            case.left = answer.clone();
+            assert_eq!(deletes(&case), deleted, "{phase} {answer:?}");
+        }
+        let mut case = left(phase, 41);
+        case.left = cases::left(50.0);
+        let status = case.plan().status;
+        let told = |type_: &str| {
+            let told = status.conditions.iter().find(|told| told.type_ == type_).unwrap();
+            (told.status.as_str(), told.reason.as_str())
+        };
+        assert_eq!(
+            (told("Stalled"), told("TrafficVerified")),
+            (("True", "TrafficSplitMismatch"), ("False", "TrafficSplitMismatch"))
+        );
+        case.rollout.status = Some(status.clone());
+        assert_eq!(case.plan().status, status, "no look is a write");
+        // However long it takes, and not longer.
+        case.now += SignedDuration::from_mins(20);
+        assert_eq!(deletes(&case), 0);
+        for unknown in [away.clone(), cases::left(f64::NAN)] {
+            case.left = unknown;
+            assert_eq!(deletes(&case), 0, "what was known is not undone");
+        }
+        case.left = cases::left(0.0);
+        assert_eq!(deletes(&case), 2);
+        let rested = case.plan().status;
+        let verified = rested.conditions.iter().find(|told| told.type_ == "TrafficVerified").unwrap();
+        assert_eq!(verified.status, "True");
+        case.rollout.status = Some(rested);
+        assert!(queries(&case.rollout, case.now).is_empty(), "nobody asks for ever");
     }
 }
 
@@ -356,8 +432,8 @@ fn a_plain_threshold_looks_back_to_the_start_of_the_trial_and_no_further() {
             status["trialStartedAt"] = cases::ago(since).into();
         }
         let case = RolloutCase::new(status).unwrap();
-        let queries = anneal_core::rollout::queries(&case.rollout, case.now);
-        let expression = &queries[0].expression;
+        let asked = queries(&case.rollout, case.now);
+        let expression = &asked[0].expression;
         assert_eq!(expression.matches(&format!("[{window}ms]")).count(), 2, "{since:?}: {expression}");
     }
 }

@@ -386,6 +386,11 @@ fn a_retry_is_granted_once_for_each_text_even_without_status() {
     assert!(
         plan.notes.iter().any(|note| note.reason == "Retried" && note.message.contains("the node was bad"))
     );
+    let decision = plan.status.decision.clone().unwrap().message;
+    assert!(
+        decision.contains("once more, asked for by") && decision.contains("the node was bad"),
+        "{decision}"
+    );
     case.perform(&plan.actions);
     case.rollout.status = Some(plan.status);
     let marks = |case: &RolloutCase| case.versions[1].metadata.annotations.clone().unwrap_or_default();

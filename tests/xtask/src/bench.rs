@@ -26,6 +26,16 @@ pub(crate) enum Which {
     Operator,
     /// Active rollouts by the thousand: how soon a breach is out of traffic, processor time and memory
     Rollout(Rollout),
+    /// False rollbacks and delays of the judge, and of the rules of Argo Rollouts and Flagger on the same simulated requests
+    Judge(Judge),
+}
+
+/// How much is simulated.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Judge {
+    /// Simulated rollouts in each cell
+    #[arg(long, default_value_t = 1000)]
+    rollouts: u32,
 }
 
 /// What is measured, and beside whom.
@@ -58,6 +68,7 @@ pub(crate) fn run(context: &Context, which: &Which) -> Result<()> {
         }
         Which::Operator => operator(context),
         Which::Rollout(what) => rollout(context, what),
+        Which::Judge(what) => judge(context, what),
     }
 }
 
@@ -124,11 +135,25 @@ fn operator(context: &Context) -> Result<()> {
     print(measured?.trim_end())
 }
 
-fn build(context: &Context, program: &str) -> Result<std::path::PathBuf> {
+/// By the program that users have.
+fn judge(context: &Context, what: &Judge) -> Result<()> {
+    let program = build_of(context, "anneal-cli", "kubectl-anneal")?;
+    let step = context.progress.step("Simulate rollouts");
+    let simulated =
+        Cmd::new(program).args(["judge-bench", "--rollouts", &what.rollouts.to_string()]).capture()?;
+    step.done();
+    print(simulated.trim_end())
+}
+
+fn build(context: &Context, program: &str) -> Result<PathBuf> {
+    build_of(context, "anneal-bench", program)
+}
+
+fn build_of(context: &Context, package: &str, program: &str) -> Result<PathBuf> {
     let step = context.progress.step("Build the benchmark");
     let cargo = Cargo::prepare(context)?;
     cargo
-        .command(&["build", "--release", "--locked", "--package", "anneal-bench", "--bin", program])
+        .command(&["build", "--release", "--locked", "--package", package, "--bin", program])
         .run(&context.cache.log("bench"))?;
     step.done();
     Ok(cargo.target().join("release").join(program))

@@ -19,7 +19,7 @@ use crate::{
 /// How long to soak.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Selection {
-    /// What to run; everything if nothing is named
+    /// What to run; everything if nothing is named, and upgrade only with --from
     parts: Vec<Part>,
     /// Simulated worlds
     #[arg(long, default_value_t = 100_000)]
@@ -65,8 +65,8 @@ const CLUSTER: &str = "soak";
 pub(crate) fn run(context: &Context, selection: &Selection) -> Result<()> {
     let chosen = |part| selection.parts.is_empty() || selection.parts.contains(&part);
     ensure!(
-        selection.from.is_some() || !chosen(Part::Upgrade),
-        "an upgrade needs an earlier operator: name its revision by --from, such as a release's tag, or the parts to run"
+        selection.from.is_some() || !selection.parts.contains(&Part::Upgrade),
+        "an upgrade needs an earlier operator: name its revision by --from, such as a release's tag"
     );
     let cargo = Cargo::prepare(context)?;
     let mut line = vec![];
@@ -100,9 +100,16 @@ pub(crate) fn run(context: &Context, selection: &Selection) -> Result<()> {
         deliveries(context, &cargo)?;
         line.push("\"deliveries\":10".to_owned());
     }
-    if let Some(from) = selection.from.as_ref().filter(|_| chosen(Part::Upgrade)) {
-        upgrade::run(context, &cargo, from)?;
-        line.push(format!("\"upgradedFrom\":\"{from}\""));
+    match selection.from.as_ref().filter(|_| chosen(Part::Upgrade)) {
+        Some(from) => {
+            upgrade::run(context, &cargo, from)?;
+            line.push(format!("\"upgradedFrom\":\"{from}\""));
+        }
+        None if chosen(Part::Upgrade) => {
+            print("no upgrade: name the revision of an earlier operator by --from to run it")?;
+            line.push("\"upgradedFrom\":null".to_owned());
+        }
+        None => {}
     }
     print(&format!("{{{}}}", line.join(",")))
 }

@@ -149,7 +149,12 @@ fn counted(context: &Context, cargo: &Cargo, what: &str, args: &[&str]) -> Resul
     count(context, what, &cargo.command(args))
 }
 
-/// Runs tests and repeats their closing lines, which failed, and what they measured.
+/// Lines of a panic that are repeated, and how much of each.
+const PANIC: (usize, usize) = (6, 600);
+
+/// Runs tests and repeats their closing lines, which failed and why, and what they measured.
+///
+/// What failed keeps a log of its own, which no later run writes over but one that fails, too.
 pub(crate) fn count(context: &Context, what: &str, command: &Cmd) -> Result<()> {
     let step = context.progress.step(what);
     let log = context.cache.log("cargo-test");
@@ -163,8 +168,21 @@ pub(crate) fn count(context: &Context, what: &str, command: &Cmd) -> Result<()> 
         step.done();
     }
     let text = std::fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
-    text.lines().filter(|line| is_news(line)).try_for_each(crate::print)?;
-    outcome
+    news(&text).into_iter().try_for_each(crate::print)?;
+    let failed = context.cache.log("cargo-test-failed");
+    outcome.with_context(|| match std::fs::copy(&log, &failed) {
+        Ok(_) => format!("{what}: failed; its output stays in {}", failed.display()),
+        Err(error) => format!("{what}: failed, and {} cannot be written: {error}", failed.display()),
+    })
+}
+
+fn news(text: &str) -> Vec<&str> {
+    let mut of_panic = 0;
+    let is_told = |line: &&str| {
+        of_panic = if line.contains("panicked at") { PANIC.0 } else { of_panic.saturating_sub(1) };
+        of_panic > 0 || is_news(line)
+    };
+    text.lines().filter(is_told).map(|line| &line[..line.floor_char_boundary(PANIC.1)]).collect()
 }
 
 fn is_news(line: &str) -> bool {

@@ -13,6 +13,7 @@ mod policy_file;
 mod report;
 mod scrape;
 mod shadow;
+mod thresholds;
 mod traffic;
 mod trial;
 
@@ -40,8 +41,8 @@ pub struct Options {
     /// What randomness starts from.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Runs this policy instead, in all weathers and for candidates that are worse in one metric each: a ModelRollout with
-    /// `evidence: sequential`, or a YAML file with `alpha`, `tick`, `traffic` (`rps`), `steps` (`weight` in percent, `duration`)
+    /// Runs this policy instead, in all weathers and for candidates that are worse in one metric each: a ModelRollout,
+    /// or a YAML file with `alpha`, `tick`, `traffic` (`rps`), `steps` (`weight` in percent, `duration`)
     /// and `metrics` (`name`, `rate` as it is normally, `max`, `tolerance`, `designEffect`).
     #[arg(long, conflicts_with = "cells")]
     policy: Option<PathBuf>,

@@ -21,15 +21,27 @@ use serde::Deserialize;
 use super::{
     cells::{self, Section},
     of_rollout,
+    thresholds::Threshold,
     traffic::{Defect, Stage, Weather, World},
-    trial::{Cell, Learns},
+    trial::{Cell, Contender, Learns, Rule},
 };
+
+/// How a policy decides.
+#[derive(Clone, Debug)]
+pub enum Evidence {
+    /// By comparing both versions, after what was learned of stable before.
+    Compared(Learns),
+    /// By plain thresholds, a metric each: `evidence: none`.
+    Thresholds(Vec<Threshold>),
+}
 
 /// What a policy is simulated by.
 #[derive(Clone, Debug)]
 pub struct Planned {
     /// The policy; every metric is a share of events.
     pub policy: Policy,
+    /// How it decides.
+    pub evidence: Evidence,
     /// Requests a second, both arms together.
     pub rps: f64,
     /// What share of events is bad as a rule, for each metric.
@@ -110,8 +122,13 @@ impl Planned {
     fn check(&self) -> anyhow::Result<()> {
         ensure!(self.rps > 0.0 && self.rps.is_finite(), "traffic.rps must be above zero");
         ensure!(!self.stages.is_empty(), "steps is empty: add one, such as {{weight: 10, duration: 1d}}");
+        let compares = match self.evidence {
+            Evidence::Compared(_) => true,
+            Evidence::Thresholds(_) => false,
+        };
         for stage in &self.stages {
-            ensure!(stage.weight > 0.0 && stage.weight < 1.0, "a weight must lie between 0 and 100 percent");
+            let is_one = stage.weight > 0.0 && (stage.weight < 1.0 || (stage.weight <= 1.0 && !compares));
+            ensure!(is_one, "a weight must lie between 0 and 100 percent");
         }
         ensure!(!self.rates.is_empty(), "metrics is empty: add one with a max or a tolerance");
         for (metric, rate) in self.policy.metrics.iter().zip(&self.rates) {
@@ -165,7 +182,15 @@ impl Planned {
             tick_s: policy.tick_ms as f64 / 1000.0,
             stages: self.stages.clone(),
         });
-        let mut contenders = vec![cells::judge("policy", policy, Learns::Nothing)];
+        let own = match &self.evidence {
+            Evidence::Compared(learns) => cells::judge("policy", policy, *learns),
+            Evidence::Thresholds(thresholds) => {
+                let mut thresholds = thresholds.clone();
+                thresholds.rotate_left(metric);
+                Contender { name: "policy", rule: Rule::Thresholds(thresholds) }
+            }
+        };
+        let mut contenders = vec![own];
         contenders.extend(max.into_iter().flat_map(cells::peers));
         Cell { name, world, others: rates, contenders }
     }
@@ -207,7 +232,8 @@ impl PolicyFile {
             ..cells::policy(None, None)
         };
         let rates = self.metrics.iter().map(|metric| metric.rate).collect();
-        Ok(Planned { policy, rps: self.traffic.rps, rates, stages, left_out: vec![] })
+        let evidence = Evidence::Compared(Learns::Nothing);
+        Ok(Planned { policy, evidence, rps: self.traffic.rps, rates, stages, left_out: vec![] })
     }
 }
 

@@ -13,6 +13,7 @@ use anneal_core::judge::{
 use super::{
     peers::{Peer, Strikes},
     scrape::Scraper,
+    thresholds::{Threshold, Windows},
     traffic::{Traffic, Weather, World},
 };
 
@@ -48,6 +49,8 @@ pub enum Rule {
         /// What it learns from stable's last day before the rollout.
         learns: Learns,
     },
+    /// Plain thresholds, a metric each.
+    Thresholds(Vec<Threshold>),
     /// Another product's rule, with the largest share of bad requests.
     Peer(Peer, f64),
 }
@@ -105,6 +108,7 @@ pub fn run(cell: &Cell, seed: u64, rollouts: u64) -> Result<Vec<Vec<Option<Decis
 /// A contender in one rollout.
 enum Watcher {
     Judge(Box<(Judge, State)>),
+    Thresholds(Windows),
     Peer(Strikes),
     Done(Decision),
 }
@@ -120,7 +124,7 @@ fn rollout(cell: &Cell, seed: u64, number: u64) -> Result<Vec<Option<Decision>>,
         .collect();
     let learns = cell.contenders.iter().any(|contender| match &contender.rule {
         Rule::Judge { learns, .. } => *learns == Learns::Dispersion,
-        Rule::Peer(..) => false,
+        Rule::Thresholds(_) | Rule::Peer(..) => false,
     });
     let learned = if learns { dispersion::estimate(&traffic.history()) } else { None };
     let mut watchers: Vec<Watcher> = cell
@@ -133,26 +137,30 @@ fn rollout(cell: &Cell, seed: u64, number: u64) -> Result<Vec<Option<Decision>>,
         Weather::Resets | Weather::Gaps => Some(&cell.world),
     };
     let mut scraper = raw.map(|world| Scraper::new(world, STEP));
-    let (mut bad_before, mut outcomes) = (0, Vec::new());
+    let (mut bad_before, mut outcomes, mut counts) = (0, Vec::new(), Vec::new());
     for tick in 0..cell.world.ticks() {
+        counts.clear();
         let candidate = match &mut scraper {
             Some(scraper) => scraper.tick(&mut traffic, tick),
             None => {
                 outcomes.clear();
                 let (candidate, stable) = traffic.draw(tick, 1.0);
                 outcomes.push(counted(candidate, stable));
-                outcomes.extend(others.iter_mut().map(|other| {
+                for other in &mut others {
                     let (candidate, stable) = other.draw(tick, 1.0);
-                    counted(candidate, stable)
-                }));
+                    outcomes.push(counted(candidate, stable));
+                    counts.push(candidate);
+                }
                 Some(candidate)
             }
         };
+        candidate.into_iter().for_each(|candidate| counts.insert(0, candidate));
         let weight = traffic.weight(tick);
         for watcher in &mut watchers {
             let decided = match (&mut *watcher, &scraper) {
                 (Watcher::Judge(judge), None) => judge_counts(judge, weight, &outcomes),
                 (Watcher::Judge(judge), Some(scraper)) => judge_samples(judge, scraper),
+                (Watcher::Thresholds(windows), _) => windows.measure(&counts).then_some(true),
                 (Watcher::Done(_), _) => None,
                 (Watcher::Peer(strikes), _) => strikes.measure(candidate).then_some(true),
             };
@@ -167,7 +175,7 @@ fn rollout(cell: &Cell, seed: u64, number: u64) -> Result<Vec<Option<Decision>>,
     }
     let decision = |watcher| match watcher {
         Watcher::Done(decision) => Some(decision),
-        Watcher::Judge(_) | Watcher::Peer(_) => None,
+        Watcher::Judge(_) | Watcher::Thresholds(_) | Watcher::Peer(_) => None,
     };
     Ok(watchers.into_iter().map(decision).collect())
 }
@@ -190,6 +198,7 @@ impl Watcher {
                 let state = State::new(&policy, 0, 0);
                 Ok(Self::Judge(Box::new((Judge::new(policy)?, state))))
             }
+            Rule::Thresholds(thresholds) => Ok(Self::Thresholds(Windows::new(thresholds))),
             Rule::Peer(peer, max) => Ok(Self::Peer(Strikes::new(*peer, *max))),
         }
     }

@@ -50,6 +50,9 @@ impl From<Look> for Packed {
     }
 }
 
+/// Normal quantile of 0.8.
+const FOUR_OF_FIVE: f64 = 0.841_621;
+
 impl Experiment {
     /// Looks that are due when so many ticks have counted.
     pub fn due(&self, ticks: u32) -> u32 {
@@ -138,6 +141,25 @@ impl Judge {
             && self.has_enough(state, step)
             && self.unproven(state).next().is_none();
         Some(experiment.design.decide(&looks, if holds { Guards::Hold } else { Guards::Open }))
+    }
+
+    /// By how much the arms' shares of bad events must differ for a winner in four of five experiments, if requests go on to come as
+    /// they did up to the last look; none before the first.
+    ///
+    /// The mean of the last z must exceed its boundary by the normal quantile of 0.8. By O'Brien and Fleming the last boundary is
+    /// about that of look k times the square root of k/K.
+    pub fn visible_difference(&self, state: &State) -> Option<f64> {
+        let experiment = self.experiment(state.step.index)?;
+        let look = state.looks.last()?;
+        let (_, policy) = self.primary(state)?;
+        let time = experiment.time(look.ticks);
+        let bad = winner::bad_share(look.candidate, look.stable);
+        let by_then =
+            |arm: ArmCount| ArmCount { requests: (arm.requests as f64 / time).round() as u64, bad: 0 };
+        let noise = noise(policy, experiment.design.alpha);
+        let information = noise.information(by_then(look.candidate), by_then(look.stable), bad);
+        let difference = (look.needs? * time.sqrt() + FOUR_OF_FIVE) / information.sqrt();
+        (difference.is_finite() && difference > 0.0).then_some(difference)
     }
 
     /// How long events of the experiment have been known, in milliseconds of ticks that count.

@@ -54,7 +54,7 @@ pub use policy::{
     Rule, Source,
 };
 pub use rules::Judge;
-pub use split::requests_to_tell;
+pub use split::{is_ignored, requests_to_tell};
 pub use state::{MetricState, SCHEMA, State};
 pub use tick::{ArmCount, Arms, Missing, Outcome, Shares, Step, Tick};
 pub use verdict::{Hold, Rollback, TestName, Verdict};

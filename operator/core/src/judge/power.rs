@@ -54,7 +54,7 @@ impl Plan {
     pub fn detectable_ratio(&self, seconds: f64) -> Option<f64> {
         let most = MOST.min(1.0 / self.rate);
         let finds = |ratio: f64| self.seconds_to_detect(ratio).is_some_and(|needed| needed <= seconds);
-        finds(most).then(|| least(self.tolerance, most, finds))
+        least_from(self.tolerance, most, finds)
     }
 
     /// The smallest weight, up to one half, at which `ratio` is found within `seconds`; nothing if none is.
@@ -62,7 +62,7 @@ impl Plan {
         let finds = |weight: f64| {
             Self { weight, ..*self }.seconds_to_detect(ratio).is_some_and(|needed| needed <= seconds)
         };
-        finds(0.5).then(|| least(0.0, 0.5, finds))
+        least_from(0.0, 0.5, finds)
     }
 
     /// Requests of the candidate after which `ratio` is found, typically: a sensible fewest for a step.
@@ -88,6 +88,11 @@ pub fn requests_to_break(
     let price = f64::from(horizon_ticks) * absolute::ALTERNATIVES as f64;
     let needed = (price / alpha).ln() * design_effect / divergence;
     (share > threshold && needed.is_finite()).then_some(needed)
+}
+
+/// Where `holds` turns from false to true between two numbers; nothing if it does not hold at `high`.
+pub fn least_from(low: f64, high: f64, holds: impl Fn(f64) -> bool) -> Option<f64> {
+    holds(high).then(|| least(low, high, holds))
 }
 
 /// Where `holds` turns from false to true.

@@ -90,6 +90,11 @@ impl Split {
         self.weight >= MOST
     }
 
+    /// Whether it has counted requests at this share, from 0 to 1.
+    pub fn is_of(&self, share: f64) -> bool {
+        self.weight.to_bits() == share.min(MOST).to_bits() && self.requests() > 0
+    }
+
     /// Whether someone has asked the version that nobody should.
     pub const fn has_rest(&self) -> bool {
         self.weight >= MOST && self.stable > 0
@@ -157,6 +162,21 @@ pub fn requests_to_tell(before: f64, weight: f64, design_effect: f64) -> Option<
     let needed = design_effect * (LN_2 - ALPHA.ln()) / information;
     let fewest = if asks_for_all { ENOUGH as f64 } else { 0.0 };
     (before < harmless && needed.is_finite() && needed > 0.0).then(|| needed.max(fewest))
+}
+
+/// Whether so many requests of the candidate and of stable show that a data plane still gives the candidate a share of `before`,
+/// and not `weight`; where all are asked for, whether more than a harmless rest goes elsewhere.
+///
+/// For counts that are estimates: only a share that lies nearer to the one before is none that chance or a rounded count makes.
+pub fn is_ignored(before: f64, weight: f64, candidate: u64, stable: u64) -> bool {
+    if weight >= MOST {
+        return Split { weight: MOST, before: Some(before), candidate, stable, ..Split::default() }
+            .mismatch(1.0)
+            .is_some();
+    }
+    let (candidate, stable) = (candidate as f64, stable as f64);
+    let differs = weight > 0.0 && before < (1.0 - HARMLESS) * weight;
+    differs && ln_unchanged(before, weight, candidate, stable) >= -ALPHA.ln()
 }
 
 /// Logarithm of how much better the share before explains the requests than the wanted one does.
@@ -279,6 +299,28 @@ mod tests {
         assert!(split.mismatch(1.0).is_some(), "now and then somebody is not scraped");
         split.miss(3);
         assert_eq!((split.mismatch(1.0), split.requests()), (None, 0));
+    }
+
+    #[test]
+    fn estimates_tell_a_plane_that_does_not_follow_and_no_other() {
+        // What ten requests a second show in a minute, less the first seconds.
+        let after = |before: f64, weight: f64, share: f64, requests: f64| {
+            is_ignored(
+                before,
+                weight,
+                (requests * share).round() as u64,
+                (requests * (1.0 - share)).round() as u64,
+            )
+        };
+        for (before, weight) in (0..9).map(|step| (f64::from(step) / 10.0, f64::from(step + 1) / 10.0)) {
+            assert!(after(before, weight, before, 540.0), "{before}");
+            for share in [weight, weight - 0.02, weight + 0.2] {
+                assert!(!after(before, weight, share.min(1.0), 1e6), "{before} {share}");
+            }
+        }
+        assert!(after(0.85, 1.0, 0.85, 200.0) && after(0.0, 1.0, 0.0, 100.0));
+        assert!(!after(0.85, 1.0, 0.99, 1e6) && !after(0.85, 1.0, 0.5, 98.0));
+        assert!(!after(0.0, 0.0, 0.0, 1e6) && !after(0.2, 0.2, 0.2, 1e6) && !after(0.0, 0.1, 0.0, 0.0));
     }
 
     #[test]

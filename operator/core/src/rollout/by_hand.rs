@@ -31,6 +31,15 @@ impl Draft<'_> {
         !rejected && self.status.retry.as_ref().is_some_and(|retry| retry.digest == digest)
     }
 
+    /// That a version begins, and who wants it to if it was rolled back before.
+    pub(super) fn starts(&self, version: &VersionRef) -> String {
+        let retry = self.command(names::ANNOTATION_RETRY);
+        let retry =
+            retry.filter(|retry| retry.version == version.version && self.granted_retry(&version.digest));
+        let why = retry.map_or_else(String::new, |retry| format!(" once more, {}", retry.because()));
+        format!("{} starts at weight 0{why}.", version.version)
+    }
+
     /// The text of the retry that a version had before it was rolled back for good, as its mark has it.
     pub(super) fn retry_marked_on(&self, version: &ModelVersion) -> Option<String> {
         let name = self.rollout.metadata.name.as_deref()?;
@@ -266,10 +275,15 @@ pub(super) fn rollback_target(
 }
 
 /// Whether people have decided already what becomes of the version on trial, so that no reading could change it.
-pub(super) fn is_decided(rollout: &ModelRollout, status: &ModelRolloutStatus) -> bool {
+pub fn is_decided(rollout: &ModelRollout, status: &ModelRolloutStatus) -> bool {
     let aborted = || {
         let abort = command::of_version(rollout, names::ANNOTATION_ABORT)?.ok()?;
-        Some(abort_is_meant(status, on_trial(status)?, &abort))
+        // Nobody is taken back where nobody else would answer.
+        let is_on_its_way = status.phase.is_moving()
+            && status.phase != RolloutPhase::RollingBack
+            && Incumbent::of(status).is_someone();
+        let version = on_trial(status).or(status.candidate.as_ref().filter(|_| is_on_its_way))?;
+        Some(abort_is_meant(status, version, &abort))
     };
     let gone_back = match rollback_target(rollout, status) {
         Some(Ok(target)) => status.stable.as_ref() != Some(&target) || status.phase.shares_traffic(),

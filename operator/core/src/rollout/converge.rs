@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How long a version that left traffic is kept, so that requests on their way still find it.
-const RETIRE_AFTER: SignedDuration = SignedDuration::from_secs(30);
+pub(super) const RETIRE_AFTER: SignedDuration = SignedDuration::from_secs(30);
 
 impl Draft<'_> {
     /// What makes the cluster follow the status.
@@ -164,10 +164,14 @@ impl Draft<'_> {
         if surplus.is_empty() || !self.incumbent().is_someone() {
             return;
         }
+        let stays_for = self.stays_for(&surplus);
         match self.accepted_age() {
-            Some(age) if age >= RETIRE_AFTER && self.traffic_accepted() => self.actions.extend(surplus),
+            Some(age) if age >= stays_for && self.traffic_accepted() => match self.still_asked(&surplus) {
+                Some(trouble) => self.blocked_by_requests(&trouble),
+                None => self.actions.extend(surplus),
+            },
             Some(age) => {
-                self.wake_at_latest(RETIRE_AFTER.saturating_sub(age).max(SignedDuration::from_secs(1)))
+                self.wake_at_latest(stays_for.saturating_sub(age).max(SignedDuration::from_secs(1)));
             }
             None => self.wake_at_latest(RECHECK),
         }

@@ -26,6 +26,7 @@ use super::{
     route::{Wanted, gateway_key},
     select,
     sequential::{BETWEEN_BUCKETS, Comparison, DETECTABILITY},
+    shares,
     snapshot::{GatewayState, Snapshot},
     steps,
     warning::WARNED,
@@ -145,8 +146,9 @@ impl<'a> Draft<'a> {
         }
         self.status.judge = record.to_value();
         if before.is_some_and(|before| before.step_started_at == self.status.step_started_at) {
-            let has_share = self.status.phase.divides_traffic() || self.status.phase == RolloutPhase::Baking;
-            self.status.observed = record.observed().filter(|_| has_share);
+            let divided = shares::divided(&self.status).map(|(_, weight)| shares::share(weight));
+            let observed = divided.and_then(|share| record.observed(share));
+            self.status.observed = observed.or_else(|| self.status.observed.take());
             self.tell_what_can_be_seen(&comparison);
         }
         if let Some(before) = before {

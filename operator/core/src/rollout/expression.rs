@@ -91,6 +91,20 @@ pub(super) fn expression(metric: &Metric, scope: &Scope, ranges: Ranges) -> Resu
     Ok(parts.join(" or "))
 }
 
+/// Requests that came over a range of `seconds`, as a part of this name; none of a metric that counts none.
+pub(super) fn requests(metric: &Metric, scope: &Scope, seconds: i64, name: &str) -> Option<String> {
+    let range = format!("{seconds}s");
+    let count = match metric.source.form() {
+        Form::Ratio(ratio) => counts(&ratio, scope, &range).1,
+        Form::Mean(mean) => increase(&scope.apply(&mean.count), &range),
+        Form::Histogram(histogram) => increase(&with_all(&scope.apply(&histogram.selector)), &range),
+        Form::Value(_) | Form::Drift(_) | Form::Stability(_) | Form::Agreement(_) | Form::Paired(_) => {
+            return None;
+        }
+    };
+    Some(part(name, &count))
+}
+
 /// Counts of what is so of the candidate alone, of the stable version alone, and of all that `counter` counts.
 fn versus(counter: &str, scope: &Scope, window: &str, step: &str) -> Vec<String> {
     let all = scope.apply(counter);

@@ -9,13 +9,13 @@
 //! ```
 //!
 //! A new candidate leads from any phase back to Preparing, at weight 0. `select` says which version is to serve, `by_hand` what
-//! people ask for and `invalid_command` what of it cannot be done, `freeze` when nothing advances, and `group` for whom it waits. `query`, `expression` and `value` are what is
-//! asked about a version, and `reading`, `plain`, `baseline`, `labels`, `sequential` and `warning` what the answers say, and `chance` how far a plain threshold can be trusted. `steps`
-//! says which share it gets and for how long, `staging`,
+//! people ask for and `invalid_command` what of it cannot be done, `freeze` when nothing advances, `deadline` how much of a time is over, and `group` for whom it waits. `query`, `expression` and `value` are what is
+//! asked about a version, and `reading`, `plain`, `baseline`, `labels`, `sequential` and `warning` what the answers say, and `chance` how far a plain threshold can be trusted. `shares` says whether requests are divided as the weight asks for, `steps`
+//! which share it gets and for how long, `staging`,
 //! `probe` and `smoke` what it must answer before it takes requests and after, `agreement` whose answers it is compared with, and `approval` what someone has to approve.
 //! `transition` is what is written down, `marks` what of it is on ModelVersions too and `remembered` what on Services, `recover` what is found again there, and `build` which objects follow, with what an older `release` made; `attach` is a route
 //! of the user's, `rule` the one rule of it that counts, `capacity`, `autoscaler` and `gpus` how many pods there are, and
-//! `incumbent` who answers beside the version on trial.
+//! `incumbent` who answers beside the version on trial. `converge` makes the cluster follow, and `leaving` says who is still asked before its pods go.
 
 mod agreement;
 mod approval;
@@ -40,6 +40,7 @@ mod group;
 mod incumbent;
 mod invalid_command;
 mod labels;
+mod leaving;
 mod marks;
 mod memo;
 mod missing;
@@ -59,6 +60,7 @@ mod samples;
 mod scope;
 mod select;
 mod sequential;
+mod shares;
 mod smoke;
 mod snapshot;
 mod staging;
@@ -71,6 +73,7 @@ mod warning;
 pub use agreement::stable_service;
 pub use autoscaler::autoscaler_kinds;
 pub use build::{workload_name, workload_names};
+pub use by_hand::is_decided;
 pub use endpoints::{Endpoints, SERVICE_NAME, adopted_service};
 pub use group::members;
 pub use marks::let_go;

@@ -120,7 +120,7 @@ impl Draft<'_> {
                 self.prepare(wanted, "Superseded", &message);
             }
             (Choice::Candidate(wanted), None) => {
-                let message = format!("{} starts at weight 0.", wanted.version);
+                let message = self.starts(&wanted);
                 self.prepare(wanted, "Preparing", &message);
             }
             (Choice::Return(target), _) => self.return_to(&target),
@@ -218,7 +218,7 @@ impl Draft<'_> {
                     self.wake_at_latest(RECHECK);
                     return self.kstatus(KState::Reconciling, pause.cause.reason(), &pause.why);
                 }
-                let message = format!("{} starts at weight 0.", candidate.version);
+                let message = self.starts(candidate);
                 self.prepare(candidate.clone(), "Preparing", &message);
             }
             RolloutPhase::Pending
@@ -367,7 +367,7 @@ impl Draft<'_> {
     /// A step goes on.
     pub(super) fn waiting(&mut self, reason: &str, message: &str) {
         let interval = self.rollout.spec.metrics.iter().map(tick).min().unwrap_or(RECHECK);
-        self.wake_at_latest(interval);
+        self.wake_at_latest(self.looks_after_a_switch().map_or(interval, |soon| soon.min(interval)));
         let trouble =
             self.gateway_trouble().or_else(|| self.route_trouble()).or_else(|| self.record_trouble());
         match trouble.or_else(|| self.nobody_reaches_the_trial()) {

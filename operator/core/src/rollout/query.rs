@@ -1,4 +1,4 @@
-//! Queries: what is asked of Prometheus about the version on trial.
+//! Queries: what is asked of Prometheus about the version on trial, and about one whose pods are to go.
 //!
 //! With `evidence: none` one query a metric brings everything that a verdict needs, so that its parts are of the same
 //! moment: the counters over the window, how many requests the step has seen, and how old the newest sample is. With
@@ -16,9 +16,9 @@ use super::{
     baseline::{self, Stage},
     by_hand,
     expression::{Ranges, expression},
-    labels,
+    labels, leaving,
     scope::Scope,
-    sequential, steps,
+    sequential, shares, steps,
 };
 
 /// Clocks that differ by less than this are waited for.
@@ -69,6 +69,8 @@ pub enum Question {
     PastEvents,
     /// What the stable version's counter of all events was before the candidate came.
     PastAll,
+    /// Requests that a version got lately which should get none any more.
+    Left,
 }
 
 /// What the answer to an expression is made of.
@@ -86,7 +88,9 @@ pub fn queries(rollout: &ModelRollout, now: Timestamp) -> Vec<Query> {
         // Nobody waits for a server whose answer changes nothing.
         return vec![];
     };
-    let Some(version) = steps::on_trial(status) else { return vec![] };
+    let Some(version) = steps::on_trial(status) else {
+        return leaving::query(rollout, status, now).into_iter().collect();
+    };
     match rollout.spec.judge.evidence {
         JudgeEvidence::None => plain(rollout, status, version, now, |_| true),
         JudgeEvidence::Sequential => {
@@ -103,6 +107,15 @@ pub(super) fn is_compared(metric: &Metric) -> bool {
         Form::Ratio(_) | Form::Mean(_) | Form::Histogram(_) | Form::Agreement(_) | Form::Paired(_) => true,
         Form::Value(_) | Form::Drift(_) | Form::Stability(_) => false,
     }
+}
+
+/// Whether a metric counts requests of each version for itself, when they come.
+pub(super) fn counts_requests(metric: &Metric) -> bool {
+    let counts = match metric.source.form() {
+        Form::Ratio(_) | Form::Mean(_) | Form::Histogram(_) => true,
+        Form::Agreement(_) | Form::Paired(_) | Form::Value(_) | Form::Drift(_) | Form::Stability(_) => false,
+    };
+    counts && metric.labels().is_none()
 }
 
 /// Whether stable's own pods count what the metric is made of. Who agrees with it is counted by those of the other one.
@@ -136,7 +149,11 @@ fn plain(
     asked
         .filter_map(|metric| match baseline::stage(rollout, status, metric, now) {
             Stage::NotNeeded | Stage::Taken(_) | Stage::Gathering(_) => {
-                reading(rollout, status, version, metric, now).ok()
+                let query = reading(rollout, status, version, metric, now).ok()?;
+                let besides = shares::asked_with(rollout, status, version, metric, now);
+                let expression =
+                    besides.iter().fold(query.expression, |all, more| format!("{all} or {more}"));
+                Some(Query { expression, ..query })
             }
             Stage::Due(until) => of_baseline(rollout, version, metric, until),
             Stage::NoBake => None,

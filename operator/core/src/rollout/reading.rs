@@ -188,7 +188,8 @@ pub(super) fn of_part<'s>(vector: &'s [Series], name: &str) -> impl Iterator<Ite
     vector.iter().filter(move |series| series.labels.get(PART).is_some_and(|part| part == name))
 }
 
-fn part(vector: &[Series], name: &str) -> Option<f64> {
+/// The number of one part of an answer.
+pub(super) fn part(vector: &[Series], name: &str) -> Option<f64> {
     of_part(vector, name).next().map(|series| series.value)
 }
 

@@ -79,7 +79,15 @@ impl Draft<'_> {
             let known = Remembered::of(service)?;
             (name == build::workload_name(home.name, &known.stable.version)).then_some((name, known))
         });
-        let all: Vec<(&str, Remembered)> = of_itself.collect();
+        let everyone: Vec<(&str, Remembered)> = of_itself.collect();
+        // Where a hand on the route leads is no proof against both who took a version back and its mark.
+        let taken_back = self.marked(names::ANNOTATION_ROLLED_BACK_IN);
+        let is_taken_back = |version: &VersionRef| {
+            taken_back.iter().any(|marked| marked.spec.artifact.digest == version.digest)
+                && everyone.iter().any(|(_, other)| other.rejects(version))
+        };
+        let all: Vec<(&str, Remembered)> =
+            everyone.iter().filter(|(_, one)| !is_taken_back(&one.stable)).cloned().collect();
         // Who was left may not have forgotten yet; requests tell who serves.
         let has_requests = |name: &str| {
             self.snapshot.children.route.as_ref().is_some_and(|route| gets_requests(route, name))

@@ -4,7 +4,7 @@
 //! if nothing was added to it that leads requests elsewhere.
 
 use anneal_crds::{
-    ModelRollout,
+    ModelRollout, ModelRolloutStatus,
     model_rollout::{RolloutPhase, Traffic, TrafficStatus, WrittenRoute},
     names,
 };
@@ -143,7 +143,14 @@ impl Wanted {
 /// Reason: the gateway's controller refuses the route, or a part of it.
 const NOT_TAKEN: &str = "RouteNotAccepted";
 /// Condition: whether requests are divided as the step asks for.
-const VERIFIED: &str = "TrafficVerified";
+pub(super) const VERIFIED: &str = "TrafficVerified";
+/// Reason: requests go another way than the route says.
+pub(super) const MISMATCH: &str = "TrafficSplitMismatch";
+
+/// Whether a status says that requests go another way than the route says.
+pub(super) fn is_mismatch_told(status: &ModelRolloutStatus) -> bool {
+    status.conditions.iter().any(|told| told.type_ == VERIFIED && told.reason == MISMATCH)
+}
 
 /// How the route is.
 #[derive(Clone, Debug, PartialEq)]
@@ -360,7 +367,7 @@ impl Draft<'_> {
             }
             (None, true, true) => (
                 false,
-                "TrafficSplitMismatch",
+                MISMATCH,
                 "The route has the weights of this step, and the counters show another share, see status.observed. Look at the gateway's data plane, and at whatever sends requests past it.",
             ),
             (None, true, false) => (true, "Accepted", "The route has the weights of this step."),

@@ -55,6 +55,16 @@ pub(super) enum StepSays {
     RollsBack((&'static str, String)),
 }
 
+impl StepSays {
+    /// Whether it neither ends nor rolls back nor has another trouble with its requests.
+    pub(super) const fn goes_on(&self) -> bool {
+        match self {
+            Self::ByClock | Self::GoesOn | Self::Waits(_) => true,
+            Self::Ends | Self::Mismatched | Self::Unseen(_) | Self::RollsBack(_) => false,
+        }
+    }
+}
+
 impl Draft<'_> {
     /// One breach rolls back; time, requests and fresh passes of every trigger go on.
     pub(super) fn judge_step(&mut self, version: &VersionRef) {
@@ -131,11 +141,11 @@ impl Draft<'_> {
     }
 
     /// Plain thresholds show no winner.
-    fn by_clock(&self) -> StepSays {
+    fn by_clock(&mut self) -> StepSays {
         if self.status.phase == RolloutPhase::Experiment {
             return StepSays::Waits("an experiment needs judge.evidence: sequential".to_owned());
         }
-        StepSays::ByClock
+        self.shares_say()
     }
 
     fn judged(
@@ -222,13 +232,21 @@ impl Draft<'_> {
 
     /// A canary that nobody can see goes back; a version that has passed every step stays, and someone must look.
     fn cannot_be_judged(&mut self, version: &VersionRef, message: &str, readings: Vec<RecordedReading>) {
-        // Whoever has all requests is judged by its own, wherever others go.
+        // Whoever has all requests is judged by its own, wherever others go; and what `increase` estimates is no proof.
         let has_all = self.status.phase == RolloutPhase::Canary && self.status.weight == Weight::FULL;
-        if self.status.phase == RolloutPhase::Baking || (has_all && self.mismatched) {
+        let is_estimate =
+            self.rollout.spec.judge.evidence == JudgeEvidence::None && self.is_seen_and_well(version);
+        if self.status.phase == RolloutPhase::Baking || ((has_all || is_estimate) && self.mismatched) {
             self.waiting("HeldTooLong", message);
             return self.kstatus(KState::Stalled, "HeldTooLong", message);
         }
         self.give_up(version, Fate::Rejected, "HeldTooLong", message, readings);
+    }
+
+    /// Whether every trigger has a reading, and the version its pods.
+    fn is_seen_and_well(&self, version: &VersionRef) -> bool {
+        let is_told = |told: &Condition| told.type_ == METRICS_AVAILABLE && told.status == "True";
+        self.status.conditions.iter().any(is_told) && self.ready(version)
     }
 
     /// The strategy does not have this step any more.

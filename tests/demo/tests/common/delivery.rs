@@ -156,7 +156,8 @@ fn ask(address: &str, request: &str) -> Answer {
 
 /// A model, and its rollout of the same name.
 pub struct Model {
-    name: &'static str,
+    /// What the model, its rollout and its route are called.
+    pub name: &'static str,
     gateway: &'static str,
 }
 

@@ -351,7 +351,7 @@ fn a_step_says_which_mean_it_can_see() {
     );
     for (values, max, margin, parts) in [
         ([400, 2], 0.6, 0.05, ["mae: with 0.20 requests a second", "nothing at all can be seen within 30m"]),
-        ([400, 100], 0.42, 0.005, ["a mean that is 0.02", "worse; more requests or a longer step would do"]),
+        ([400, 100], 0.42, 0.005, ["a mean that is 0.02", "worse; it would take "]),
         ([400, 100], 0.42, 0.05, ["a mean that is 0.07", "its margin must be smaller than that"]),
     ] {
         let blind = told(values, max, margin);

@@ -127,7 +127,13 @@ fn a_candidate_with_all_requests_is_judged_by_its_bounds_and_says_so() {
         let (_, status) = quiet.until(150, |_| false);
         let told = told_of(&status).unwrap();
         assert_eq!(told.reason, "NoControl");
-        assert!(told.message.contains("error_rate: twice its bound shows after about"), "{}", told.message);
+        for said in [
+            "error_rate: twice its bound shows after about",
+            " requests, which takes ",
+            "the least that shows is ",
+        ] {
+            assert!(told.message.contains(said), "{said}: {}", told.message);
+        }
     }
     let mut faulty = blue_green([(0, 1), (100, 4)]);
     let (_, status) = faulty.until(60, |status| status.phase != P::Canary);

@@ -4,7 +4,6 @@
 //! those of the confidence sequence that judges them.
 
 use anneal_crds::{
-    Weight,
     metric::{Form, JudgeEvidence, Metric},
     model_rollout::RolloutPhase,
 };
@@ -17,6 +16,7 @@ use super::{
         labels::events,
         query::Question,
         reading::{four_digits, two_digits},
+        shares::{self, share},
         steps,
     },
     Comparison, native,
@@ -37,6 +37,8 @@ pub(in crate::rollout) const DETECTABILITY: &str = "Detectability";
 const FINE: f64 = 1.1;
 /// Whether a latency is judged by buckets beside its threshold.
 pub(in crate::rollout) const BETWEEN_BUCKETS: &str = "ThresholdNotOnBucket";
+/// How many times as long a step is thought of.
+const MOST_TIMES: f64 = 1000.0;
 /// Requests of stable from which on its own share of bad events is known well enough to plan by.
 const ENOUGH: u64 = 200;
 /// After this part of a step its traffic is known even where there was little.
@@ -79,15 +81,20 @@ impl Draft<'_> {
                 }
             })
             .collect();
-        if known.is_empty() {
+        let shows = self.what_the_experiment_shows(comparison);
+        if known.is_empty() && shows.is_none() {
             return;
         }
+        let sees = (!known.is_empty())
+            .then(|| "At this traffic the step sees whatever breaks a metric's bound.".to_owned());
         let blind: Vec<String> = known.into_iter().filter_map(Result::err).collect();
         if blind.is_empty() {
-            let message = "At this traffic the step sees whatever breaks a metric's bound.";
-            return self.condition(DETECTABILITY, Truth::True, "Sufficient", message);
+            let reason = if sees.is_some() { "Sufficient" } else { "Experiment" };
+            let message: Vec<String> = sees.into_iter().chain(shows).collect();
+            return self.condition(DETECTABILITY, Truth::True, reason, &message.join(" "));
         }
-        self.condition(DETECTABILITY, Truth::False, "TooLittleTraffic", &blind.join(" "));
+        let message: Vec<String> = blind.into_iter().chain(shows).collect();
+        self.condition(DETECTABILITY, Truth::False, "TooLittleTraffic", &message.join(" "));
     }
 }
 
@@ -121,22 +128,28 @@ impl Draft<'_> {
     /// How many requests show whether the data plane follows from the last step to this one, where they are counted.
     pub(in crate::rollout) fn what_it_takes_to_see_the_share(&self) -> Option<String> {
         let (spec, weight) = (&self.rollout.spec, self.status.weight);
-        let counts = spec.judge.evidence == JudgeEvidence::Sequential
-            && self.status.phase == RolloutPhase::Canary
-            && witness(&self.status).is_some();
-        let before =
-            steps::steps(&spec.strategy).into_iter().map(|step| step.weight).filter(|step| *step < weight);
-        let share = |weight: Weight| f64::from(weight.per_mille()) / 1000.0;
-        let before = share(before.max().unwrap_or(Weight::ZERO));
+        let counts = match spec.judge.evidence {
+            JudgeEvidence::Sequential => witness(&self.status).is_some(),
+            JudgeEvidence::None => shares::are_counted(self.rollout, &self.status),
+        };
+        let before = share(shares::weight_before(self.rollout, weight));
         let design_effect = policy::terms(spec).split_design_effect;
-        let requests = counts.then(|| requests_to_tell(before, share(weight), design_effect))?;
+        let requests = (counts && self.status.phase == RolloutPhase::Canary)
+            .then(|| requests_to_tell(before, share(weight), design_effect))?;
         Some(requests.map_or_else(
             || {
                 " The step is so small that nobody can tell by requests whether the data plane follows."
                     .to_owned()
             },
             |requests| {
-                format!(" About {} requests show whether the data plane follows.", two_digits(requests))
+                let within = match spec.judge.evidence {
+                    JudgeEvidence::Sequential => "",
+                    JudgeEvidence::None => " within an hour",
+                };
+                format!(
+                    " About {} requests{within} show whether the data plane follows.",
+                    two_digits(requests)
+                )
             },
         ))
     }
@@ -234,19 +247,30 @@ impl Comparison {
         }
         let a_second = state.step_requests as f64 / elapsed;
         let alpha = self.judge.alpha_of_a_test();
-        let needed =
-            power::requests_to_break(most, 2.0, alpha, policy.horizon_ticks, of_metric.design_effect)?;
-        (needed > a_second * seconds).then(|| {
-            format!(
-                "{}: twice its bound shows after about {} {}, and at {} a second there are {} within {}.",
-                metric.name,
-                two_digits(needed),
-                events(metric),
-                two_digits(a_second),
-                two_digits(a_second * seconds),
-                span(seconds),
-            )
-        })
+        let needed = |times: f64| {
+            power::requests_to_break(most, times, alpha, policy.horizon_ticks, of_metric.design_effect)
+        };
+        let twice = needed(2.0)?;
+        if twice <= a_second * seconds {
+            return None;
+        }
+        let shows = |times: f64| needed(times).is_some_and(|needed| needed <= a_second * seconds);
+        let least = power::least_from(2.0, 1.0 / most, shows).map_or_else(
+            || "nothing at all shows".to_owned(),
+            |times| format!("the least that shows is {} % bad", percent(times * most)),
+        );
+        let takes = if a_second > 0.0 {
+            format!("which takes {} at {} a second", span(twice / a_second), two_digits(a_second))
+        } else {
+            "and there are none".to_owned()
+        };
+        Some(format!(
+            "{}: twice its bound shows after about {} {}, {takes}; within {} {least}.",
+            metric.name,
+            two_digits(twice),
+            events(metric),
+            span(seconds),
+        ))
     }
 }
 
@@ -259,7 +283,9 @@ impl Comparison {
         let (mean, elapsed) = (state.mean?, self.elapsed(Some(policy)));
         let fewer = state.step_requests.min(state.stable_requests) as f64 / elapsed;
         let tick_ms = self.judge.policy().tick_ms;
-        let differences = (seconds * fewer / FEWEST_VALUES as f64).min(seconds * 1000.0 / tick_ms as f64);
+        let differences_in =
+            |seconds: f64| (seconds * fewer / FEWEST_VALUES as f64).min(seconds * 1000.0 / tick_ms as f64);
+        let differences = differences_in(seconds);
         let of_stable = mean.step.stable.mean()?;
         let promised = rule.worse_than(rule.bound, of_stable);
         if promised <= 0.0 {
@@ -278,14 +304,18 @@ impl Comparison {
             )));
         }
         let alpha = self.judge.alpha_of_a_test();
-        let least = rule.margin + mean.versus_stable.least(differences, rule.tuned_ticks, alpha)?;
+        let least_in = |differences: f64| {
+            Some(rule.margin + mean.versus_stable.least(differences, rule.tuned_ticks, alpha)?)
+        };
+        let least = least_in(differences)?;
         if promised >= least {
             return Some(Ok(()));
         }
-        let way_out = if promised > rule.margin {
-            format!("more {} or a longer step would do", events(metric))
-        } else {
-            "its margin must be smaller than that".to_owned()
+        let finds = |seconds: f64| least_in(differences_in(seconds)).is_some_and(|least| promised >= least);
+        let way_out = match (promised > rule.margin, time_to(seconds, finds)) {
+            (false, _) => "its margin must be smaller than that".to_owned(),
+            (true, Some(time)) => format!("it would take {}, or more {}", span(time), events(metric)),
+            (true, None) => format!("it would take more {} or a longer step", events(metric)),
         };
         Some(Err(format!(
             "{said} the least that can be seen within {} is a mean that is {} worse than stable's, and the bound is {} worse; {way_out}.",
@@ -308,17 +338,21 @@ impl Comparison {
         // Any answer will do.
         let seen = state.compared.filter(|_| most < 1.0)?;
         let a_second = state.step_requests as f64 / self.elapsed(self.policy_of(state));
-        let least = seen.least_visible(a_second * seconds, most, self.judge.alpha_of_a_test());
+        let least_in =
+            |seconds: f64| seen.least_visible(a_second * seconds, most, self.judge.alpha_of_a_test());
         // Where no difference is allowed, one of a hundred stands for a small one.
-        if least.is_some_and(|least| least <= (2.0 * most).max(0.01)) {
+        let finds = |seconds: f64| least_in(seconds).is_some_and(|least| least <= (2.0 * most).max(0.01));
+        if finds(seconds) {
             return Some(Ok(()));
         }
+        let time = time_to(seconds, finds).map_or_else(String::new, |time| format!("{}, or ", span(time)));
+        let least = least_in(seconds);
         let least = least.map_or_else(
             || "nothing at all can be seen".to_owned(),
             |least| format!("the least that can be seen is an agreement of {} %", percent(1.0 - least)),
         );
         Some(Err(format!(
-            "{}: with {} answers compared a second, {least} within {}, and the bound is {} %; a longer shadow or more requestsPerSecond would do.",
+            "{}: with {} answers compared a second, {least} within {}, and the bound is {} %; it would take {time}more requestsPerSecond.",
             metric.name,
             two_digits(a_second),
             span(seconds),
@@ -361,6 +395,11 @@ fn can_see(metric: &Metric, most: f64, plan: &power::Plan, seconds: f64) -> Resu
         span(seconds),
         percent(most),
     ))
+}
+
+/// The shortest time above `seconds` in which something is found; none within [`MOST_TIMES`] that.
+fn time_to(seconds: f64, finds: impl Fn(f64) -> bool) -> Option<f64> {
+    power::least_from(1.0, MOST_TIMES, |times| finds(times * seconds)).map(|times| times * seconds)
 }
 
 fn percent(share: f64) -> String {

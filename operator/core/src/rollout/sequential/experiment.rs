@@ -57,6 +57,17 @@ impl Draft<'_> {
         Some(self.comparison.as_ref()?.look())
     }
 
+    /// Which difference it shows at this traffic, once it has looked.
+    pub(super) fn what_the_experiment_shows(&self, comparison: &Comparison) -> Option<String> {
+        let experiment = self.experiment()?;
+        let difference = comparison.judge.visible_difference(&comparison.record.state)?;
+        Some(format!(
+            "{}: at its end the experiment shows, in four of five cases, a difference of about {} percentage points.",
+            experiment.primary,
+            two_digits(100.0 * difference)
+        ))
+    }
+
     /// Looks that were taken, of those that are planned.
     pub(in crate::rollout) fn looks_in_short(&self) -> Option<String> {
         let planned = self.experiment()?.planned_looks();

@@ -10,6 +10,7 @@
 //! ```
 
 mod detectability;
+mod early;
 mod experiment;
 mod native;
 mod past;
@@ -23,9 +24,10 @@ mod told;
 use anneal_crds::{VersionRef, metric::Metric, model_rollout::RolloutPhase};
 
 pub use self::policy::policy_of;
+pub(super) use self::policy::split_design_effect;
 pub(super) use self::{
     detectability::{BETWEEN_BUCKETS, DETECTABILITY},
-    queries::queries,
+    queries::{queries, witness},
 };
 use self::{
     pods::{Absent, Labels},
@@ -96,7 +98,11 @@ impl Draft<'_> {
             }
         };
         let verdicts = self.tell(trial, range, Ok(&comparison));
-        let step = self.step_says(&comparison, terms);
+        let mut step = self.step_says(&comparison, terms);
+        if let Some((own, rest)) = self.goes_on_as_before(trial, &comparison).filter(|_| step.goes_on()) {
+            self.keep_observed(own, rest, true);
+            step = StepSays::Mismatched;
+        }
         self.comparison = Some(comparison);
         step::Judged { verdicts, step }
     }

@@ -189,6 +189,11 @@ pub(super) fn terms(spec: &ModelRolloutSpec) -> Sequential {
     spec.judge.sequential.clone().unwrap_or_default()
 }
 
+/// By how much less requests tell of where they go than independent ones.
+pub(in crate::rollout) fn split_design_effect(spec: &ModelRolloutSpec) -> f64 {
+    terms(spec).split_design_effect
+}
+
 /// What the policy is made of, in short: another one is another comparison.
 pub(super) fn fingerprint(spec: &ModelRolloutSpec) -> String {
     let metrics: Vec<&Metric> = judged(spec).iter().map(|judged| judged.metric).collect();

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::rollout::{
     agreement,
-    query::{Query, Question, Shape},
+    query::{Query, Question, Shape, counts_requests},
     scope::Scope,
     steps,
 };
@@ -45,7 +45,7 @@ fn beside(status: &ModelRolloutStatus) -> Option<&VersionRef> {
 
 /// The version that requests go to when the data plane ignores the weights; the one on trial should get (nearly) all of them, or
 /// what is left is compared.
-pub(super) fn witness(status: &ModelRolloutStatus) -> Option<&VersionRef> {
+pub(in crate::rollout) fn witness(status: &ModelRolloutStatus) -> Option<&VersionRef> {
     if status.phase == RolloutPhase::Baking { status.previous.as_ref() } else { beside(status) }
 }
 
@@ -144,15 +144,6 @@ fn of_past(rollout: &ModelRollout, past: &Past) -> Vec<Query> {
 
 fn ask(metric: &Metric, question: Question, expression: String) -> Query {
     Query { metric: metric.name.clone(), question, expression, shape: Shape::Matrix }
-}
-
-/// Whether a metric counts requests of each version for itself, when they come.
-fn counts_requests(metric: &Metric) -> bool {
-    let counts = match metric.source.form() {
-        Form::Ratio(_) | Form::Mean(_) | Form::Histogram(_) => true,
-        Form::Agreement(_) | Form::Paired(_) | Form::Value(_) | Form::Drift(_) | Form::Stability(_) => false,
-    };
-    counts && metric.labels().is_none()
 }
 
 /// A metric's selectors, and the question that each answers.

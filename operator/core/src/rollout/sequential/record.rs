@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::policy::{self, Frozen};
-use crate::judge::{SCHEMA, State};
+use crate::{
+    judge::{SCHEMA, State},
+    rollout::shares,
+};
 
 /// How much may have to be folded again.
 const KEEP_EVERY_MS: i64 = 60_000;
@@ -80,15 +83,10 @@ impl Record {
         self.state.began_ms.saturating_add(ticks)
     }
 
-    /// The share that requests really had, once there were some at the present weight.
-    pub(in crate::rollout) fn observed(&self) -> Option<Observed> {
-        let (share, requests) = (self.state.split.share()?, self.state.split.requests());
-        let error = 2.0 * (share * (1.0 - share) / requests as f64).sqrt();
-        let percent = |share: f64| format!("{:.1}", 100.0 * share.clamp(0.0, 1.0));
-        Some(Observed {
-            percent: format!("{} ({} to {})", percent(share), percent(share - error), percent(share + error)),
-            requests: i64::try_from(requests).unwrap_or(i64::MAX),
-        })
+    /// The share that requests really had, once there were some at the candidate's present one, from 0 to 1.
+    pub(in crate::rollout) fn observed(&self, share: f64) -> Option<Observed> {
+        self.state.split.is_of(share).then_some(())?;
+        Some(shares::observed(self.state.split.share()?, self.state.split.requests()))
     }
 
     /// As a status keeps it.

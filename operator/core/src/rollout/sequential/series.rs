@@ -148,7 +148,7 @@ const fn counterpart(question: Question) -> Question {
         Question::All => Question::Events,
         Question::PastEvents => Question::PastAll,
         Question::PastAll => Question::PastEvents,
-        Question::Reading | Question::Baseline => question,
+        Question::Reading | Question::Baseline | Question::Left => question,
     }
 }
 

@@ -269,6 +269,8 @@ impl Draft<'_> {
     }
 }
 
+/// Ticks whose samples make no sense after which people are told: no late scrape explains them.
+const INVALID_AFTER: u32 = 2;
 /// What there is to know where answers should have been compared.
 const NOTHING_COMPARED: &str = "none of its answers was compared with the stable version's: anneal_serve_not_compared_total of its pods says why";
 
@@ -328,7 +330,9 @@ impl Comparison {
 
     /// Fresh samples may be none that can be counted, for a while.
     fn countable(&self, trigger: &str) -> Result<f64, (MissingClass, &'static str)> {
-        let blind = |metric: &&MetricState| metric.blind >= self.judge.policy().blind_after;
+        let blind = |metric: &&MetricState| {
+            metric.blind >= self.judge.policy().blind_after || metric.invalid >= INVALID_AFTER
+        };
         match self.of(trigger).map(|(metric, _)| metric).find(blind) {
             None => {
                 let requests = self.of(trigger).map(|(metric, _)| metric.step_requests).min();

@@ -1,0 +1,174 @@
+//! Shares: whether requests are divided as the weight asks for, where `evidence: none` compares no versions.
+//!
+//! Asked by `query` together with a metric that counts requests, and read by `step`. Prometheus' `increase` estimates, so only what
+//! surely is the share of the step before is called a mismatch; `judge::split` looks closer, where raw samples are read, and
+//! `sequential::early` as here until it has counted.
+
+use anneal_crds::{
+    ModelRollout, ModelRolloutStatus, VersionRef, Weight,
+    metric::{JudgeEvidence, Metric},
+    model_rollout::{Observed, RolloutPhase},
+};
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    draft::Draft,
+    expression,
+    query::{Question, counts_requests},
+    reading::{Answer, part},
+    route::is_mismatch_told,
+    scope::Scope,
+    sequential::{split_design_effect, witness},
+    step::StepSays,
+    steps,
+};
+use crate::judge;
+
+/// Parts of an answer: requests of the version on trial, and of the one that should get the rest.
+pub(super) const OWN: &str = "own";
+pub(super) const REST: &str = "rest";
+/// How long a data plane takes to follow, with requests that were under way.
+const UNDER_WAY: SignedDuration = SignedDuration::from_secs(5);
+/// No more than this is looked back at, so that what was mended is past some day.
+const LATELY: SignedDuration = SignedDuration::from_mins(60);
+/// Standard errors, of a percentage point at least, by which another share lies away.
+const FAR: f64 = 4.0;
+/// How long after a switch, and how often, somebody looks whether the data plane has followed.
+const WATCHED: SignedDuration = SignedDuration::from_secs(120);
+const WATCH: SignedDuration = SignedDuration::from_secs(10);
+/// Fewer requests are no share that anyone needs to know, unless it surely is a wrong one.
+const ENOUGH: u64 = 100;
+
+/// The weight of the step before this one, as far as the strategy tells.
+pub(super) fn weight_before(rollout: &ModelRollout, weight: Weight) -> Weight {
+    let before = steps::steps(&rollout.spec.strategy).into_iter().map(|step| step.weight);
+    before.filter(|before| *before < weight).max().unwrap_or(Weight::ZERO)
+}
+
+/// The share as a number from 0 to 1.
+pub(super) fn share(weight: Weight) -> f64 {
+    f64::from(weight.per_mille()) / 1000.0
+}
+
+/// `share` of so many requests for people, with two standard errors.
+pub(super) fn observed(share: f64, requests: u64) -> Observed {
+    let error = 2.0 * (share * (1.0 - share) / requests as f64).sqrt();
+    let percent = |share: f64| format!("{:.1}", 100.0 * share.clamp(0.0, 1.0));
+    Observed {
+        percent: format!("{} ({} to {})", percent(share), percent(share - error), percent(share + error)),
+        requests: i64::try_from(requests).unwrap_or(i64::MAX),
+    }
+}
+
+/// For how long requests have been counted that tell where they go, `age` after the weights were taken; none before every pod must
+/// have been scraped twice, because those that were would stand for all.
+pub(super) fn counted_for(rollout: &ModelRollout, age: SignedDuration) -> Option<SignedDuration> {
+    let counted = age.saturating_sub(UNDER_WAY);
+    (counted >= rollout.spec.prometheus.stale_after.get()).then(|| counted.min(LATELY))
+}
+
+/// Whether so many requests, some of which come from the same users, surely go where they went before.
+pub(super) fn is_ignored(rollout: &ModelRollout, weight: Weight, own: u64, rest: u64) -> bool {
+    let design_effect = split_design_effect(&rollout.spec).max(1.0);
+    let effective = |requests: u64| (requests as f64 / design_effect).floor() as u64;
+    let before = share(weight_before(rollout, weight));
+    judge::is_ignored(before, share(weight), effective(own), effective(rest))
+}
+
+/// The share that people were told, from 0 to 1.
+fn share_of(observed: &Observed) -> Option<f64> {
+    observed.percent.split(' ').next()?.parse::<f64>().ok().map(|percent| percent / 100.0)
+}
+
+/// Who should get the rest, and the weight of the version on trial, while requests are divided.
+pub(super) fn divided(status: &ModelRolloutStatus) -> Option<(&VersionRef, Weight)> {
+    let weight = if status.phase == RolloutPhase::Baking { Weight::FULL } else { status.weight };
+    let divides = status.phase.divides_traffic() || status.phase == RolloutPhase::Baking;
+    Some((witness(status)?, weight)).filter(|_| divides)
+}
+
+/// The trigger by which requests are counted.
+fn counter<'a>(rollout: &'a ModelRollout, status: &ModelRolloutStatus) -> Option<&'a Metric> {
+    let triggers = steps::triggers(&rollout.spec, status);
+    rollout.spec.metrics.iter().find(|metric| triggers.contains(&metric.name) && counts_requests(metric))
+}
+
+/// Whether the step counts requests of both versions by plain numbers.
+pub(super) fn are_counted(rollout: &ModelRollout, status: &ModelRolloutStatus) -> bool {
+    rollout.spec.judge.evidence == JudgeEvidence::None
+        && divided(status).is_some()
+        && counter(rollout, status).is_some()
+}
+
+/// What is asked besides about `metric`, if it is the one that counts.
+pub(super) fn asked_with(
+    rollout: &ModelRollout,
+    status: &ModelRolloutStatus,
+    trial: &VersionRef,
+    metric: &Metric,
+    now: Timestamp,
+) -> Option<String> {
+    if rollout.spec.judge.evidence != JudgeEvidence::None || counter(rollout, status)?.name != metric.name {
+        return None;
+    }
+    let (rest, _) = divided(status)?;
+    let age = now.duration_since(status.traffic_accepted_at.as_ref()?.0);
+    let seconds = counted_for(rollout, age)?.as_secs().max(1);
+    let requests =
+        |version, name| expression::requests(metric, &Scope::of(rollout, &[version]), seconds, name);
+    Some(format!("{} or {}", requests(trial, OWN)?, requests(rest, REST)?))
+}
+
+impl Draft<'_> {
+    /// How often somebody looks whether the data plane has followed, where metrics are read less often.
+    pub(super) fn looks_after_a_switch(&self) -> Option<SignedDuration> {
+        let is_young = self.accepted_age().is_some_and(|age| age < WATCHED);
+        (is_young && divided(&self.status).is_some()).then_some(WATCH)
+    }
+
+    /// What the counters say about the step: whether requests go where they should.
+    pub(super) fn shares_say(&mut self) -> StepSays {
+        let Some((own, rest)) = self.shares_counted() else { return StepSays::ByClock };
+        let Some((_, weight)) = divided(&self.status) else { return StepSays::ByClock };
+        let mismatched = is_ignored(self.rollout, weight, own, rest);
+        self.keep_observed(own, rest, mismatched);
+        if mismatched { StepSays::Mismatched } else { StepSays::ByClock }
+    }
+
+    /// Requests of the version on trial and of the other one, if both could be counted.
+    fn shares_counted(&self) -> Option<(u64, u64)> {
+        let metric = counter(self.rollout, &self.status).filter(|_| self.traffic_accepted())?;
+        let vector = match self.snapshot.answers.get(&(metric.name.clone(), Question::Reading))? {
+            Answer::Vector(vector) => vector,
+            Answer::Matrix(_) | Answer::Unreachable(_) | Answer::TooMuch(_) => return None,
+        };
+        let counted = |name| part(vector, name).filter(|count| count.is_finite() && *count >= 0.0);
+        let (_, weight) = divided(&self.status)?;
+        match (counted(OWN), counted(REST)) {
+            (Some(own), Some(rest)) => Some((own.round() as u64, rest.round() as u64)),
+            // Whoever should get all requests or none may have no counters; between that, somebody is not scraped.
+            (Some(own), None) if weight == Weight::FULL => Some((own.round() as u64, 0)),
+            (None, Some(rest)) if weight == Weight::FULL => Some((0, rest.round() as u64)),
+            (Some(_), None) | (None, Some(_) | None) => None,
+        }
+    }
+
+    /// A share that is much the same as before is worth no write.
+    pub(super) fn keep_observed(&mut self, own: u64, rest: u64, mismatched: bool) {
+        let requests = own.saturating_add(rest);
+        if requests < ENOUGH && !mismatched {
+            return;
+        }
+        let share = own as f64 / requests as f64;
+        let known = self.status.observed.as_ref();
+        let before = known.map_or(0, |known| known.requests.unsigned_abs());
+        let moved = known.and_then(share_of).is_some_and(|before| {
+            (share - before).abs() > FAR * (share * (1.0 - share) / requests as f64).sqrt().max(0.01)
+        });
+        let grew = requests >= before.saturating_mul(2) || requests <= before / 2 || moved;
+        let was_mismatched = self.rollout.status.as_ref().is_some_and(is_mismatch_told);
+        if grew || mismatched != was_mismatched {
+            self.status.observed = Some(observed(share, requests));
+        }
+    }
+}

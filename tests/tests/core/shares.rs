@@ -1,0 +1,219 @@
+//! With plain thresholds too a data plane that does not follow the weights is found, and no other.
+
+#![expect(clippy::unwrap_used, reason = "this is a test")]
+
+use std::collections::BTreeMap;
+
+use anneal_core::{
+    plan::Wake,
+    rollout::{Answer, Query, RawSeries, Series, Shape, queries},
+};
+use anneal_crds::{ModelRolloutStatus, model_rollout::RolloutPhase as P};
+use anneal_tests::{
+    cases::{self, Read, RolloutCase},
+    raw::Raw,
+};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+/// A canary of 20, 30 and 100 %, or the bake after it, whose data plane took the weights so many seconds ago.
+fn case(phase: &str, weight: i32, ago: i64) -> RolloutCase {
+    let mut status = cases::moving(phase, weight);
+    status["trafficAcceptedAt"] = cases::ago(ago).into();
+    status["trialStartedAt"] = cases::ago(ago).into();
+    if phase == "Baking" {
+        status["previous"] = cases::reference(1);
+        (status["stable"], status["candidate"]) = (cases::reference(2), Value::Null);
+    }
+    let mut case = RolloutCase::new(status).unwrap();
+    let step = |weight: i32| json!({"weight": weight, "duration": "10m", "minRequests": 20});
+    let strategy = json!({"steps": [step(20), step(30), step(100)], "bake": {"duration": "1h", "rollbackTriggers": ["error_rate"]}, "rollbackTriggers": ["error_rate"]});
+    case.rollout.spec.strategy = serde_json::from_value(strategy).unwrap();
+    case.settle_children();
+    case
+}
+
+/// What every trigger passes by, and requests of the version on trial and of the other one.
+fn counted(own: Option<f64>, rest: Option<f64>) -> Answer {
+    let part = |name: &str, value| Series {
+        labels: BTreeMap::from([("anneal_part".to_owned(), name.to_owned())]),
+        value,
+    };
+    let Answer::Vector(mut vector) = Read::Errors(0.0, 1000.0).answer() else { unreachable!() };
+    vector.extend(own.map(|own| part("own", own)));
+    vector.extend(rest.map(|rest| part("rest", rest)));
+    Answer::Vector(vector)
+}
+
+fn verified(status: &ModelRolloutStatus) -> (&str, &str) {
+    let told = status.conditions.iter().find(|told| told.type_ == "TrafficVerified").unwrap();
+    (told.status.as_str(), told.reason.as_str())
+}
+
+const MISMATCH: (&str, &str) = ("False", "TrafficSplitMismatch");
+const ACCEPTED: (&str, &str) = ("True", "Accepted");
+
+#[test]
+fn both_versions_are_asked_for_requests_since_the_weights_were_taken() {
+    let ranges = [
+        // Every pod has been scraped twice.
+        ("Canary", 20, 34, None),
+        ("Canary", 20, 35, Some("[30s]")),
+        ("Canary", 30, 90, Some("[85s]")),
+        ("Canary", 100, 86_400, Some("[3600s]")),
+        ("Baking", 100, 86_400, Some("[3600s]")),
+    ];
+    for (phase, weight, ago, range) in ranges {
+        let case = case(phase, weight, ago);
+        let [query] = queries(&case.rollout, case.now).try_into().unwrap();
+        let expression = query.expression;
+        let asks = |part: &str, version: &str| {
+            let named = expression.split("label_replace(").find(|text| text.contains(&format!("\"{part}\"")));
+            named
+                .is_some_and(|text| range.is_some_and(|range| text.contains(range) && text.contains(version)))
+        };
+        let asked = (asks("own", "v20261121.2"), asks("rest", "v20261121.1"));
+        assert_eq!(asked, (range.is_some(), range.is_some()), "{phase} {weight} {ago}: {expression}");
+    }
+    let mut shadow = cases::moving("Shadow", 0);
+    shadow["trafficAcceptedAt"] = cases::ago(90).into();
+    let case = RolloutCase::new(shadow).unwrap();
+    assert!(queries(&case.rollout, case.now).iter().all(|query| !query.expression.contains("\"rest\"")));
+}
+
+#[test]
+fn requests_that_go_where_they_went_before_hold_the_step() {
+    let table = [
+        ("Canary", 20, Some(0.0), Some(600.0), MISMATCH, Some("0.0 (0.0 to 0.0)")),
+        ("Canary", 20, Some(0.0), Some(60.0), MISMATCH, Some("0.0 (0.0 to 0.0)")),
+        ("Canary", 30, Some(120.0), Some(480.0), MISMATCH, Some("20.0 (16.7 to 23.3)")),
+        ("Canary", 30, Some(180.0), Some(420.0), ACCEPTED, Some("30.0 (26.3 to 33.7)")),
+        // Surely another share, and not the one before: users that come back make such.
+        ("Canary", 30, Some(2200.0), Some(3800.0), ACCEPTED, Some("36.7 (35.4 to 37.9)")),
+        ("Canary", 30, Some(10.0), Some(40.0), ACCEPTED, None),
+        ("Canary", 100, Some(300.0), Some(700.0), MISMATCH, Some("30.0 (27.1 to 32.9)")),
+        ("Canary", 100, None, Some(700.0), MISMATCH, Some("0.0 (0.0 to 0.0)")),
+        ("Canary", 100, Some(1000.0), None, ACCEPTED, Some("100.0 (100.0 to 100.0)")),
+        ("Canary", 100, Some(1000.0), Some(9.0), ACCEPTED, Some("99.1 (98.5 to 99.7)")),
+        ("Baking", 100, Some(1000.0), Some(100.0), MISMATCH, Some("90.9 (89.2 to 92.6)")),
+        // Nobody knows.
+        ("Canary", 20, None, Some(600.0), ACCEPTED, None),
+        ("Canary", 20, Some(600.0), None, ACCEPTED, None),
+        ("Canary", 20, None, None, ACCEPTED, None),
+        ("Canary", 20, Some(0.0), Some(f64::NAN), ACCEPTED, None),
+        ("Canary", 20, Some(0.0), Some(f64::INFINITY), ACCEPTED, None),
+        ("Canary", 20, Some(-1.0), Some(600.0), ACCEPTED, None),
+    ];
+    for (phase, weight, own, rest, told, observed) in table {
+        let mut case = case(phase, weight, 300);
+        let why = format!("{phase} {weight} {own:?} {rest:?}");
+        let status = case.plan_with(&counted(own, rest)).status;
+        assert_eq!(verified(&status), told, "{why}");
+        assert_eq!(status.observed.as_ref().map(|seen| seen.percent.as_str()), observed, "{why}");
+        if told == ACCEPTED {
+            assert_eq!(status.holding_since, None, "{why}");
+            continue;
+        }
+        assert!(status.holding_since.is_some(), "{why}");
+        assert_eq!(i32::from(status.weight.per_mille()), weight * 10, "{why}");
+        case.rollout.status = Some(status.clone());
+        assert_eq!(case.plan_with(&counted(own, rest)).status, status, "{why}: no look is a write");
+        // Whoever shows nothing else either is not kept for that.
+        case.rollout.status.as_mut().unwrap().holding_since =
+            serde_json::from_value(cases::ago(121).into()).unwrap();
+        let Answer::Vector(mut silent) = counted(own, rest) else { unreachable!() };
+        silent.retain(|series| !["bad", "total"].contains(&series.labels["anneal_part"].as_str()));
+        let status = case.plan_with(&Answer::Vector(silent)).status;
+        assert_eq!(status.phase == P::RolledBack, weight < 100, "{why}");
+        // What is no proof rejects nobody, and people are told.
+        case.rollout.status.as_mut().unwrap().holding_since =
+            serde_json::from_value(cases::ago(121).into()).unwrap();
+        let status = case.plan_with(&counted(own, rest)).status;
+        assert_eq!(status.phase.name(), phase, "{why}");
+        let stalled = status.conditions.iter().find(|told| told.type_ == "Stalled" && told.status == "True");
+        assert_eq!(stalled.unwrap().reason, "HeldTooLong", "{why}");
+    }
+}
+
+#[test]
+fn what_is_observed_is_written_when_it_is_worth_it() {
+    let mut case = case("Canary", 20, 60);
+    let mut written = vec![];
+    for requests in (50..=1000).step_by(50).map(f64::from) {
+        let status = case.plan_with(&counted(Some(0.2 * requests), Some(0.8 * requests))).status;
+        let observed = status.observed.as_ref().map_or(0, |seen| seen.requests);
+        if written.last() != Some(&observed) {
+            written.push(observed);
+        }
+        case.rollout.status = Some(status);
+    }
+    assert_eq!(written, [0, 100, 200, 400, 800]);
+}
+
+/// Where Prometheus scrapes every ten seconds and ten requests come in one, of which the version on trial gets this share.
+fn scraped(query: &Query, now: Timestamp, share: f64) -> Answer {
+    if query.shape == Shape::Vector {
+        let (_, range) = query.expression.rsplit_once('[').unwrap();
+        let seconds = range.split_once("s]").unwrap().0.parse::<f64>();
+        let seconds = seconds.ok().filter(|_| query.expression.contains("\"rest\""));
+        let at = now.as_second() as f64;
+        let Answer::Vector(mut vector) =
+            counted(seconds.map(|s| 10.0 * s * share), seconds.map(|s| 10.0 * s * (1.0 - share)))
+        else {
+            unreachable!()
+        };
+        for series in &mut vector {
+            if series.labels["anneal_part"] == "at" {
+                series.value = at;
+            }
+        }
+        return Answer::Vector(vector);
+    }
+    let raw = Raw::read(&query.expression, now).unwrap();
+    let series = raw.versions.iter().map(|version| {
+        let own = if version.ends_with('2') { share } else { 1.0 - share };
+        let scrapes = (raw.from_ms / 10_000 + 1..=raw.until_ms / 10_000).map(|scrape| scrape * 10_000);
+        let bad = if raw.selector == "bad" { 0.0 } else { 1.0 };
+        let samples =
+            scrapes.map(|at| (at, (bad * own * (at - 1_795_000_000_000) as f64 / 100.0).floor())).collect();
+        let labels = [("version", version.as_str()), ("pod", "p")];
+        let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        RawSeries { labels, samples, histograms: vec![] }
+    });
+    Answer::Matrix(series.collect())
+}
+
+#[test]
+fn a_plane_that_ignores_ten_points_is_found_within_a_minute_however_seldom_metrics_are_read() {
+    for (evidence, weight, share, is_found) in [
+        ("none", 20, 0.0, true),
+        ("none", 30, 0.2, true),
+        ("none", 30, 0.3, false),
+        ("sequential", 20, 0.0, true),
+        ("sequential", 30, 0.2, true),
+        ("sequential", 30, 0.3, false),
+    ] {
+        let why = format!("{evidence} {weight} {share}");
+        let mut case = case("Canary", weight, 0);
+        // Looked at each minute by default.
+        case.rollout.spec.metrics[0].window = "10m".parse().unwrap();
+        case.rollout.spec.metrics[0].interval = None;
+        let sequential = (evidence == "sequential").then(|| json!({"dispersion": "Assumed"}));
+        let judge = json!({"evidence": evidence, "maxHold": "10m", "sequential": sequential});
+        case.rollout.spec.judge = serde_json::from_value(judge).unwrap();
+        let started = case.now;
+        let mut found = None;
+        while found.is_none() && case.now < started + SignedDuration::from_secs(200) {
+            let plan = case.plan_answering(|query| scraped(query, case.now, share));
+            let Wake::At(at) = plan.wake else { panic!("{why}: nobody looks again") };
+            if verified(&plan.status) == MISMATCH {
+                assert!(plan.status.observed.is_some(), "{why}");
+                found = Some(case.now.duration_since(started).as_secs());
+            }
+            case.rollout.status = Some(plan.status);
+            case.now = at;
+        }
+        assert_eq!(found.is_some(), is_found, "{why}: {found:?}");
+        assert!(found.is_none_or(|seconds| seconds <= 60), "{why}: {found:?}");
+    }
+}
