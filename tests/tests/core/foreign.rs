@@ -201,7 +201,7 @@ fn prometheus_answers_what_the_presets_ask() {
     let part =
         |name: &str, value: f64| json!({"labels": format!("{{anneal_part=\"{name}\"}}"), "value": value});
     // Requests of both versions come with it, since five seconds after the switch.
-    let both_arms = |own: f64, counters: f64| [part("own", own * 595.0), part("rest", counters * 595_000.0)];
+    let both_arms = |own: f64, counters: f64| [part("own", own * 550.0), part("rest", counters * 55_000.0)];
     let share = |bad: f64, total: f64, counters: f64| {
         let own = [part("bad", bad), part("total", total), part("step", total * 1.5), part("at", 600.0)];
         own.into_iter().chain(both_arms(total / 400.0, counters)).collect::<Vec<_>>()
