@@ -26,6 +26,7 @@ mod distribution;
 mod estimate;
 mod evidence;
 mod experiment;
+mod follows;
 mod hypergeometric;
 mod labels;
 pub mod latency;

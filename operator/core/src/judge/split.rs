@@ -10,7 +10,7 @@ use std::f64::consts::LN_2;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::tick::Shares;
+use super::{follows::Follows, tick::Shares};
 
 /// Strength of the prior, in requests.
 const PRIOR: f64 = 1000.0;
@@ -45,11 +45,14 @@ pub struct Split {
     /// Ticks in a row in which stable could not be counted, where all are asked for.
     #[serde(default, skip_serializing_if = "is_zero")]
     unseen: u64,
+    /// Since when the data plane follows, where not all are asked for.
+    #[serde(default, skip_serializing_if = "Follows::is_nothing")]
+    follows: Follows,
 }
 
 impl Split {
-    /// Adds a tick at a candidate's share of `weight`.
-    pub(super) fn add(&mut self, weight: f64, shares: &Shares) {
+    /// Adds a tick at a candidate's share of `weight`, of requests some of which come from the same users.
+    pub(super) fn add(&mut self, weight: f64, shares: &Shares, design_effect: f64) {
         if !(weight > 0.0 && weight <= 1.0) {
             return;
         }
@@ -62,6 +65,27 @@ impl Split {
         self.stable = self.stable.saturating_add(shares.stable.requests);
         if self.asks_for_all() {
             self.forgive(shares);
+        } else {
+            self.forgive_what_was_mended(shares, design_effect);
+        }
+    }
+
+    /// A data plane that follows late says nothing against going on. One that comes and goes does more each time.
+    fn forgive_what_was_mended(&mut self, shares: &Shares, design_effect: f64) {
+        let Some(before) = self.before.filter(|before| before.to_bits() != self.weight.to_bits()) else {
+            return;
+        };
+        if self.mismatch(design_effect).is_none() {
+            self.follows = self.follows.anew();
+            return;
+        }
+        self.follows.add(before, self.weight, shares);
+        let (candidate, stable) = self.follows.since();
+        let since = Self { candidate, stable, ..*self };
+        if since.mismatch(design_effect).is_some() {
+            self.follows = self.follows.anew();
+        } else if self.follows.is_sure(design_effect, -ALPHA.ln()) {
+            *self = Self { follows: self.follows.said(), ..since };
         }
     }
 
@@ -101,12 +125,13 @@ impl Split {
     }
 
     /// Requests went another way meanwhile, and say nothing about the way that they go now.
-    pub(super) const fn count_anew(&mut self) {
+    pub(super) fn count_anew(&mut self) {
         self.candidate = 0;
         self.stable = 0;
         self.in_a_row = 0;
         self.forgiven = false;
         self.unseen = 0;
+        self.follows = Follows::default();
     }
 
     /// The share that came, if it is surely not the one that was asked for.
@@ -215,7 +240,7 @@ mod tests {
         let mut split = Split::default();
         let (candidate, stable) =
             (ArmCount { requests: candidate, bad: 0 }, ArmCount { requests: stable, bad: 0 });
-        split.add(weight, &Shares { candidate, stable });
+        split.add(weight, &Shares { candidate, stable }, 1.0);
         split
     }
 
@@ -241,7 +266,7 @@ mod tests {
             };
             let mut seconds = 0;
             while split.mismatch(1.0).is_none() && seconds < 100 {
-                split.add(weight, &second(before));
+                split.add(weight, &second(before), 1.0);
                 seconds += 1;
             }
             let told = requests_to_tell(before, weight, 1.0).unwrap();
@@ -251,7 +276,7 @@ mod tests {
                 "{before}: {seconds}, {told}"
             );
             let mut right = Split { weight: before, ..Split::default() };
-            (0..1000).for_each(|_| right.add(weight, &second(weight)));
+            (0..1000).for_each(|_| right.add(weight, &second(weight), 1.0));
             assert_eq!(right.mismatch(1.0), None);
         }
     }
@@ -264,7 +289,7 @@ mod tests {
         };
         let after = |ticks: &[(u64, u64)]| {
             let mut split = Split { weight: 0.85, ..Split::default() };
-            ticks.iter().for_each(|&(candidate, stable)| split.add(1.0, &shares(candidate, stable)));
+            ticks.iter().for_each(|&(candidate, stable)| split.add(1.0, &shares(candidate, stable), 1.0));
             (split.mismatch(1.0), split.requests())
         };
         // A few at the end of a day are nothing, and neither are four hundred that took forty seconds.
@@ -285,6 +310,76 @@ mod tests {
         assert!(after(&[burst.clone(), burst].concat()).0.is_some());
     }
 
+    /// Seconds of a hundred requests each, of which so many are the candidate's, until the split is found wrong, or is not any more.
+    fn seconds_until(split: &mut Split, weight: f64, candidate: u64, wrong: bool) -> Option<u64> {
+        let shares = Shares {
+            candidate: ArmCount { requests: candidate, bad: 0 },
+            stable: ArmCount { requests: 100 - candidate, bad: 0 },
+        };
+        (1..1000).find(|_| {
+            split.add(weight, &shares, 1.0);
+            split.mismatch(1.0).is_some() == wrong
+        })
+    }
+
+    #[test]
+    fn a_data_plane_that_follows_late_is_forgiven() {
+        for (before, weight) in [(0.0, 0.1), (0.1, 0.2), (0.2, 0.5), (0.5, 0.9), (0.5, 0.3)] {
+            let (old, new) = ((before * 100.0) as u64, (weight * 100.0) as u64);
+            let mut split = Split { weight: before, ..Split::default() };
+            assert!(seconds_until(&mut split, weight, old, true).unwrap() <= 10, "{before} {weight}");
+            assert_eq!(seconds_until(&mut split, weight, old, false), None, "{before} {weight}");
+            // The same requests of few users show nothing yet.
+            let mut sticky = split;
+            let second = Shares {
+                candidate: ArmCount { requests: new, bad: 0 },
+                stable: ArmCount { requests: 100 - new, bad: 0 },
+            };
+            (0..20).for_each(|_| sticky.add(weight, &second, 100.0));
+            assert!(sticky.mismatch(1.0).is_some(), "{before} {weight}");
+            let mut before_it_is_mended = 0;
+            // One that comes and goes is held for longer each time.
+            for _ in 0..3 {
+                let mended = seconds_until(&mut split, weight, new, false).unwrap();
+                assert!(mended > before_it_is_mended, "{before} {weight}: {mended}");
+                before_it_is_mended = mended;
+                assert_eq!(seconds_until(&mut split, weight, new, true), None, "{before} {weight}");
+                assert!(seconds_until(&mut split, weight, old, true).is_some(), "{before} {weight}");
+                assert_eq!(seconds_until(&mut split, weight, old, false), None, "{before} {weight}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_wrong_in_between_is_forgiven_and_a_share_that_is_only_nearer_is_not() {
+        let from = |before: f64| Split { weight: before, ..Split::default() };
+        let mut reverted = from(0.1);
+        assert_eq!(seconds_until(&mut reverted, 0.2, 20, true), None);
+        assert!(seconds_until(&mut reverted, 0.2, 10, true).is_some());
+        assert_eq!(seconds_until(&mut reverted, 0.2, 10, false), None);
+        assert!(seconds_until(&mut reverted, 0.2, 20, false).unwrap() <= 40);
+        let mut overshot = from(0.1);
+        assert!(seconds_until(&mut overshot, 0.2, 40, true).is_some());
+        assert_eq!(seconds_until(&mut overshot, 0.2, 40, false), None);
+        assert!(seconds_until(&mut overshot, 0.2, 20, false).unwrap() <= 40);
+        for (before, weight, old, nearer, new) in [(0.2, 0.5, 20, 44, 50), (0.1, 0.2, 10, 18, 20)] {
+            let mut split = from(before);
+            assert!(seconds_until(&mut split, weight, old, true).is_some());
+            let shares = Shares {
+                candidate: ArmCount { requests: nearer, bad: 0 },
+                stable: ArmCount { requests: 100 - nearer, bad: 0 },
+            };
+            let found = (0..480).filter(|_| {
+                split.add(weight, &shares, 1.0);
+                split.mismatch(1.0).is_some()
+            });
+            let found = found.count();
+            assert!(found > 380, "{weight}: {found}");
+            let mended = seconds_until(&mut split, weight, new, false).unwrap_or(0);
+            assert!(mended <= 120, "{weight}: {mended}");
+        }
+    }
+
     #[test]
     fn what_nobody_can_count_any_more_is_past() {
         let shares = |candidate, stable| Shares {
@@ -292,9 +387,9 @@ mod tests {
             stable: ArmCount { requests: stable, bad: 0 },
         };
         let mut split = Split { weight: 0.85, ..Split::default() };
-        (0..40).for_each(|_| split.add(1.0, &shares(0, 10)));
+        (0..40).for_each(|_| split.add(1.0, &shares(0, 10), 1.0));
         split.miss(3);
-        split.add(1.0, &shares(0, 10));
+        split.add(1.0, &shares(0, 10), 1.0);
         (0..2).for_each(|_| split.miss(3));
         assert!(split.mismatch(1.0).is_some(), "now and then somebody is not scraped");
         split.miss(3);
@@ -335,7 +430,7 @@ mod tests {
                 candidate: ArmCount { requests: (1000.0 * share).round() as u64, bad: 0 },
                 stable: ArmCount { requests: (1000.0 * (1.0 - share)).round() as u64, bad: 0 },
             };
-            (0..=(2.0 * told / 1000.0) as u64).for_each(|_| split.add(weight, &second(before)));
+            (0..=(2.0 * told / 1000.0) as u64).for_each(|_| split.add(weight, &second(before), 1.0));
             assert!(split.mismatch(1.0).is_some(), "{before} {weight} {told}");
         }
     }
@@ -356,7 +451,7 @@ mod tests {
                     candidate: ArmCount { requests: candidate, bad: 0 },
                     stable: ArmCount { requests: 25 - candidate, bad: 0 },
                 };
-                split.add(0.2, &shares);
+                split.add(0.2, &shares, 1.0);
                 split.mismatch(1.0).is_some()
             });
             wrong += u32::from(called);
@@ -372,7 +467,7 @@ mod tests {
             candidate: ArmCount { requests: 50, bad: 0 },
             stable: ArmCount { requests: 50, bad: 0 },
         };
-        split.add(0.5, &even);
+        split.add(0.5, &even, 1.0);
         assert_eq!(split.mismatch(1.0), None);
         assert_eq!(Split::default().mismatch(1.0), None);
     }

@@ -249,7 +249,7 @@ impl Judge {
             of_stable = of_stable.max(outcome.requests_of_stable()).max(tick.beside);
             // One metric that counts all requests is enough.
             if let (Some(weight), Some(shares)) = (split, outcome.division(tick.beside)) {
-                state.split.add(weight, &shares);
+                state.split.add(weight, &shares, self.policy.split_design_effect);
                 split = None;
             }
         }
