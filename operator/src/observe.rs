@@ -226,7 +226,8 @@ impl Look {
         now: jiff::Timestamp,
         turn: &mut Option<SemaphorePermit<'_>>,
     ) -> Plan<ModelRolloutStatus> {
-        let queries = rollout::queries(&self.rollout, now);
+        let mut queries = rollout::queries(&self.rollout, now);
+        queries.extend(rollout::query_of_who_left(&self.rollout, &self.children.deployments, now));
         if !queries.is_empty() {
             *turn = None;
         }

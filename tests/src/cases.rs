@@ -185,11 +185,18 @@ impl Read {
 
 /// So many requests of the version that left, and a hundred of the one that serves.
 pub fn left(requests: f64) -> Answer {
+    left_beside(requests, Some(100.0))
+}
+
+/// So many requests of whichever version left, and of the one that serves, if it has any series.
+pub fn left_beside(requests: f64, serving: Option<f64>) -> Answer {
     let part = |name: &str, value: f64| Series {
         labels: BTreeMap::from([("anneal_part".to_owned(), name.to_owned())]),
         value,
     };
-    Answer::Vector(vec![part("own", requests), part("rest", 100.0)])
+    let serving = serving.map(|requests| part("rest", requests));
+    let left = ["v20261121.1", "v20261121.2"].map(|version| part(version, requests));
+    Answer::Vector(left.into_iter().chain(serving).collect())
 }
 
 /// Everything that a plan for a rollout looks at.
@@ -255,7 +262,8 @@ impl RolloutCase {
 
     /// The plan, with the answers to what it asks.
     pub fn plan_answering(&self, answer: impl Fn(&Query) -> Answer) -> Plan<ModelRolloutStatus> {
-        let queries = rollout::queries(&self.rollout, self.now);
+        let mut queries = rollout::queries(&self.rollout, self.now);
+        queries.extend(self.query_of_who_left());
         let answer = |query: &Query| match query.question {
             Question::Left => self.left.clone(),
             Question::Reading
@@ -273,6 +281,11 @@ impl RolloutCase {
             probed: &probed,
             ..self.snapshot(&BTreeMap::new(), &self.leading(), &Memo::default())
         })
+    }
+
+    /// What is asked about versions that should get no requests any more.
+    pub fn query_of_who_left(&self) -> Option<Query> {
+        rollout::query_of_who_left(&self.rollout, &self.children.deployments, self.now)
     }
 
     /// The EndpointSlices of its Services, each of which leads to every ready pod.

@@ -25,7 +25,7 @@ use super::{
 /// Most rounds until a world rests.
 const MAX_ROUNDS: usize = 1500;
 /// How long after a switch those who left have no pods any more, with some looks to spare.
-const LEAVING: SignedDuration = SignedDuration::from_secs(60);
+const LEAVING: SignedDuration = SignedDuration::from_secs(90);
 /// How long nothing may change until a world counts as resting: longer than every deadline of the rollouts.
 const QUIET: SignedDuration = SignedDuration::from_mins(4);
 

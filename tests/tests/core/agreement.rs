@@ -183,7 +183,7 @@ fn pods_are_told_where_the_stable_version_is_whichever_that_is() {
     // The candidate takes over: the Service leads to it, and no pod changes.
     case.rollout.status =
         from_value(json!({"observedGeneration": 1, "phase": "Healthy", "stable": cases::reference(2),
-        "weight": 100, "stepStartedAt": cases::ago(60), "trafficAcceptedAt": cases::ago(60)}))
+        "weight": 100, "stepStartedAt": cases::ago(80), "trafficAcceptedAt": cases::ago(80)}))
         .unwrap();
     for _ in 0..2 {
         let plan = case.plan();

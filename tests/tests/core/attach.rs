@@ -200,7 +200,7 @@ fn the_way_back_of_the_first_version_leads_to_what_served_before() {
         let (all, mirrors) = (backends(&case), mirrors(&case));
         assert!(all.len() == 1 && all[0].0 == "old" && all[0].1 > 0 && mirrors.is_empty(), "{all:?}");
         // And there it rests: the version does not come back, and its pods go.
-        for _ in 0..50 {
+        for _ in 0..100 {
             walk(&mut case);
         }
         let (status_, reason, message) = said(status(&case), "Ready");

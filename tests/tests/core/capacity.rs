@@ -314,7 +314,7 @@ fn a_version_that_goes_takes_its_autoscaler_along() {
     case.rollout.spec.candidate = serde_json::from_value(json!({"version": "v20261121.1"})).unwrap();
     walk(&mut case);
     walk(&mut case);
-    case.now += SignedDuration::from_secs(60);
+    case.now += SignedDuration::from_secs(80);
     let plan = walk(&mut case);
     let gone = ["ads-v20261121-2".to_owned()];
     assert_eq!((deleted(&plan, Kind::Deployment), deleted(&plan, HPA)), (gone.to_vec(), gone.to_vec()));
@@ -495,7 +495,7 @@ fn the_pods_of_a_former_candidate_go_before_those_of_the_next_one_come() {
             continue;
         }
         walk(&mut case);
-        case.now += SignedDuration::from_secs(60);
+        case.now += SignedDuration::from_secs(80);
         walk(&mut case);
         assert_eq!((case.pods(2), case.pods(3)), (None, None));
         walk(&mut case);

@@ -10,6 +10,7 @@ use anneal_core::{
 use anneal_crds::{Weight, model_rollout::RolloutPhase as P};
 use anneal_tests::cases::{self, BLIND, Read, RolloutCase};
 use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 fn case(status: Value) -> RolloutCase {
@@ -291,7 +292,7 @@ fn a_trigger_without_a_metric_is_no_pass() {
 
 #[test]
 fn a_version_that_left_traffic_keeps_its_pods_until_no_request_can_reach_it() {
-    for (accepted, deleted) in [(Some(39), 0), (Some(41), 2), (None, 0)] {
+    for (accepted, deleted) in [(Some(69), 0), (Some(71), 2), (None, 0)] {
         let mut case = case(cases::moving("Canary", 20));
         let children = case.children.clone();
         let mut status = cases::moving("RolledBack", 0);
@@ -335,11 +336,11 @@ fn a_version_that_is_still_asked_keeps_its_pods_whatever_the_gateway_says() {
         actions.iter().filter(|action| matches!(action, Action::Delete { .. })).count()
     };
     for phase in ["RolledBack", "Healthy"] {
-        assert!(queries(&left(phase, 39).rollout, cases::now()).is_empty(), "nobody has been scraped twice");
-        assert_eq!(deletes(&left(phase, 39)), 0);
-        let [query] = queries(&left(phase, 41).rollout, cases::now()).try_into().unwrap();
+        assert_eq!(left(phase, 69).query_of_who_left(), None, "nobody has been scraped twice");
+        assert_eq!(deletes(&left(phase, 69)), 0);
+        let query = left(phase, 71).query_of_who_left().unwrap();
         let version = if phase == "Healthy" { "v20261121.1" } else { "v20261121.2" };
-        assert!(query.expression.contains(version) && query.expression.contains("[31s]"), "{query:?}");
+        assert!(query.expression.contains(version) && query.expression.contains("[60s]"), "{query:?}");
         let away = Answer::Unreachable("connection refused".into());
         for (answer, deleted) in [
             (cases::left(0.0), 2),
@@ -351,12 +352,16 @@ fn a_version_that_is_still_asked_keeps_its_pods_whatever_the_gateway_says() {
             (cases::left(9.0), 2),
             (cases::left(11.0), 0),
             (cases::left(500.0), 0),
+            (cases::left_beside(9.0, Some(500.0)), 2),
+            // One that serves and gets fewer is not where requests go.
+            (cases::left_beside(2.0, Some(1.0)), 0),
+            (cases::left_beside(2.0, None), 0),
         ] {
-            let mut case = left(phase, 41);
+            let mut case = left(phase, 71);
             case.left = answer.clone();
             assert_eq!(deletes(&case), deleted, "{phase} {answer:?}");
         }
-        let mut case = left(phase, 41);
+        let mut case = left(phase, 71);
         case.left = cases::left(50.0);
         let status = case.plan().status;
         let told = |type_: &str| {
@@ -372,17 +377,64 @@ fn a_version_that_is_still_asked_keeps_its_pods_whatever_the_gateway_says() {
         // However long it takes, and not longer.
         case.now += SignedDuration::from_mins(20);
         assert_eq!(deletes(&case), 0);
-        for unknown in [away.clone(), cases::left(f64::NAN)] {
+        for unknown in [away.clone(), cases::left(f64::NAN), Answer::Vector(vec![])] {
             case.left = unknown;
             assert_eq!(deletes(&case), 0, "what was known is not undone");
+            // Nobody is there who could answer.
+            let mut gone = case.clone();
+            for deployment in &mut gone.children.deployments {
+                deployment["status"]["readyReplicas"] = 0.into();
+            }
+            assert_eq!(deletes(&gone), 2);
         }
+        // Others are counted, and its counters are gone.
+        let mut ended = case.clone();
+        let Answer::Vector(mut rest) = cases::left(0.0) else { unreachable!() };
+        rest.retain(|series| series.labels["anneal_part"] == "rest");
+        ended.left = Answer::Vector(rest);
+        assert_eq!(deletes(&ended), 2);
+        // Another version that begins takes no pods away that are asked.
+        let mut newer = case.clone();
+        let stable = if phase == "Healthy" { 2 } else { 1 };
+        newer.versions.push(cases::version(3, Some(stable)).unwrap());
+        newer.rollout.status = Some(newer.plan().status);
+        assert_eq!(newer.rollout.status.as_ref().unwrap().phase.name(), "Preparing");
+        newer.left = away.clone();
+        let accepted = newer.now - SignedDuration::from_secs(71);
+        newer.rollout.status.as_mut().unwrap().traffic_accepted_at = Some(Time(accepted));
+        newer.settle_children();
+        newer.children.deployments = case.children.deployments.clone();
+        newer.children.services = case.children.services.clone();
+        // What was told is known, though its route is another one.
+        for (answer, deleted) in [(cases::left(500.0), 0), (away.clone(), 0), (cases::left(0.0), 2)] {
+            newer.left = answer;
+            assert_eq!(deletes(&newer), deleted, "{phase}");
+        }
+        // What it may wait for is told, and is nothing that it could be rejected for.
+        newer.left = cases::left(500.0);
+        newer.rollout.status = Some(newer.plan().status);
+        newer.now += SignedDuration::from_hours(1);
+        let waits = newer.plan().status;
+        assert_eq!(
+            (waits.phase.name(), waits.rejected.len()),
+            ("Preparing", usize::from(phase != "Healthy"))
+        );
+        let told = waits.conditions.iter().find(|told| told.type_ == "Stalled").unwrap();
+        assert_eq!((told.status.as_str(), told.reason.as_str()), ("True", "TrafficSplitMismatch"));
         case.left = cases::left(0.0);
         assert_eq!(deletes(&case), 2);
         let rested = case.plan().status;
         let verified = rested.conditions.iter().find(|told| told.type_ == "TrafficVerified").unwrap();
         assert_eq!(verified.status, "True");
         case.rollout.status = Some(rested);
-        assert!(queries(&case.rollout, case.now).is_empty(), "nobody asks for ever");
+        let stays = format!("ads-v20261121-{stable}");
+        case.children.deployments.retain(|deployment| deployment["metadata"]["name"] == stays.as_str());
+        assert_eq!(case.query_of_who_left(), None, "nobody asks for ever");
+        // Who was away for long asks, whatever may be gone back to.
+        let mut late = left(phase, 86_400);
+        late.rollout.status.as_mut().unwrap().history.clear();
+        late.left = cases::left(500.0);
+        assert_eq!(deletes(&late), 0);
     }
 }
 

@@ -149,7 +149,7 @@ impl Draft<'_> {
         let names: Vec<String> = wanted.chain(stable_service).collect();
         let children = self.snapshot.children;
         let kinds = [(Kind::Deployment, &children.deployments), (Kind::Service, &children.services)];
-        let surplus: Vec<Action> = kinds
+        let mut surplus: Vec<Action> = kinds
             .into_iter()
             .flat_map(|(kind, objects)| objects.iter().map(move |object| (kind, object)))
             .filter(|(_, object)| home.owns(object))
@@ -166,14 +166,18 @@ impl Draft<'_> {
         }
         let stays_for = self.stays_for(&surplus);
         match self.accepted_age() {
-            Some(age) if age >= stays_for && self.traffic_accepted() => match self.still_asked(&surplus) {
-                Some(trouble) => self.blocked_by_requests(&trouble),
-                None => self.actions.extend(surplus),
-            },
+            Some(age) if age >= stays_for && self.traffic_accepted() => {
+                self.keep_who_is_asked(&mut surplus);
+                self.actions.extend(surplus);
+            }
             Some(age) => {
+                self.retell_who_is_asked(&surplus);
                 self.wake_at_latest(stays_for.saturating_sub(age).max(SignedDuration::from_secs(1)));
             }
-            None => self.wake_at_latest(RECHECK),
+            None => {
+                self.retell_who_is_asked(&surplus);
+                self.wake_at_latest(RECHECK);
+            }
         }
     }
 

@@ -1,51 +1,48 @@
-//! Leaving: whether a version that should get nothing any more is still asked, before its pods go.
+//! Leaving: whether versions that should get nothing any more are still asked, before their pods go.
 //!
-//! Asked for by `query`, and by `converge` when the pods of a version are to go. That a controller has accepted a route does not mean that
-//! its data plane follows, and pods that go while requests reach them fail them. What cannot be counted keeps nobody.
+//! Asked for by the shell beside `query`, and by `converge` when pods are to go. That a controller has accepted a route does not mean that
+//! its data plane follows, and pods that go while requests reach them fail them. Each version is counted for itself. What cannot be counted
+//! keeps nobody, unless it was counted before.
 
-use anneal_crds::{
-    ModelRollout, ModelRolloutStatus, VersionRef, metric::Metric, model_rollout::RolloutPhase,
-};
+use anneal_crds::{ModelRollout, ModelRolloutStatus, metric::Metric, model_rollout::RolloutPhase};
 use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
 
 use super::{
     build::{self, Home},
+    by_hand,
     converge::RETIRE_AFTER,
-    draft::Draft,
+    draft::{Draft, RECHECK},
     expression,
     query::{Query, Question, Shape, counts_requests},
     reading::{Answer, part},
     route::{MISMATCH, VERIFIED, is_mismatch_told},
     scope::Scope,
-    shares::{OWN, REST},
+    shares::REST,
 };
 use crate::{condition::Truth, plan::Action, trouble::Trouble};
 
 /// Requests that were under way when the data plane took the weights.
 const UNDER_WAY: SignedDuration = SignedDuration::from_secs(10);
-/// How far back requests count, or `staleAfter` if that is longer: some scrapes.
+/// How far back requests count, or twice `staleAfter` if that is longer: some scrapes.
 const LATELY: SignedDuration = SignedDuration::from_secs(60);
-/// For how long from then on somebody asks who was not asked before.
-const LONG: SignedDuration = SignedDuration::from_mins(10);
 /// The share of requests, of probes and the like, that keeps no pods.
 const HARMLESS: f64 = 0.02;
-/// Fewer requests keep none either, unless the version that serves gets fewer.
-const FEWEST: f64 = 10.0;
+/// Fewer requests a second keep none either, unless the version that serves gets fewer.
+const FEWEST: f64 = 10.0 / 60.0;
 
-/// The version that left with the last decision.
-fn left(status: &ModelRolloutStatus) -> Option<&VersionRef> {
-    match status.phase {
-        RolloutPhase::RolledBack => status.candidate.as_ref(),
-        RolloutPhase::Healthy => status.history.last(),
-        RolloutPhase::Pending
-        | RolloutPhase::Preparing
-        | RolloutPhase::Staging
-        | RolloutPhase::Shadow
-        | RolloutPhase::Experiment
-        | RolloutPhase::Canary
-        | RolloutPhase::Baking
-        | RolloutPhase::RollingBack => None,
-    }
+/// The versions that have pods, and should get no requests and none of their own accord.
+fn left(rollout: &ModelRollout, status: &ModelRolloutStatus, deployments: &[Value]) -> Vec<String> {
+    let Some(home) = Home::of(rollout) else { return vec![] };
+    let moving = status.candidate.as_ref().filter(|_| status.phase.is_moving());
+    let serves = |version: &String| {
+        let mut serving = status.stable.iter().chain(&status.previous).chain(moving);
+        serving.any(|known| known.version == *version)
+    };
+    let own = deployments.iter().filter(|deployment| home.owns(deployment));
+    let versions =
+        own.filter_map(|deployment| build::version_of(home.name, deployment["metadata"]["name"].as_str()?));
+    versions.filter(|version| !serves(version)).collect()
 }
 
 /// The metric by which requests are counted: one that rolls back, if there is one of them.
@@ -55,48 +52,74 @@ fn counter(rollout: &ModelRollout) -> Option<&Metric> {
     metrics().find(|metric| triggers.contains(&metric.name)).or_else(|| metrics().next())
 }
 
-/// How long after the weights were taken enough has been scraped since requests under way had ended.
-fn is_known_after(rollout: &ModelRollout) -> SignedDuration {
-    UNDER_WAY.saturating_add(rollout.spec.prometheus.stale_after.get()).max(RETIRE_AFTER)
+/// In how long every pod is scraped twice, without which nothing rises.
+fn two_scrapes(rollout: &ModelRollout) -> SignedDuration {
+    rollout.spec.prometheus.stale_after.get().saturating_mul(2)
 }
 
-/// What is asked about the version that left and the one that serves, from the moment on at which its pods may go.
-pub(super) fn query(rollout: &ModelRollout, status: &ModelRolloutStatus, now: Timestamp) -> Option<Query> {
-    let (version, metric) = (left(status)?, counter(rollout)?);
+/// How long after the weights were taken enough has been scraped since requests under way had ended.
+fn is_known_after(rollout: &ModelRollout) -> SignedDuration {
+    UNDER_WAY.saturating_add(two_scrapes(rollout)).max(RETIRE_AFTER)
+}
+
+/// Over how many seconds requests are counted, `age` after the weights were taken; at least one.
+fn counted_for(rollout: &ModelRollout, age: SignedDuration) -> i64 {
+    let lately = LATELY.max(two_scrapes(rollout));
+    age.saturating_sub(UNDER_WAY).min(lately).as_secs().max(1)
+}
+
+/// What is asked about versions that have these Deployments and should get no requests, from the moment on at which they may go: a
+/// part for each of them, by its name, and one for the version that serves.
+pub fn query_of_who_left(rollout: &ModelRollout, deployments: &[Value], now: Timestamp) -> Option<Query> {
+    // Nobody waits for a server whose answer changes nothing.
+    let status = rollout.status.as_ref().filter(|status| !by_hand::is_decided(rollout, status))?;
+    let (versions, metric) = (left(rollout, status, deployments), counter(rollout)?);
     let age = now.duration_since(status.traffic_accepted_at.as_ref()?.0);
-    let known_after = is_known_after(rollout);
-    let is_over = age >= known_after.saturating_add(LONG) && !is_mismatch_told(status);
-    if age < known_after || is_over {
+    if versions.is_empty() || age < is_known_after(rollout) {
         return None;
     }
-    let lately = LATELY.max(rollout.spec.prometheus.stale_after.get());
-    let seconds = age.saturating_sub(UNDER_WAY).min(lately).as_secs().max(1);
-    let requests =
-        |version, name| expression::requests(metric, &Scope::of(rollout, &[version]), seconds, name);
-    let serving = status.stable.as_ref().and_then(|stable| requests(stable, REST));
-    let own = requests(version, OWN)?;
-    let expression = serving.map_or_else(|| own.clone(), |rest| format!("{own} or {rest}"));
+    let requests = |version: &str, name: &str| {
+        let scope = Scope::of_named(rollout, &[version]);
+        expression::requests(metric, &scope, counted_for(rollout, age), name)
+    };
+    let own = versions.iter().filter_map(|version| requests(version, version));
+    let serving = status.stable.as_ref().and_then(|stable| requests(&stable.version, REST));
+    let expression = own.chain(serving).collect::<Vec<_>>().join(" or ");
     Some(Query { metric: metric.name.clone(), question: Question::Left, expression, shape: Shape::Vector })
 }
 
-/// Requests of the version that left.
+fn deletes(action: &Action, name: &str) -> bool {
+    matches!(action, Action::Delete { key, .. } if key.name == name)
+}
+
+fn told(metric: &Metric, versions: &[String]) -> String {
+    format!(
+        "{} should get no requests any more, and {} counts some, so its pods stay. Look at the gateway's data plane, and at whatever sends requests past it.",
+        versions.join(" and "),
+        metric.name
+    )
+}
+
+/// Requests of a version that left.
 enum Count {
     /// More than do no harm.
     Some,
-    /// None worth mentioning, or no series that could count any.
+    /// None worth mentioning.
     None,
     /// Nobody can say.
     Unknown,
 }
 
 impl Draft<'_> {
-    /// The metric that counts the requests of the version that left, if that is among what is to be deleted.
-    fn counts_who_leaves(&self, surplus: &[Action]) -> Option<(&Metric, &VersionRef)> {
-        let (home, version) = (Home::of(self.rollout)?, left(&self.status)?);
-        let name = build::workload_name(home.name, &version.version);
-        let is_its = |action: &Action| matches!(action, Action::Delete { key, .. } if key.name == name);
-        let metric = counter(self.rollout).filter(|_| surplus.iter().any(is_its))?;
-        Some((metric, version))
+    /// The metric that counts the requests of versions that left, and those of them that are to be deleted.
+    fn counts_who_leaves(&self, surplus: &[Action]) -> Option<(&Metric, Vec<String>)> {
+        let (home, metric) = (Home::of(self.rollout)?, counter(self.rollout)?);
+        let mut versions = left(self.rollout, &self.status, &self.snapshot.children.deployments);
+        versions.retain(|version| {
+            let name = build::workload_name(home.name, version);
+            surplus.iter().any(|action| deletes(action, &name))
+        });
+        (!versions.is_empty()).then_some((metric, versions))
     }
 
     /// How long what is to be deleted stays after the weights were taken.
@@ -104,44 +127,151 @@ impl Draft<'_> {
         self.counts_who_leaves(surplus).map_or(RETIRE_AFTER, |_| is_known_after(self.rollout))
     }
 
-    /// Why it stays longer, if the version that left still gets requests.
-    pub(super) fn still_asked(&self, surplus: &[Action]) -> Option<Trouble> {
-        let (metric, version) = self.counts_who_leaves(surplus)?;
-        let was_asked = self.rollout.status.as_ref().is_some_and(is_mismatch_told);
-        let answer = self.snapshot.answers.get(&(metric.name.clone(), Question::Left));
-        let stays = match answer.map_or(Count::Unknown, count) {
-            Count::Some => true,
-            Count::None => false,
-            // What was known before is not undone by a server that is away.
-            Count::Unknown => was_asked,
+    /// Takes out of what is to be deleted whatever belongs to versions that still get requests, and tells so.
+    pub(super) fn keep_who_is_asked(&mut self, surplus: &mut Vec<Action>) {
+        // Who is gone back to may need the place, and people have asked for that.
+        let is_waited_for = self.status.phase == RolloutPhase::RollingBack;
+        let Some((metric, mut versions)) = self.counts_who_leaves(surplus).filter(|_| !is_waited_for) else {
+            return;
         };
-        stays.then(|| Trouble {
-            reason: MISMATCH.to_owned(),
-            message: format!(
-                "{} should get no requests any more, and {} counts some, so its pods stay. Look at the gateway's data plane, and at whatever sends requests past it.",
-                version.version, metric.name
-            ),
-        })
+        versions.retain(|version| self.is_still_asked(metric, version));
+        if versions.is_empty() {
+            return;
+        }
+        let message = told(metric, &versions);
+        let name = self.rollout.metadata.name.as_deref().unwrap_or_default();
+        let names: Vec<String> = versions.iter().map(|version| build::workload_name(name, version)).collect();
+        surplus.retain(|action| !names.iter().any(|name| deletes(action, name)));
+        self.tell_who_is_asked(message);
     }
 
-    /// It is told, and looked at again.
-    pub(super) fn blocked_by_requests(&mut self, trouble: &Trouble) {
-        self.condition(VERIFIED, Truth::False, MISMATCH, &trouble.message);
-        self.blocked(trouble);
+    /// What was told stays so until somebody is asked again, though the route has changed since.
+    pub(super) fn retell_who_is_asked(&mut self, surplus: &[Action]) {
+        let was_told = self.rollout.status.as_ref().is_some_and(|status| match status.phase {
+            RolloutPhase::Healthy | RolloutPhase::RolledBack | RolloutPhase::Preparing => {
+                is_mismatch_told(status)
+            }
+            RolloutPhase::Pending
+            | RolloutPhase::Staging
+            | RolloutPhase::Shadow
+            | RolloutPhase::Experiment
+            | RolloutPhase::Canary
+            | RolloutPhase::Baking
+            | RolloutPhase::RollingBack => false,
+        });
+        let leaves = self.counts_who_leaves(surplus).filter(|_| was_told);
+        let Some((metric, versions)) = leaves else { return };
+        let message = told(metric, &versions);
+        self.tell_who_is_asked(message);
+    }
+
+    fn is_still_asked(&self, metric: &Metric, version: &str) -> bool {
+        let answer = self.snapshot.answers.get(&(metric.name.clone(), Question::Left));
+        let (Some(answer), Some(age)) = (answer, self.accepted_age()) else {
+            return self.is_kept_unasked(version);
+        };
+        let seconds = counted_for(self.rollout, age);
+        match count(answer, version, seconds, self.status.stable.is_some()) {
+            Count::Some => true,
+            Count::None => false,
+            Count::Unknown => self.is_kept_unasked(version),
+        }
+    }
+
+    /// What was known before is not undone by a server that is away, or has just come back. Beside a version that has its pods and is
+    /// judged nobody is in the way.
+    fn is_kept_unasked(&self, version: &str) -> bool {
+        let keeps = match self.status.phase {
+            RolloutPhase::Healthy | RolloutPhase::RolledBack | RolloutPhase::Preparing => {
+                self.is_someone_asked_who_left()
+            }
+            RolloutPhase::Staging
+            | RolloutPhase::Shadow
+            | RolloutPhase::Experiment
+            | RolloutPhase::Canary
+            | RolloutPhase::Baking => true,
+            RolloutPhase::Pending | RolloutPhase::RollingBack => false,
+        };
+        keeps && self.could_answer(version)
+    }
+
+    /// Whether it was told that a version still gets requests which should get none, where no version has any weight.
+    fn is_someone_asked_who_left(&self) -> bool {
+        self.rollout.status.as_ref().is_some_and(is_mismatch_told)
+    }
+
+    /// Whether pods of a version that left stay, or nobody knows yet whether they may go: others may wait for their place.
+    pub(super) fn is_held_up(&self) -> bool {
+        let leave = left(self.rollout, &self.status, &self.snapshot.children.deployments);
+        let is_unknown = self.accepted_age().is_none_or(|age| age < is_known_after(self.rollout));
+        !leave.is_empty()
+            && counter(self.rollout).is_some()
+            && (is_unknown || self.is_someone_asked_who_left())
+    }
+
+    fn could_answer(&self, version: &str) -> bool {
+        let name = Home::of(self.rollout).map(|home| build::workload_name(home.name, version));
+        let is_its = |deployment: &&Value| deployment["metadata"]["name"].as_str() == name.as_deref();
+        let its = self.snapshot.children.deployments.iter().find(is_its);
+        its.is_some_and(|deployment| deployment["status"]["readyReplicas"].as_u64() > Some(0))
+    }
+
+    /// It is looked at again. Where another version is on its way, that one's step tells where requests go.
+    fn tell_who_is_asked(&mut self, message: String) {
+        match self.status.phase {
+            RolloutPhase::Healthy | RolloutPhase::RolledBack | RolloutPhase::Preparing => {
+                self.condition(VERIFIED, Truth::False, MISMATCH, &message);
+                self.blocked(&Trouble { reason: MISMATCH.to_owned(), message });
+            }
+            RolloutPhase::Pending
+            | RolloutPhase::Staging
+            | RolloutPhase::Shadow
+            | RolloutPhase::Experiment
+            | RolloutPhase::Canary
+            | RolloutPhase::Baking
+            | RolloutPhase::RollingBack => self.wake_at_latest(RECHECK),
+        }
     }
 }
 
-fn count(answer: &Answer) -> Count {
+/// How many requests `version` had in the last `seconds`, beside the version that serves, if there `is_version`.
+fn count(answer: &Answer, version: &str, seconds: i64, is_version: bool) -> Count {
     let vector = match answer {
         Answer::Vector(vector) => vector,
         Answer::Matrix(_) | Answer::Unreachable(_) | Answer::TooMuch(_) => return Count::Unknown,
     };
-    let Some(own) = part(vector, OWN) else { return Count::None };
     let rest = part(vector, REST);
-    if !own.is_finite() || !rest.unwrap_or(0.0).is_finite() {
+    let Some(own) = part(vector, version) else {
+        // Others are counted, and its counters are gone.
+        return if rest.is_some() || !is_version { Count::None } else { Count::Unknown };
+    };
+    let rest = rest.unwrap_or(0.0);
+    if !own.is_finite() || !rest.is_finite() {
         return Count::Unknown;
     }
-    let many = own >= FEWEST && own > HARMLESS * (own + rest.unwrap_or(0.0));
-    let most = own >= 1.0 && rest.is_some_and(|rest| own > rest);
+    let many = own >= FEWEST * seconds as f64 && own > HARMLESS * (own + rest);
+    let most = is_version && own >= 1.0 && own > rest;
     if many || most { Count::Some } else { Count::None }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{super::reading::Series, *};
+
+    #[test]
+    fn a_service_that_no_version_counts_for_gets_no_fewer_requests_than_any() {
+        let series = |name: &str, value| Series {
+            labels: BTreeMap::from([(expression::PART.to_owned(), name.to_owned())]),
+            value,
+        };
+        let stays = |own: f64, is_version| {
+            matches!(count(&Answer::Vector(vec![series("v2", own)]), "v2", 60, is_version), Count::Some)
+        };
+        assert!(stays(2.0, true) && !stays(2.0, false) && stays(11.0, false));
+        let nothing = Answer::Vector(vec![]);
+        assert!(matches!(count(&nothing, "v2", 60, true), Count::Unknown));
+        assert!(matches!(count(&nothing, "v2", 60, false), Count::None));
+    }
 }

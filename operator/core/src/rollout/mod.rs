@@ -76,6 +76,7 @@ pub use build::{workload_name, workload_names};
 pub use by_hand::is_decided;
 pub use endpoints::{Endpoints, SERVICE_NAME, adopted_service};
 pub use group::members;
+pub use leaving::query_of_who_left;
 pub use marks::let_go;
 pub use memo::Memo;
 pub use plan::{is_decided_by_metrics, plan};

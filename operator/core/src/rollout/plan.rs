@@ -246,7 +246,8 @@ impl Draft<'_> {
         let unreached = self.endpoints_trouble(candidate, self.pods_to_be_ready(candidate));
         // While it waits for others, or for what is none of its business, it is ready in time.
         let is_in_time = ready && (self.pause.is_some() || no_way.is_some() || cold.is_none());
-        if is_in_time || unreached.is_some() {
+        let is_held_up = self.is_held_up();
+        if is_in_time || unreached.is_some() || is_held_up {
             self.stop_deadline();
         } else {
             self.run_deadline();
@@ -265,7 +266,7 @@ impl Draft<'_> {
         let trouble = cold.or_else(|| self.pod_trouble(candidate));
         let deadline = self.rollout.spec.serving.progress_deadline;
         let started = self.status.step_started_at.clone();
-        if started.is_some_and(|started| self.overdue_since(&started) > deadline.get()) {
+        if !is_held_up && started.is_some_and(|started| self.overdue_since(&started) > deadline.get()) {
             if let Some(unreached) = unreached {
                 // A rejection is for ever, and this will pass.
                 return self.stalled(&unreached);

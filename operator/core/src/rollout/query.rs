@@ -16,7 +16,7 @@ use super::{
     baseline::{self, Stage},
     by_hand,
     expression::{Ranges, expression},
-    labels, leaving,
+    labels,
     scope::Scope,
     sequential, shares, steps,
 };
@@ -88,9 +88,7 @@ pub fn queries(rollout: &ModelRollout, now: Timestamp) -> Vec<Query> {
         // Nobody waits for a server whose answer changes nothing.
         return vec![];
     };
-    let Some(version) = steps::on_trial(status) else {
-        return leaving::query(rollout, status, now).into_iter().collect();
-    };
+    let Some(version) = steps::on_trial(status) else { return vec![] };
     match rollout.spec.judge.evidence {
         JudgeEvidence::None => plain(rollout, status, version, now, |_| true),
         JudgeEvidence::Sequential => {

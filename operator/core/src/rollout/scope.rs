@@ -12,28 +12,28 @@ use super::build;
 const POD_SUFFIX: &str = r"(\\w{1,10}-\\w{5}|\\w{5,15})";
 
 /// Start of the names of a version's pods.
-pub(super) fn pod_prefix(rollout: &ModelRollout, version: &VersionRef) -> String {
+pub(super) fn pod_prefix(rollout: &ModelRollout, version: &str) -> String {
     let name = rollout.metadata.name.as_deref().unwrap_or_default();
-    format!("{}-", build::workload_name(name, &version.version))
+    format!("{}-", build::workload_name(name, version))
 }
 
 /// The label by which Envoy tells its clusters apart.
 pub(super) const ENVOY_CLUSTER: &str = "envoy_cluster_name";
 
 /// How Envoy Gateway calls the cluster of a version's Service, but for its port, if clusters are those of Services.
-pub(super) fn envoy_cluster(rollout: &ModelRollout, version: &VersionRef) -> String {
+pub(super) fn envoy_cluster(rollout: &ModelRollout, version: &str) -> String {
     let metadata = &rollout.metadata;
     let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref().unwrap_or_default());
-    format!("service/{}/{}/", namespace.unwrap_or_default(), build::workload_name(name, &version.version))
+    format!("service/{}/{}/", namespace.unwrap_or_default(), build::workload_name(name, version))
 }
 
 /// A matcher's operator and value.
-fn any_of(versions: &[&VersionRef]) -> String {
+fn any_of(versions: &[&str]) -> String {
     match versions {
-        [version] => format!("=\"{}\"", version.version),
+        [version] => format!("=\"{version}\""),
         // Nothing in a version but its dot means anything in a regular expression.
         versions => {
-            let any: Vec<_> = versions.iter().map(|version| version.version.replace('.', r"\\.")).collect();
+            let any: Vec<_> = versions.iter().map(|version| version.replace('.', r"\\.")).collect();
             format!("=~\"{}\"", any.join("|"))
         }
     }
@@ -46,6 +46,12 @@ pub(super) struct Scope(String);
 impl Scope {
     /// Versions are numbered for each model, so a version alone may be another model's.
     pub(super) fn of(rollout: &ModelRollout, versions: &[&VersionRef]) -> Self {
+        let names: Vec<&str> = versions.iter().map(|version| version.version.as_str()).collect();
+        Self::of_named(rollout, &names)
+    }
+
+    /// The same of versions of which no more than the name is known, such as `v20261121.1`.
+    pub(super) fn of_named(rollout: &ModelRollout, versions: &[&str]) -> Self {
         let prometheus = &rollout.spec.prometheus;
         let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
         let whose = match prometheus.version_from {

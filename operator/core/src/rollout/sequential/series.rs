@@ -9,7 +9,7 @@ use std::{
 };
 
 use anneal_crds::{
-    ModelRollout, VersionRef,
+    ModelRollout,
     metric::{Absent, Form, Metric, Others},
     prometheus::VersionFrom,
 };
@@ -122,9 +122,9 @@ impl Draft<'_> {
         let prometheus = &self.rollout.spec.prometheus;
         let (stable, previous) = (&self.status.stable, &self.status.previous);
         let mut versions = steps::on_trial(&self.status).into_iter().chain(stable).chain(previous);
-        let mut named = |label: &str, prefix: fn(&ModelRollout, &VersionRef) -> String| {
+        let mut named = |label: &str, prefix: fn(&ModelRollout, &str) -> String| {
             let name = series.labels.get(label)?;
-            versions.find(|version| name.starts_with(&prefix(self.rollout, version)))
+            versions.find(|version| name.starts_with(&prefix(self.rollout, &version.version)))
         };
         let version = match prometheus.version_from {
             VersionFrom::Labels => None,
