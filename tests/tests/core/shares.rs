@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "this is a test")]
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, iter};
 
 use anneal_core::{
     plan::Wake,
@@ -12,8 +12,10 @@ use anneal_crds::{ModelRolloutStatus, model_rollout::RolloutPhase as P};
 use anneal_tests::{
     cases::{self, Read, RolloutCase},
     raw::Raw,
+    world::dice::Dice,
 };
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 /// A canary of 20, 30 and 100 %, or the bake after it, whose data plane took the weights so many seconds ago.
@@ -39,7 +41,9 @@ fn counted(own: Option<f64>, rest: Option<f64>) -> Answer {
         labels: BTreeMap::from([("anneal_part".to_owned(), name.to_owned())]),
         value,
     };
-    let Answer::Vector(mut vector) = Read::Errors(0.0, 1000.0).answer() else { unreachable!() };
+    // Whoever gets none has none to be judged by.
+    let judged = if own == Some(0.0) { 0.0 } else { 1000.0 };
+    let Answer::Vector(mut vector) = Read::Errors(0.0, judged).answer() else { unreachable!() };
     vector.extend(own.map(|own| part("own", own)));
     vector.extend(rest.map(|rest| part("rest", rest)));
     Answer::Vector(vector)
@@ -60,7 +64,11 @@ fn both_versions_are_asked_for_requests_since_the_weights_were_taken() {
         ("Canary", 20, 34, None),
         ("Canary", 20, 35, Some("[30s]")),
         ("Canary", 30, 90, Some("[85s]")),
-        ("Canary", 100, 86_400, Some("[3600s]")),
+        ("Canary", 30, 86_400, Some("[3600s]")),
+        // What was under way at a switch is past soon.
+        ("Canary", 100, 90, Some("[85s]")),
+        ("Canary", 100, 600, Some("[300s]")),
+        ("Canary", 100, 1205, Some("[900s]")),
         ("Baking", 100, 86_400, Some("[3600s]")),
     ];
     for (phase, weight, ago, range) in ranges {
@@ -100,8 +108,8 @@ fn requests_that_go_where_they_went_before_hold_the_step() {
         ("Canary", 20, None, Some(600.0), ACCEPTED, None),
         ("Canary", 20, Some(600.0), None, ACCEPTED, None),
         ("Canary", 20, None, None, ACCEPTED, None),
-        ("Canary", 20, Some(0.0), Some(f64::NAN), ACCEPTED, None),
-        ("Canary", 20, Some(0.0), Some(f64::INFINITY), ACCEPTED, None),
+        ("Canary", 20, Some(1.0), Some(f64::NAN), ACCEPTED, None),
+        ("Canary", 20, Some(1.0), Some(f64::INFINITY), ACCEPTED, None),
         ("Canary", 20, Some(-1.0), Some(600.0), ACCEPTED, None),
     ];
     for (phase, weight, own, rest, told, observed) in table {
@@ -123,13 +131,24 @@ fn requests_that_go_where_they_went_before_hold_the_step() {
             serde_json::from_value(cases::ago(121).into()).unwrap();
         let Answer::Vector(mut silent) = counted(own, rest) else { unreachable!() };
         silent.retain(|series| !["bad", "total"].contains(&series.labels["anneal_part"].as_str()));
-        let status = case.plan_with(&Answer::Vector(silent)).status;
-        assert_eq!(status.phase == P::RolledBack, weight < 100, "{why}");
-        // What is no proof rejects nobody, and people are told.
+        let (silent, is_proven) = (Answer::Vector(silent), own == Some(0.0) && weight < 100);
+        let mut blind = case.clone();
+        let status = case.plan_with(&silent).status;
+        assert_eq!(status.phase == P::RolledBack, is_proven, "{why}: it has not been blind for long");
+        blind.rollout.status = Some(status);
+        blind.now += SignedDuration::from_secs(121);
+        assert_eq!(blind.plan_with(&silent).status.phase == P::RolledBack, weight < 100, "{why}");
+        // What is no proof rejects nobody, and people are told; that no request came at all is one.
         case.rollout.status.as_mut().unwrap().holding_since =
             serde_json::from_value(cases::ago(121).into()).unwrap();
         let status = case.plan_with(&counted(own, rest)).status;
-        assert_eq!(status.phase.name(), phase, "{why}");
+        assert_eq!(status.phase.name(), if is_proven { "RolledBack" } else { phase }, "{why}");
+        if is_proven {
+            continue;
+        }
+        // A server that is away begins a time of its own.
+        let away = case.plan_with(&Answer::Unreachable("connection refused".to_owned())).status;
+        assert_eq!((away.phase.name(), away.holding_since), (phase, Some(Time(case.now))), "{why}");
         let stalled = status.conditions.iter().find(|told| told.type_ == "Stalled" && told.status == "True");
         assert_eq!(stalled.unwrap().reason, "HeldTooLong", "{why}");
     }
@@ -216,4 +235,90 @@ fn a_plane_that_ignores_ten_points_is_found_within_a_minute_however_seldom_metri
         assert_eq!(found.is_some(), is_found, "{why}: {found:?}");
         assert!(found.is_none_or(|seconds| seconds <= 60), "{why}: {found:?}");
     }
+}
+
+/// Pods of each version, what each had answered at each second since the switch, and when it is scraped.
+struct Pods {
+    switch_ms: i64,
+    every: i64,
+    pods: Vec<(&'static str, i64, Vec<u32>)>,
+}
+
+impl Pods {
+    /// Some requests a second come by chance, `weight` percent of them to the one pod on trial.
+    fn new(dice: &mut Dice, switch: Timestamp, weight: usize) -> Self {
+        let every = [5, 10, 15][dice.below(3)];
+        let stable = 1 + dice.below(4);
+        let versions = iter::once("v20261121.2").chain(iter::repeat_n("v20261121.1", stable));
+        let phase = |dice: &mut Dice| i64::try_from(dice.below(usize::try_from(every).unwrap())).unwrap();
+        let mut pods: Vec<_> = versions.map(|version| (version, phase(dice), vec![0_u32])).collect();
+        let most = 5 + dice.below(200);
+        for _ in 0..200 {
+            for (.., counts) in &mut pods {
+                counts.push(*counts.last().unwrap());
+            }
+            for _ in 0..dice.below(most) {
+                let pod = if dice.below(100) < weight { 0 } else { 1 + dice.below(stable) };
+                *pods[pod].2.last_mut().unwrap() += 1;
+            }
+        }
+        Self { switch_ms: switch.as_millisecond(), every, pods }
+    }
+
+    fn answer(&self, query: &Query, now: Timestamp) -> Answer {
+        let raw = Raw::read(&query.expression, now).unwrap();
+        let asked = self
+            .pods
+            .iter()
+            .enumerate()
+            .filter(|(_, (version, ..))| raw.versions.iter().any(|wanted| wanted == version));
+        let series = asked.map(|(pod, (version, phase, counts))| {
+            let counted = |second: i64| {
+                let at_ms = self.switch_ms + 1000 * second;
+                let is_scraped = (second - phase).rem_euclid(self.every) == 0;
+                let count = match usize::try_from(second) {
+                    Ok(second) if raw.selector != "bad" => f64::from(counts[second]),
+                    Ok(_) | Err(_) => 0.0,
+                };
+                (is_scraped && at_ms > raw.from_ms && at_ms <= raw.until_ms).then_some((at_ms, count))
+            };
+            let labels = [("version", (*version).to_owned()), ("pod", pod.to_string())];
+            RawSeries {
+                labels: labels.map(|(name, value)| (name.to_owned(), value)).into(),
+                samples: (-300..200).filter_map(counted).collect(),
+                histograms: vec![],
+            }
+        });
+        Answer::Matrix(series.collect())
+    }
+}
+
+#[test]
+fn pods_that_are_scraped_one_after_another_seldom_make_a_right_share_look_wrong() {
+    let mut dice = Dice::new(20_261_121);
+    let (mut wrong, mut looks) = (0, 0);
+    for _ in 0..600 {
+        let weight = [20, 30][dice.below(2)];
+        let mut case = case("Canary", weight, 0);
+        case.rollout.spec.metrics[0].window = "10m".parse().unwrap();
+        case.rollout.spec.metrics[0].interval = None;
+        let judge =
+            json!({"evidence": "sequential", "maxHold": "10m", "sequential": {"dispersion": "Assumed"}});
+        case.rollout.spec.judge = serde_json::from_value(judge).unwrap();
+        let pods = Pods::new(&mut dice, case.now, usize::try_from(weight).unwrap());
+        let until = case.now + SignedDuration::from_secs(130);
+        while case.now < until {
+            let plan = case.plan_answering(|query| pods.answer(query, case.now));
+            let Wake::At(at) = plan.wake else { panic!("nobody looks again") };
+            looks += 1;
+            if verified(&plan.status) == MISMATCH {
+                wrong += 1;
+                break;
+            }
+            case.rollout.status = Some(plan.status);
+            case.now = at;
+        }
+    }
+    // One in a thousand is allowed at each weight; more than four of 600 would be no chance.
+    assert!(looks > 600 * 8 && wrong <= 4, "{wrong} of {looks} looks");
 }

@@ -31,6 +31,8 @@ pub(super) const REST: &str = "rest";
 const UNDER_WAY: SignedDuration = SignedDuration::from_secs(5);
 /// No more than this is looked back at, so that what was mended is past some day.
 const LATELY: SignedDuration = SignedDuration::from_mins(60);
+/// Where all are asked for, as much is left out in the end: what was long under way at the switch would outweigh most of an hour.
+const LONG_UNDER_WAY: SignedDuration = SignedDuration::from_mins(5);
 /// Standard errors, of a percentage point at least, by which another share lies away.
 const FAR: f64 = 4.0;
 /// How long after a switch, and how often, somebody looks whether the data plane has followed.
@@ -62,9 +64,15 @@ pub(super) fn observed(share: f64, requests: u64) -> Observed {
 
 /// For how long requests have been counted that tell where they go, `age` after the weights were taken; none before every pod must
 /// have been scraped twice, because those that were would stand for all.
-pub(super) fn counted_for(rollout: &ModelRollout, age: SignedDuration) -> Option<SignedDuration> {
-    let counted = age.saturating_sub(UNDER_WAY);
-    (counted >= rollout.spec.prometheus.stale_after.get()).then(|| counted.min(LATELY))
+pub(super) fn counted_for(
+    rollout: &ModelRollout,
+    weight: Weight,
+    age: SignedDuration,
+) -> Option<SignedDuration> {
+    let (counted, every_pod) = (age.saturating_sub(UNDER_WAY), rollout.spec.prometheus.stale_after.get());
+    let settled = counted.saturating_sub(LONG_UNDER_WAY).max(LONG_UNDER_WAY.max(every_pod));
+    let most = if weight == Weight::FULL { settled.min(LATELY) } else { LATELY };
+    (counted >= every_pod).then(|| counted.min(most))
 }
 
 /// Whether so many requests, some of which come from the same users, surely go where they went before.
@@ -111,9 +119,9 @@ pub(super) fn asked_with(
     if rollout.spec.judge.evidence != JudgeEvidence::None || counter(rollout, status)?.name != metric.name {
         return None;
     }
-    let (rest, _) = divided(status)?;
+    let (rest, weight) = divided(status)?;
     let age = now.duration_since(status.traffic_accepted_at.as_ref()?.0);
-    let seconds = counted_for(rollout, age)?.as_secs().max(1);
+    let seconds = counted_for(rollout, weight, age)?.as_secs().max(1);
     let requests =
         |version, name| expression::requests(metric, &Scope::of(rollout, &[version]), seconds, name);
     Some(format!("{} or {}", requests(trial, OWN)?, requests(rest, REST)?))

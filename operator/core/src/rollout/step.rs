@@ -20,6 +20,7 @@ use super::{
     draft::{self, AWAITING_PROMOTION, Draft, METRICS_AVAILABLE},
     labels,
     reading::Verdict,
+    route::{MISMATCH, VERIFIED},
     snapshot::Listed,
     steps::{self, Terms},
     transition::{Cause, Fate, PROMOTED_BY_HAND},
@@ -28,6 +29,9 @@ use crate::{
     condition::{KState, Truth},
     plan::Severity,
 };
+
+/// Reason of what could not be judged for `judge.maxHold`.
+const HELD_TOO_LONG: &str = "HeldTooLong";
 
 /// What all readings say.
 pub(super) struct Judged {
@@ -233,14 +237,13 @@ impl Draft<'_> {
     /// A canary that nobody can see goes back; a version that has passed every step stays, and someone must look.
     fn cannot_be_judged(&mut self, version: &VersionRef, message: &str, readings: Vec<RecordedReading>) {
         // Whoever has all requests is judged by its own, wherever others go; and what `increase` estimates is no proof.
-        let has_all = self.status.phase == RolloutPhase::Canary && self.status.weight == Weight::FULL;
-        let is_estimate =
-            self.rollout.spec.judge.evidence == JudgeEvidence::None && self.is_seen_and_well(version);
-        if self.status.phase == RolloutPhase::Baking || ((has_all || is_estimate) && self.mismatched) {
-            self.waiting("HeldTooLong", message);
-            return self.kstatus(KState::Stalled, "HeldTooLong", message);
+        let is_estimate = self.counts_by_estimates() && self.is_seen_and_well(version);
+        let is_excused = self.mismatched && (self.has_all_requests() || is_estimate);
+        if self.status.phase == RolloutPhase::Baking || is_excused {
+            self.waiting(HELD_TOO_LONG, message);
+            return self.kstatus(KState::Stalled, HELD_TOO_LONG, message);
         }
-        self.give_up(version, Fate::Rejected, "HeldTooLong", message, readings);
+        self.give_up(version, Fate::Rejected, HELD_TOO_LONG, message, readings);
     }
 
     /// Whether every trigger has a reading, and the version its pods.
@@ -359,6 +362,37 @@ impl Draft<'_> {
         }
     }
 
+    /// Whether it held until now for requests that reject nobody, and does not any more. Whatever it holds for from now on has had no
+    /// time yet.
+    fn excuse_has_ended(&self, version: &VersionRef, is_blind: bool) -> bool {
+        let told = |type_: &str, truth: &str, reason: Option<&str>| {
+            let mut conditions = self.rollout.status.iter().flat_map(|status| &status.conditions);
+            conditions.any(|told| {
+                told.type_ == type_
+                    && told.status == truth
+                    && reason.is_none_or(|reason| told.reason == reason)
+            })
+        };
+        let has_pods = self.ready(version);
+        // Pods that come and go put no clock back, unless it has stood for long.
+        let was_kept = told("Stalled", "True", Some(HELD_TOO_LONG));
+        let was_well = was_kept || (has_pods && told(METRICS_AVAILABLE, "True", None));
+        let was_excused = told(VERIFIED, "False", Some(MISMATCH)) && was_well;
+        let is_excused = self.mismatched && (self.has_all_requests() || (has_pods && !is_blind));
+        let may_be = self.has_all_requests() || self.counts_by_estimates();
+        may_be && was_excused && !is_excused
+    }
+
+    /// Whether a canary should have all requests.
+    fn has_all_requests(&self) -> bool {
+        self.status.phase == RolloutPhase::Canary && self.status.weight == Weight::FULL
+    }
+
+    /// Whether requests are counted by what `increase` estimates.
+    fn counts_by_estimates(&self) -> bool {
+        self.rollout.spec.judge.evidence == JudgeEvidence::None
+    }
+
     /// Why the step may not end yet although nothing is wrong; keeps track of since when nothing can be read.
     fn hold(
         &mut self,
@@ -371,6 +405,10 @@ impl Draft<'_> {
         // The first scrapes of a step take a moment; that is not blindness yet.
         let settled = self.step_age() > self.rollout.spec.prometheus.stale_after.get();
         let now = Time(self.now);
+        if self.excuse_has_ended(version, blind.is_some()) {
+            self.status.holding_since = None;
+            self.status.thawed_at = Some(now.clone());
+        }
         let since = self.status.holding_since.clone();
         if let Some(why) = blind.as_ref().filter(|_| settled && since.is_none()) {
             self.note(Severity::Warning, "MetricsUnavailable", &format!("Nothing can be judged: {why}."));

@@ -3,7 +3,7 @@
 //! A tick may last a minute, and the one in which the weight changed tells nothing. Until the traffic split has counted, the raw samples
 //! since the data plane took the weights are compared with the share before.
 
-use anneal_crds::VersionRef;
+use anneal_crds::{VersionRef, Weight};
 
 use super::{
     Comparison,
@@ -29,13 +29,13 @@ impl Draft<'_> {
         if comparison.record.state.split.is_of(shares::share(weight)) {
             return None;
         }
-        let (own, rest) = self.counted_since_the_switch(trial)?;
+        let (own, rest) = self.counted_since_the_switch(trial, weight)?;
         shares::is_ignored(self.rollout, weight, own, rest).then_some((own, rest))
     }
 
-    fn counted_since_the_switch(&self, trial: &VersionRef) -> Option<(u64, u64)> {
+    fn counted_since_the_switch(&self, trial: &VersionRef, weight: Weight) -> Option<(u64, u64)> {
         let age = self.accepted_age().filter(|_| self.traffic_accepted())?;
-        let counted = shares::counted_for(self.rollout, age)?;
+        let counted = shares::counted_for(self.rollout, weight, age)?;
         let counted_ms = i64::try_from(counted.as_millis()).unwrap_or(i64::MAX);
         let from_ms = self.snapshot.now.as_millisecond().saturating_sub(counted_ms);
         let triggers = steps::triggers(&self.rollout.spec, &self.status);
