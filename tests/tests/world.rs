@@ -138,6 +138,7 @@ fn every_law_holds_in_every_world_and_every_world_comes_to_rest() {
         "glance at what is old",
         "route that is contested",
         "raw samples that are too much",
+        "counters that began anew",
         "step with labels",
         "decision Approved",
         "candidate that is frozen",

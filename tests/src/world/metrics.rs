@@ -58,10 +58,30 @@ pub enum Weather {
 pub struct Counters {
     /// Requests of each version since it first served.
     totals: BTreeMap<String, f64>,
-    /// Samples of those: when, and how many.
-    samples: BTreeMap<String, Vec<(f64, f64)>>,
+    /// What was scraped of them.
+    samples: BTreeMap<String, Vec<Scrape>>,
+    /// The requests of each version when its process began anew.
+    began: BTreeMap<String, f64>,
     /// What is wrong at present.
     pub weather: Weather,
+}
+
+/// What a version had answered at a moment.
+#[derive(Clone, Copy, Debug)]
+struct Scrape {
+    /// In seconds.
+    at: f64,
+    /// Since it first served.
+    total: f64,
+    /// Before its process began.
+    began: f64,
+}
+
+impl Scrape {
+    /// What its process counts.
+    fn counted(&self) -> f64 {
+        self.total - self.began
+    }
 }
 
 fn instant(time: Timestamp) -> f64 {
@@ -72,21 +92,28 @@ impl Counters {
     /// The counter at `at`, between samples as if it rose evenly.
     fn at(&self, version: &str, at: f64) -> Option<f64> {
         let samples = self.samples.get(version)?;
-        let after = samples.iter().position(|(time, _)| *time >= at);
+        let after = samples.iter().position(|scrape| scrape.at >= at);
         match after {
-            None => samples.last().map(|(_, total)| *total),
-            Some(0) => samples.first().map(|(_, total)| *total),
+            None => samples.last().map(|scrape| scrape.total),
+            Some(0) => samples.first().map(|scrape| scrape.total),
             Some(place) => {
-                let ((t0, v0), (t1, v1)) = (samples[place - 1], samples[place]);
-                Some(v0 + (v1 - v0) * (at - t0) / (t1 - t0))
+                let (before, after) = (samples[place - 1], samples[place]);
+                let passed = (at - before.at) / (after.at - before.at);
+                Some(before.total + (after.total - before.total) * passed)
             }
         }
     }
 
     fn newest(&self, version: &str, at: f64) -> Option<f64> {
         let samples = self.samples.get(version)?;
-        let newest = samples.iter().rev().find(|(time, _)| *time <= at)?.0;
+        let newest = samples.iter().rev().find(|scrape| scrape.at <= at)?.at;
         (at - newest < LOOKBACK).then_some(newest)
+    }
+
+    /// The process of a version begins anew, and its counters at zero.
+    pub fn restart(&mut self, version: &str) {
+        let total = self.totals.get(version).copied().unwrap_or(0.0);
+        self.began.insert(version.to_owned(), total);
     }
 }
 
@@ -133,9 +160,10 @@ impl Sim {
         for version in services.iter().filter_map(|service| self.version_behind(service)).collect::<Vec<_>>()
         {
             let total = self.counters.totals.get(&version).copied().unwrap_or(0.0);
+            let began = self.counters.began.get(&version).copied().unwrap_or(0.0);
             let samples = self.counters.samples.entry(version).or_default();
-            if samples.last().is_none_or(|(time, _)| *time < now) {
-                samples.push((now, total));
+            if samples.last().is_none_or(|scrape| scrape.at < now) {
+                samples.push(Scrape { at: now, total, began });
             }
         }
     }
@@ -171,7 +199,10 @@ impl Sim {
                 question.version
             )
         });
-        self.callers[caller].walk.told.push(Told { version: question.version, verdict });
+        // Who left is asked for no more than how many requests it has.
+        if expression.contains("\"step\"") {
+            self.callers[caller].walk.told.push(Told { version: question.version, verdict });
+        }
         answer
     }
 
@@ -193,6 +224,10 @@ impl Sim {
         }
         let mut series: Vec<RawSeries> =
             raw.versions.iter().flat_map(|version| self.raw_series(raw, version)).collect();
+        let falls = |series: &RawSeries| series.samples.windows(2).any(|pair| pair[1].1 < pair[0].1);
+        if series.iter().any(falls) {
+            *self.laws.reached.entry("counters that began anew".to_owned()).or_default() += 1;
+        }
         let now = instant(at);
         let is_too_much = raw.point_ms.is_none() && raw.until_ms - raw.from_ms > MOST_RAW;
         let newest =
@@ -250,20 +285,20 @@ impl Sim {
     fn raw_series(&self, raw: &Raw, version: &str) -> Vec<RawSeries> {
         let Some(truth) = self.truth_of(version) else { return vec![] };
         // There is no such counter before its first label.
-        let labelled = |(at, _): &(f64, f64)| {
-            let count = self.counters.at(version, at - LABEL_DELAY as f64)?;
-            (count >= 1.0).then_some((*at, count))
+        let labelled = |scrape: &Scrape| {
+            let count = self.counters.at(version, scrape.at - LABEL_DELAY as f64)?;
+            (count >= 1.0).then_some((scrape.at, count))
         };
         let of = |more: Option<(&str, &str)>, share: f64| {
             let labels = [("version", version), ("pod", "only")].into_iter().chain(more);
             let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
             let samples = self.counters.samples.get(version).into_iter().flatten();
+            let samples = samples.filter_map(|scrape| match are_labels(&raw.selector) {
+                true => labelled(scrape),
+                false => Some((scrape.at, scrape.counted())),
+            });
             let samples =
-                samples.filter_map(
-                    |sample| if are_labels(&raw.selector) { labelled(sample) } else { Some(*sample) },
-                );
-            let samples =
-                samples.map(|(at, total)| ((at * 1000.0).round() as i64, (total.floor() * share).floor()));
+                samples.map(|(at, count)| ((at * 1000.0).round() as i64, (count.floor() * share).floor()));
             let within = |sample: &(i64, f64)| sample.0 > raw.from_ms && sample.0 <= raw.until_ms;
             RawSeries {
                 labels: labels.collect(),
@@ -298,8 +333,10 @@ impl Sim {
     pub fn told_of(&self, version: &str, since: Timestamp, until: Timestamp) -> f64 {
         let samples = self.counters.samples.get(version).map(Vec::as_slice).unwrap_or_default();
         let within = |at: f64| at > instant(since) && at <= instant(until);
-        let near = |pair: &&[(f64, f64)]| within(pair[1].0) && pair[1].0 - pair[0].0 <= STALE_AFTER;
-        samples.windows(2).filter(near).map(|pair| pair[1].1 - pair[0].1).sum()
+        let near = |pair: &&[Scrape]| within(pair[1].at) && pair[1].at - pair[0].at <= STALE_AFTER;
+        // What a process had counted since its last scrape went with it.
+        let rose = |pair: &[Scrape]| pair[1].total - pair[0].total.max(pair[1].began);
+        samples.windows(2).filter(near).map(rose).sum()
     }
 
     fn spoiled(&self, question: &Question, at: Timestamp, spoil: impl Fn(&mut Series)) -> Answer {
@@ -380,13 +417,21 @@ fn series(part: &str, le: Option<&str>, value: f64) -> Series {
     Series { labels, value }
 }
 
-/// Whose requests a part of an expression counts, and over how many seconds.
-fn share(expression: &str, part: &'static str) -> Option<(&'static str, String, f64)> {
-    let (before, _) = expression.split_once(&format!(", \"anneal_part\", \"{part}\""))?;
-    let (_, counted) = before.rsplit_once("label_replace(")?;
-    let (_, version) = counted.split_once("version=\"")?;
+/// The version that the first selector of an expression names.
+fn named(expression: &str) -> Option<String> {
+    let (_, version) = expression.split_once("version=\"")?;
+    Some(version.split_once('"')?.0.to_owned())
+}
+
+/// What a part of an expression is called that counts nothing but requests, whose they are, and over how many seconds.
+fn share(part: &str) -> Option<(String, String, f64)> {
+    let (counted, name) = part.split_once(", \"anneal_part\", \"")?;
+    let (name, _) = name.split_once('"')?;
+    let version = named(counted)?;
     let (_, range) = counted.split_once('[')?;
-    Some((part, version.split_once('"')?.0.to_owned(), range.split_once("s]")?.0.parse().ok()?))
+    let counts = ["own", "rest", &version].contains(&name);
+    counts.then_some(())?;
+    Some((name.to_owned(), version, range.split_once("s]")?.0.parse().ok()?))
 }
 
 /// What an expression asks for.
@@ -399,7 +444,7 @@ struct Question {
     window: f64,
     elapsed: f64,
     /// Parts that count the requests of a version over so many seconds.
-    shares: Vec<(&'static str, String, f64)>,
+    shares: Vec<(String, String, f64)>,
 }
 
 impl Question {
@@ -421,13 +466,13 @@ impl Question {
         let ours = between("model=\"", "\"")? == MODEL && between("namespace=\"", "\"")? == NAMESPACE;
         ours.then_some(())?;
         Some(Self {
-            version: between("version=\"", "\"")?,
+            version: named(expression)?,
             histogram: expression.contains("sum by (le)"),
             labels: expression.contains("labels{"),
             compared: expression.contains(COMPARED),
             window: millis / 1000.0,
             elapsed: seconds,
-            shares: ["own", "rest"].iter().filter_map(|part| share(expression, part)).collect(),
+            shares: expression.split("label_replace(").filter_map(share).collect(),
         })
     }
 }

@@ -86,6 +86,9 @@ impl Sim {
         let ready = status("readyReplicas");
         if ready > 0 {
             self.say(|_| format!("a pod of {} is no longer ready", name(key)));
+            if let Some(version) = deployment["metadata"]["labels"][names::LABEL_VERSION].as_str() {
+                self.counters.restart(version);
+            }
             self.set_replicas(key, status("observedGeneration"), status("updatedReplicas"), ready - 1);
         }
     }
