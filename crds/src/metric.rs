@@ -393,9 +393,9 @@ pub struct Judge {
     pub sequential: Option<Sequential>,
     /// How long a step may wait for readings that are missing, stale or not finite, for pods that are not ready, for a gateway
     /// that has not taken its weights, for a data plane that does not follow them or, with `evidence: none`, for too few requests,
-    /// before the candidate is rolled back. One that has all requests, and with `evidence: none` any other one whose data plane does
-    /// not follow, stays and is `Stalled`.
-    /// Default 10m.
+    /// before the candidate is rolled back; for pods at least `serving.progressDeadline`. Where a data plane does not follow, one that
+    /// has all requests, and with `evidence: none` any other one that is ready and has a reading of every trigger, stays and is
+    /// `Stalled`. Default 10m.
     #[serde(default = "default_max_hold")]
     pub max_hold: Span,
     /// What becomes of a version on trial while a trigger has no series or no requests. Default: it waits.

@@ -67,7 +67,8 @@ pub struct ModelRolloutStatus {
     /// With `serving.autoscaling`, how many pods versions keep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Capacity>,
-    /// Since when readings are missing or requests too few; a step that holds for too long is rolled back.
+    /// Since when a trigger has no reading, weights are not taken, contested or not followed, or pods are not ready; a step that
+    /// holds for too long is rolled back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holding_since: Option<Time>,
     /// When the last freeze of this step ended, or what a ready version waited for, or the gateway took a route of yours that it had

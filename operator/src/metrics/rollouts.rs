@@ -181,7 +181,7 @@ const STEP_STARTED: Shape = Shape::gauge(
 );
 const HOLDING_SINCE: Shape = Shape::gauge(
     "anneal_rollout_holding_since_timestamp_seconds",
-    "Since when a step's metrics cannot be read, in Unix time, while that is so.",
+    "Since when a step cannot be judged, in Unix time, while that is so.",
     &["namespace", "rollout"],
 );
 const VERDICT: Shape = Shape::gauge(
