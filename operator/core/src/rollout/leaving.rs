@@ -218,6 +218,10 @@ impl Draft<'_> {
 
     /// It is looked at again. Where another version is on its way, that one's step tells where requests go.
     fn tell_who_is_asked(&mut self, message: String) {
+        // Whoever changes the route is told first, and known by that.
+        if self.contest().is_some() || self.lies_with_the_user() {
+            return self.wake_at_latest(RECHECK);
+        }
         match self.status.phase {
             RolloutPhase::Healthy | RolloutPhase::RolledBack | RolloutPhase::Preparing => {
                 self.condition(VERIFIED, Truth::False, MISMATCH, &message);
