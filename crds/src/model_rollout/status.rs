@@ -295,6 +295,21 @@ impl RolloutPhase {
         }
     }
 
+    /// Whether nothing is on its way or on trial, and what serves has been decided about.
+    pub const fn rests(self) -> bool {
+        match self {
+            Self::Healthy | Self::RolledBack => true,
+            Self::Pending
+            | Self::Preparing
+            | Self::Staging
+            | Self::Shadow
+            | Self::Experiment
+            | Self::Canary
+            | Self::Baking
+            | Self::RollingBack => false,
+        }
+    }
+
     /// Whether the data plane sends requests to stable version and candidate at once.
     pub const fn shares_traffic(self) -> bool {
         match self {

@@ -81,17 +81,7 @@ impl Draft<'_> {
     /// Whether someone wants smoke requests to be sent again to a version that failed them and could not be taken back;
     /// then it is done, once for each text.
     pub(super) fn retry_smoke(&mut self) -> bool {
-        let rests = match self.status.phase {
-            RolloutPhase::Healthy | RolloutPhase::RolledBack => self.pause.is_none(),
-            RolloutPhase::Pending
-            | RolloutPhase::Preparing
-            | RolloutPhase::Staging
-            | RolloutPhase::Shadow
-            | RolloutPhase::Experiment
-            | RolloutPhase::Canary
-            | RolloutPhase::Baking
-            | RolloutPhase::RollingBack => false,
-        };
+        let rests = self.status.phase.rests() && self.pause.is_none();
         let (Some(retry), Some(stable)) =
             (self.command(names::ANNOTATION_RETRY), self.status.stable.clone().filter(|_| rests))
         else {

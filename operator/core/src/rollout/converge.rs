@@ -165,20 +165,14 @@ impl Draft<'_> {
             return;
         }
         let stays_for = self.stays_for(&surplus);
-        match self.accepted_age() {
-            Some(age) if age >= stays_for && self.traffic_accepted() => {
-                self.keep_who_is_asked(&mut surplus);
-                self.actions.extend(surplus);
-            }
-            Some(age) => {
-                self.retell_who_is_asked(&surplus);
-                self.wake_at_latest(stays_for.saturating_sub(age).max(SignedDuration::from_secs(1)));
-            }
-            None => {
-                self.retell_who_is_asked(&surplus);
-                self.wake_at_latest(RECHECK);
-            }
+        let age = self.accepted_age();
+        if age.is_some_and(|age| age >= stays_for) && self.traffic_accepted() {
+            self.keep_who_is_asked(&mut surplus);
+            return self.actions.extend(surplus);
         }
+        self.retell_who_is_asked(&surplus);
+        let left = age.map(|age| stays_for.saturating_sub(age).max(SignedDuration::from_secs(1)));
+        self.wake_at_latest(left.unwrap_or(RECHECK));
     }
 
     /// Whether a rule of the user's own sends requests to a Service: then it stays, whatever the rollout's rule says.

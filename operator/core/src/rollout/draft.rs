@@ -266,19 +266,24 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn deployment(&self, version: &VersionRef) -> Option<&'a Value> {
+        self.deployment_of(&version.version)
+    }
+
+    /// The same, where no more than the name of the version is known.
+    pub(super) fn deployment_of(&self, version: &str) -> Option<&'a Value> {
         self.child(&self.snapshot.children.deployments, version)
     }
 
     /// A child of a version; one of someone else's is not there, whatever it says of itself.
-    fn child(&self, children: &'a [Value], version: &VersionRef) -> Option<&'a Value> {
+    fn child(&self, children: &'a [Value], version: &str) -> Option<&'a Value> {
         let home = Home::of(self.rollout)?;
-        let name = build::workload_name(home.name, &version.version);
+        let name = build::workload_name(home.name, version);
         children.iter().find(|object| object["metadata"]["name"] == name.as_str() && home.owns(object))
     }
 
     /// The Service that leads to the pods of a version. One that someone made an ExternalName leads anywhere.
     pub(super) fn service(&self, version: &VersionRef) -> Option<&'a Value> {
-        let service = self.child(&self.snapshot.children.services, version);
+        let service = self.child(&self.snapshot.children.services, &version.version);
         service.filter(|service| service["spec"]["type"] == "ClusterIP")
     }
 

@@ -88,8 +88,9 @@ pub fn query_of_who_left(rollout: &ModelRollout, deployments: &[Value], now: Tim
     Some(Query { metric: metric.name.clone(), question: Question::Left, expression, shape: Shape::Vector })
 }
 
-fn deletes(action: &Action, name: &str) -> bool {
-    matches!(action, Action::Delete { key, .. } if key.name == name)
+/// Whether it is told in this phase that versions which left are still asked. In later ones a step tells where requests go.
+fn is_told_in(phase: RolloutPhase) -> bool {
+    phase.rests() || phase == RolloutPhase::Preparing
 }
 
 fn told(metric: &Metric, versions: &[String]) -> String {
@@ -113,13 +114,16 @@ enum Count {
 impl Draft<'_> {
     /// The metric that counts the requests of versions that left, and those of them that are to be deleted.
     fn counts_who_leaves(&self, surplus: &[Action]) -> Option<(&Metric, Vec<String>)> {
-        let (home, metric) = (Home::of(self.rollout)?, counter(self.rollout)?);
+        let metric = counter(self.rollout)?;
         let mut versions = left(self.rollout, &self.status, &self.snapshot.children.deployments);
-        versions.retain(|version| {
-            let name = build::workload_name(home.name, version);
-            surplus.iter().any(|action| deletes(action, &name))
-        });
+        versions.retain(|version| surplus.iter().any(|action| self.takes_away(action, version)));
         (!versions.is_empty()).then_some((metric, versions))
+    }
+
+    /// Whether an action deletes something of this version's.
+    fn takes_away(&self, action: &Action, version: &str) -> bool {
+        let name = Home::of(self.rollout).map(|home| build::workload_name(home.name, version));
+        matches!(action, Action::Delete { key, .. } if Some(&key.name) == name.as_ref())
     }
 
     /// How long what is to be deleted stays after the weights were taken.
@@ -139,27 +143,13 @@ impl Draft<'_> {
             return;
         }
         let message = told(metric, &versions);
-        let name = self.rollout.metadata.name.as_deref().unwrap_or_default();
-        let names: Vec<String> = versions.iter().map(|version| build::workload_name(name, version)).collect();
-        surplus.retain(|action| !names.iter().any(|name| deletes(action, name)));
+        surplus.retain(|action| !versions.iter().any(|version| self.takes_away(action, version)));
         self.tell_who_is_asked(message);
     }
 
     /// What was told stays so until somebody is asked again, though the route has changed since.
     pub(super) fn retell_who_is_asked(&mut self, surplus: &[Action]) {
-        let was_told = self.rollout.status.as_ref().is_some_and(|status| match status.phase {
-            RolloutPhase::Healthy | RolloutPhase::RolledBack | RolloutPhase::Preparing => {
-                is_mismatch_told(status)
-            }
-            RolloutPhase::Pending
-            | RolloutPhase::Staging
-            | RolloutPhase::Shadow
-            | RolloutPhase::Experiment
-            | RolloutPhase::Canary
-            | RolloutPhase::Baking
-            | RolloutPhase::RollingBack => false,
-        });
-        let leaves = self.counts_who_leaves(surplus).filter(|_| was_told);
+        let leaves = self.counts_who_leaves(surplus).filter(|_| self.was_told());
         let Some((metric, versions)) = leaves else { return };
         let message = told(metric, &versions);
         self.tell_who_is_asked(message);
@@ -182,9 +172,7 @@ impl Draft<'_> {
     /// judged nobody is in the way.
     fn is_kept_unasked(&self, version: &str) -> bool {
         let keeps = match self.status.phase {
-            RolloutPhase::Healthy | RolloutPhase::RolledBack | RolloutPhase::Preparing => {
-                self.is_someone_asked_who_left()
-            }
+            RolloutPhase::Healthy | RolloutPhase::RolledBack | RolloutPhase::Preparing => self.was_told(),
             RolloutPhase::Staging
             | RolloutPhase::Shadow
             | RolloutPhase::Experiment
@@ -195,46 +183,35 @@ impl Draft<'_> {
         keeps && self.could_answer(version)
     }
 
-    /// Whether it was told that a version still gets requests which should get none, where no version has any weight.
-    fn is_someone_asked_who_left(&self) -> bool {
-        self.rollout.status.as_ref().is_some_and(is_mismatch_told)
+    /// Whether it was told that a version which left still gets requests.
+    fn was_told(&self) -> bool {
+        self.rollout
+            .status
+            .as_ref()
+            .is_some_and(|status| is_told_in(status.phase) && is_mismatch_told(status))
     }
 
     /// Whether pods of a version that left stay, or nobody knows yet whether they may go: others may wait for their place.
     pub(super) fn is_held_up(&self) -> bool {
         let leave = left(self.rollout, &self.status, &self.snapshot.children.deployments);
         let is_unknown = self.accepted_age().is_none_or(|age| age < is_known_after(self.rollout));
-        !leave.is_empty()
-            && counter(self.rollout).is_some()
-            && (is_unknown || self.is_someone_asked_who_left())
+        !leave.is_empty() && counter(self.rollout).is_some() && (is_unknown || self.was_told())
     }
 
     fn could_answer(&self, version: &str) -> bool {
-        let name = Home::of(self.rollout).map(|home| build::workload_name(home.name, version));
-        let is_its = |deployment: &&Value| deployment["metadata"]["name"].as_str() == name.as_deref();
-        let its = self.snapshot.children.deployments.iter().find(is_its);
-        its.is_some_and(|deployment| deployment["status"]["readyReplicas"].as_u64() > Some(0))
+        self.deployment_of(version)
+            .is_some_and(|deployment| deployment["status"]["readyReplicas"].as_u64() > Some(0))
     }
 
-    /// It is looked at again. Where another version is on its way, that one's step tells where requests go.
+    /// It is looked at again.
     fn tell_who_is_asked(&mut self, message: String) {
         // Whoever changes the route is told first, and known by that.
-        if self.contest().is_some() || self.lies_with_the_user() {
+        let is_told_another = self.contest().is_some() || self.lies_with_the_user();
+        if is_told_another || !is_told_in(self.status.phase) {
             return self.wake_at_latest(RECHECK);
         }
-        match self.status.phase {
-            RolloutPhase::Healthy | RolloutPhase::RolledBack | RolloutPhase::Preparing => {
-                self.condition(VERIFIED, Truth::False, MISMATCH, &message);
-                self.blocked(&Trouble { reason: MISMATCH.to_owned(), message });
-            }
-            RolloutPhase::Pending
-            | RolloutPhase::Staging
-            | RolloutPhase::Shadow
-            | RolloutPhase::Experiment
-            | RolloutPhase::Canary
-            | RolloutPhase::Baking
-            | RolloutPhase::RollingBack => self.wake_at_latest(RECHECK),
-        }
+        self.condition(VERIFIED, Truth::False, MISMATCH, &message);
+        self.blocked(&Trouble { reason: MISMATCH.to_owned(), message });
     }
 }
 

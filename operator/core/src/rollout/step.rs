@@ -6,7 +6,7 @@
 //! compared with recorded ones never run backwards.
 
 use anneal_crds::{
-    VersionRef, Weight,
+    ModelRolloutStatus, VersionRef, Weight,
     metric::JudgeEvidence,
     model_rollout::{RecordedReading, RolloutPhase, Then},
     names,
@@ -20,7 +20,7 @@ use super::{
     draft::{self, AWAITING_PROMOTION, Draft, METRICS_AVAILABLE},
     labels,
     reading::Verdict,
-    route::{MISMATCH, VERIFIED},
+    route::is_mismatch_told,
     snapshot::Listed,
     steps::{self, Terms},
     transition::{Cause, Fate, PROMOTED_BY_HAND},
@@ -57,6 +57,19 @@ pub(super) enum StepSays {
     Unseen(&'static str),
     /// The version on trial goes: a reason, and the same in words.
     RollsBack((&'static str, String)),
+}
+
+/// Whether a status says that every trigger has a reading.
+fn has_readings(status: &ModelRolloutStatus) -> bool {
+    let is_told = |told: &Condition| told.type_ == METRICS_AVAILABLE && told.status == "True";
+    status.conditions.iter().any(is_told)
+}
+
+/// Whether a status says that its version stays although its step could not be judged for long.
+fn was_kept(status: &ModelRolloutStatus) -> bool {
+    let is_told =
+        |told: &Condition| told.type_ == "Stalled" && told.status == "True" && told.reason == HELD_TOO_LONG;
+    status.conditions.iter().any(is_told)
 }
 
 impl StepSays {
@@ -237,19 +250,13 @@ impl Draft<'_> {
     /// A canary that nobody can see goes back; a version that has passed every step stays, and someone must look.
     fn cannot_be_judged(&mut self, version: &VersionRef, message: &str, readings: Vec<RecordedReading>) {
         // Whoever has all requests is judged by its own, wherever others go; and what `increase` estimates is no proof.
-        let is_estimate = self.counts_by_estimates() && self.is_seen_and_well(version);
+        let is_estimate = self.counts_by_estimates() && has_readings(&self.status) && self.ready(version);
         let is_excused = self.mismatched && (self.has_all_requests() || is_estimate);
         if self.status.phase == RolloutPhase::Baking || is_excused {
             self.waiting(HELD_TOO_LONG, message);
             return self.kstatus(KState::Stalled, HELD_TOO_LONG, message);
         }
         self.give_up(version, Fate::Rejected, HELD_TOO_LONG, message, readings);
-    }
-
-    /// Whether every trigger has a reading, and the version its pods.
-    fn is_seen_and_well(&self, version: &VersionRef) -> bool {
-        let is_told = |told: &Condition| told.type_ == METRICS_AVAILABLE && told.status == "True";
-        self.status.conditions.iter().any(is_told) && self.ready(version)
     }
 
     /// The strategy does not have this step any more.
@@ -365,22 +372,14 @@ impl Draft<'_> {
     /// Whether it held until now for requests that reject nobody, and does not any more. Whatever it holds for from now on has had no
     /// time yet.
     fn excuse_has_ended(&self, version: &VersionRef, is_blind: bool) -> bool {
-        let told = |type_: &str, truth: &str, reason: Option<&str>| {
-            let mut conditions = self.rollout.status.iter().flat_map(|status| &status.conditions);
-            conditions.any(|told| {
-                told.type_ == type_
-                    && told.status == truth
-                    && reason.is_none_or(|reason| told.reason == reason)
-            })
-        };
         let has_pods = self.ready(version);
         // Pods that come and go put no clock back, unless it has stood for long.
-        let was_kept = told("Stalled", "True", Some(HELD_TOO_LONG));
-        let was_well = was_kept || (has_pods && told(METRICS_AVAILABLE, "True", None));
-        let was_excused = told(VERIFIED, "False", Some(MISMATCH)) && was_well;
+        let was_excused = |status: &ModelRolloutStatus| {
+            is_mismatch_told(status) && (was_kept(status) || (has_pods && has_readings(status)))
+        };
         let is_excused = self.mismatched && (self.has_all_requests() || (has_pods && !is_blind));
         let may_be = self.has_all_requests() || self.counts_by_estimates();
-        may_be && was_excused && !is_excused
+        may_be && self.rollout.status.as_ref().is_some_and(was_excused) && !is_excused
     }
 
     /// Whether a canary should have all requests.

@@ -133,7 +133,7 @@ impl Draft<'_> {
             JudgeEvidence::None => shares::are_counted(self.rollout, &self.status),
         };
         let before = share(shares::weight_before(self.rollout, weight));
-        let design_effect = policy::terms(spec).split_design_effect;
+        let design_effect = policy::split_design_effect(spec);
         let requests = (counts && self.status.phase == RolloutPhase::Canary)
             .then(|| requests_to_tell(before, share(weight), design_effect))?;
         Some(requests.map_or_else(
