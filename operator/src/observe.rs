@@ -167,6 +167,7 @@ pub struct Look {
     endpoints: rollout::Endpoints,
     gateway: rollout::GatewayState,
     features: rollout::Features,
+    alerts: rollout::AlertReceiver,
     memo: rollout::Memo,
     /// When.
     pub(crate) at: jiff::Timestamp,
@@ -213,8 +214,8 @@ pub async fn rollout(ports: &Ports, key: &Key, object: &Value) -> Result<Look, C
     let features = features(cluster, &rollout, seen).await;
     let gateway = gateway.map_or(rollout::GatewayState::NotNamed, gateway_state);
     let memo = rollout::Memo::default();
-    let at = ports.clock.now();
-    Ok(Look { rollout, versions, rivals, members, children, endpoints, gateway, features, memo, at })
+    let (alerts, at) = (ports.alerts, ports.clock.now());
+    Ok(Look { rollout, versions, rivals, members, children, endpoints, gateway, features, alerts, memo, at })
 }
 
 impl Look {
@@ -260,6 +261,7 @@ impl Look {
             features: self.features.clone(),
             answers,
             probed: &[],
+            alerts: self.alerts,
             memo: &self.memo,
             now,
         }

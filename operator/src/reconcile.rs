@@ -38,6 +38,8 @@ pub struct Ports {
     pub clock: Arc<dyn Clock>,
     /// How many reconciles are under way at once.
     pub turns: Arc<Turns>,
+    /// Whether alerts come in.
+    pub alerts: rollout::AlertReceiver,
     /// What was seen last.
     pub looks: Arc<Looks>,
 }

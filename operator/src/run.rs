@@ -9,6 +9,7 @@ use anneal_core::{
     lease,
     object::{Key, Kind},
     plan::Wake,
+    rollout::AlertReceiver,
 };
 use anneal_crds::names;
 use futures::{StreamExt, future::ready};
@@ -108,7 +109,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let metrics = Metrics::new().map_err(|error| Error::Client(error.into()))?;
     let readiness = Readiness::default();
     let cluster = Arc::new(KubeCluster::new(client.clone(), &options.identity));
+    let alerts = if options.alerts.is_some() { AlertReceiver::Listens } else { AlertReceiver::Off };
     let ports = Ports {
+        alerts,
         cluster: Arc::new(Metered::new(cluster, metrics.clone(), notify(&options, &metrics, &stop)?)),
         prometheus: Arc::new(HttpPrometheus::default()),
         probes: Arc::new(HttpProbes),

@@ -224,6 +224,8 @@ pub struct RolloutCase {
     pub read: Read,
     /// What every probe is answered.
     pub probed: ProbeAnswer,
+    /// Whether alerts are heard of.
+    pub alerts: rollout::AlertReceiver,
     /// The time.
     pub now: Timestamp,
 }
@@ -244,6 +246,7 @@ impl RolloutCase {
             features: rollout::Features::Unknown,
             read: Read::Errors(0.0, 1000.0),
             probed: ProbeAnswer::Silent("connection refused".into()),
+            alerts: rollout::AlertReceiver::Listens,
             now: now(),
         };
         case.settle_children();
@@ -327,6 +330,7 @@ impl RolloutCase {
             features: self.features.clone(),
             answers,
             probed: &[],
+            alerts: self.alerts,
             memo,
             now: self.now,
         }

@@ -16,7 +16,7 @@ use anneal_core::{
     object::{Key, Kind, Object},
     patch::{Operation, Patch},
     plan::{Action, Note},
-    rollout::{Answer, Probe, ProbeAnswer, Query},
+    rollout::{AlertReceiver, Answer, Probe, ProbeAnswer, Query},
 };
 use anneal_operator::{
     kube_cluster::KubeCluster,
@@ -197,6 +197,7 @@ async fn an_edit_in_between_is_read_and_planned_for_and_never_overwritten() {
     }));
     let world = Arc::new(Edited { case: Mutex::new(case), patches: AtomicU32::new(0) });
     let ports = Ports {
+        alerts: AlertReceiver::Listens,
         cluster: world.clone(),
         prometheus: world.clone(),
         probes: world.clone(),

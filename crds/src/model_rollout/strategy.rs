@@ -44,7 +44,7 @@ pub struct Strategy {
     pub warn_triggers: Vec<String>,
     /// Alerts of Alertmanager that take the version on trial out of traffic, such as
     /// `alertname="HighErrors",severity=~"page|critical"`: all matchers of one entry must hold, and any entry will do. Needs the chart's
-    /// `alertReceiver`, and a route of Alertmanager that sends them there.
+    /// `alertReceiver`, and a route of Alertmanager that sends them there; while it is off, the condition `InvalidCommand` says so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 1024)))]
     pub abort_on_alerts: Vec<String>,

@@ -12,7 +12,7 @@ use anneal_core::{
     object::{Key, Kind, Object},
     patch::Patch,
     plan::Note,
-    rollout::{Answer, Probe, ProbeAnswer, Query},
+    rollout::{AlertReceiver, Answer, Probe, ProbeAnswer, Query},
 };
 use anneal_operator::{
     ports::{Clock, Cluster, ClusterError, Probes, Prometheus, Reader},
@@ -46,6 +46,7 @@ impl Shared {
     pub fn ports(&self, caller: usize) -> Ports {
         let operator = Arc::new(Operator { world: self.clone(), caller });
         Ports {
+            alerts: AlertReceiver::Listens,
             cluster: operator.clone(),
             prometheus: operator.clone(),
             probes: operator.clone(),

@@ -4,7 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use anneal_core::alert::{self, Alert, AlertStatus};
+use anneal_core::{
+    alert::{self, Alert, AlertStatus},
+    rollout::AlertReceiver,
+};
 use anneal_crds::{ModelRollout, names};
 use anneal_tests::cases::{self, RolloutCase};
 use jiff::SignedDuration;
@@ -103,4 +106,20 @@ fn a_rollout_without_selectors_fears_no_alert_and_a_wrong_one_is_told() {
     let conditions = case.plan().status.conditions;
     let told = conditions.iter().find(|condition| condition.type_ == "InvalidCommand").unwrap();
     assert!(told.message.contains("severity=page"), "{}", told.message);
+}
+
+#[test]
+fn alerts_that_nobody_hears_are_told() {
+    let mut case = RolloutCase::new(cases::moving("Canary", 20)).unwrap();
+    let told = |case: &RolloutCase| {
+        let conditions = case.plan().status.conditions;
+        let told = conditions.into_iter().find(|condition| condition.type_ == "InvalidCommand");
+        told.map(|told| told.message)
+    };
+    case.alerts = AlertReceiver::Off;
+    assert_eq!(told(&case), None);
+    case.rollout.spec.strategy.abort_on_alerts = vec!["alertname=\"Orders\"".to_owned()];
+    assert!(told(&case).unwrap().contains("alertReceiver.enabled"));
+    case.alerts = AlertReceiver::Listens;
+    assert_eq!(told(&case), None);
 }

@@ -14,7 +14,7 @@ use anneal_core::{
     object::{Key, Kind, Object},
     patch::Patch,
     plan::{Action, Note},
-    rollout::{Answer, GatewayState, Probe, ProbeAnswer, Query},
+    rollout::{AlertReceiver, Answer, GatewayState, Probe, ProbeAnswer, Query},
 };
 use anneal_operator::{
     looks::Looks,
@@ -76,6 +76,7 @@ impl Calm {
     /// Reads of the API server and questions to Prometheus of one tick.
     async fn tick(self: &Arc<Self>) -> (usize, usize) {
         let ports = Ports {
+            alerts: AlertReceiver::Listens,
             cluster: self.clone(),
             prometheus: self.clone(),
             probes: self.clone(),

@@ -11,7 +11,7 @@ use anneal_core::{
     object::{Key, Kind, Object},
     patch::Patch,
     plan::Note,
-    rollout::{Answer, Probe, ProbeAnswer, Query},
+    rollout::{AlertReceiver, Answer, Probe, ProbeAnswer, Query},
 };
 use anneal_crds::model_rollout::RolloutPhase;
 use anneal_operator::{
@@ -159,6 +159,7 @@ fn a_secret_that_may_not_be_read_keeps_the_step_waiting_and_says_what_to_set() {
 /// One reconcile may read at once.
 fn ports(world: &Arc<Overtaken>) -> Ports {
     Ports {
+        alerts: AlertReceiver::Listens,
         cluster: world.clone(),
         prometheus: world.clone(),
         probes: world.clone(),

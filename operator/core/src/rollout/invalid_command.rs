@@ -10,6 +10,7 @@ use super::{
     command::{self, Place},
     draft::{Draft, PAUSED},
     freeze::{Pause, PauseCause},
+    snapshot::AlertReceiver,
     steps::{self, on_trial, watched},
 };
 use crate::{alert, plan::Severity};
@@ -45,10 +46,22 @@ impl Draft<'_> {
             alert::selectors(self.rollout)
                 .err()
                 .map(|error| format!("spec.strategy.abortOnAlerts: {error}.")),
+            self.unheard_alerts(),
         ];
         let wrong: Vec<String> = wrong.into_iter().flatten().collect();
         let said = (!wrong.is_empty()).then(|| wrong.join(" "));
         self.condition_if(INVALID_COMMAND, "NotUnderstood", said.as_deref());
+    }
+
+    /// Alerts that nobody hears.
+    fn unheard_alerts(&self) -> Option<String> {
+        let is_unheard = match self.snapshot.alerts {
+            AlertReceiver::Listens => false,
+            AlertReceiver::Off => !self.rollout.spec.strategy.abort_on_alerts.is_empty(),
+        };
+        is_unheard.then(|| {
+            "spec.strategy.abortOnAlerts names alerts, and this operator takes none. Set the chart's alertReceiver.enabled and send them there, or remove it.".to_owned()
+        })
     }
 
     /// A pause is told when it begins and when it ends; who has ended it nobody knows.

@@ -88,7 +88,7 @@ pub use rival::rivals;
 pub use route::{gateway_key, route_key};
 pub use samples::{Boundary, NativeBucket, NativeHistogram, RawSeries};
 pub use sequential::policy_of;
-pub use snapshot::{Answers, Autoscalers, Children, GatewayState, Listed, Snapshot};
+pub use snapshot::{AlertReceiver, Answers, Autoscalers, Children, GatewayState, Listed, Snapshot};
 pub use staging::staging_job;
 pub(crate) use steps::abortable;
 pub use steps::{on_trial, steps};

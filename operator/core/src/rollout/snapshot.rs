@@ -41,10 +41,21 @@ pub struct Snapshot<'a> {
     pub answers: &'a Answers,
     /// Answers to [`super::probes`], in the same order; none where none were sent.
     pub probed: &'a [ProbeAnswer],
+    /// Whether this operator hears of alerts.
+    pub alerts: AlertReceiver,
     /// What earlier plans for just this world have found out.
     pub memo: &'a Memo,
     /// The time.
     pub now: Timestamp,
+}
+
+/// Whether the operator takes messages of Alertmanager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlertReceiver {
+    /// It does.
+    Listens,
+    /// The chart's `alertReceiver` is off.
+    Off,
 }
 
 /// The children of a rollout as they are in the cluster, found by label, and by name, whoever made them.

@@ -57,6 +57,7 @@ fn main() -> Result<()> {
         features: rollout::Features::Unknown,
         answers: &answers,
         probed: &[],
+        alerts: rollout::AlertReceiver::Listens,
         memo: &memo,
         now,
     };
