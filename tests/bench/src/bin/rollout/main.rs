@@ -20,7 +20,7 @@ use clap::Parser;
 
 use crate::{
     cluster::Cluster,
-    ours::{Ours, Pace},
+    ours::Ours,
     prometheus::Numbers,
     report::Report,
     round::{measure, rest},
@@ -84,7 +84,7 @@ async fn main() -> Result<()> {
     }
     if args.idle > 0 {
         let active = args.active.last().copied().unwrap_or_default();
-        report.add_rest(args.idle, active, rest(&ours, args.idle, active, Pace::Examples).await?);
+        report.add_rest(args.idle, active, rest(&ours, args.idle, active).await?);
     }
     report.print(peers.is_empty())
 }

@@ -18,13 +18,13 @@ use crate::{
 const ROLLOUT: Kind = ("anneal.dev", "v1alpha1", "ModelRollout", "modelrollouts");
 const VERSION: Kind = ("anneal.dev", "v1alpha1", "ModelVersion", "modelversions");
 
-/// How often rollouts look.
+/// What a rollout does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pace {
-    /// One metric, every second.
-    Second,
-    /// As the examples: two metrics over ten minutes, each minute.
-    Examples,
+enum Doing {
+    /// Its version serves.
+    Rests,
+    /// A canary looks at its metric every second.
+    Moves,
 }
 
 /// The operator and its objects.
@@ -44,16 +44,10 @@ impl Ours {
         Self { cluster, operator: operator.to_owned(), log, prometheus: prometheus.to_owned(), seen }
     }
 
-    /// Rollouts in the first step of a canary.
-    pub(crate) async fn make_at(&self, round: &str, active: usize, pace: Pace) -> Result<()> {
-        self.furnish(round).await?;
-        each(0..active, |number| self.rollout(round, number, Some(pace))).await
-    }
-
     /// Rollouts whose version serves.
     pub(crate) async fn make_idle(&self, round: &str, idle: usize) -> Result<()> {
         self.furnish(round).await?;
-        each(0..idle, |number| self.rollout(round, number, None)).await
+        each(0..idle, |number| self.rollout(round, number, Doing::Rests)).await
     }
 
     /// Namespaces, each with a gateway.
@@ -73,19 +67,20 @@ impl Ours {
         .await
     }
 
-    async fn rollout(&self, round: &str, number: usize, pace: Option<Pace>) -> Result<()> {
+    async fn rollout(&self, round: &str, number: usize, doing: Doing) -> Result<()> {
         let (name, namespace) = (name(round, number), home(round, number));
         self.cluster.create(VERSION, version(&name, &namespace, 1)).await?;
-        if pace.is_some() {
+        if doing == Doing::Moves {
             self.cluster.create(VERSION, version(&name, &namespace, 2)).await?;
         }
-        self.cluster.create(ROLLOUT, rollout(&name, &namespace, &self.prometheus, pace)).await
+        self.cluster.create(ROLLOUT, rollout(&name, &namespace, &self.prometheus, doing)).await
     }
 }
 
 impl Controller for Ours {
     async fn make(&self, round: &str, active: usize) -> Result<()> {
-        self.make_at(round, active, Pace::Second).await
+        self.furnish(round).await?;
+        each(0..active, |number| self.rollout(round, number, Doing::Moves)).await
     }
 
     async fn clear(&self, round: &str) -> Result<()> {
@@ -138,22 +133,11 @@ fn version(name: &str, namespace: &str, number: u32) -> Value {
     })
 }
 
-fn rollout(name: &str, namespace: &str, prometheus: &str, pace: Option<Pace>) -> Value {
-    let errors = |window: &str| {
-        json!({"name": "error_rate", "window": window, "ratio": {
-        "bad": "anneal_serve_requests_total{code=~\"5..\"}", "total": "anneal_serve_requests_total", "max": 0.01}})
-    };
-    let metrics = match pace {
-        Some(Pace::Second) | None => vec![errors("10s")],
-        Some(Pace::Examples) => vec![
-            errors("10m"),
-            json!({"name": "latency_p95", "window": "10m", "histogram": {
-                "selector": "anneal_serve_request_duration_seconds_bucket", "quantile": 0.95, "max": "300ms"}}),
-        ],
-    };
-    let triggers: Vec<&Value> = metrics.iter().map(|metric| &metric["name"]).collect();
+fn rollout(name: &str, namespace: &str, prometheus: &str, doing: Doing) -> Value {
+    let errors = json!({"name": "error_rate", "window": "10s", "ratio": {
+        "bad": "anneal_serve_requests_total{code=~\"5..\"}", "total": "anneal_serve_requests_total", "max": 0.01}});
     let mut status = json!({"phase": "Healthy", "weight": 0, "stable": reference(name, 1)});
-    if pace.is_some() {
+    if doing == Doing::Moves {
         status["phase"] = "Preparing".into();
         status["candidate"] = reference(name, 2);
         #[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
@@ -168,8 +152,8 @@ fn rollout(name: &str, namespace: &str, prometheus: &str, pace: Option<Pace>) ->
             "serving": {"image": "anneal/trainer:0.1.0", "replicas": 2},
             "traffic": {"gateway": {"name": "models"}},
             "prometheus": {"url": prometheus},
-            "strategy": {"canary": {"initial": 10, "increment": 90, "interval": "1d", "max": 100}, "rollbackTriggers": triggers},
-            "metrics": metrics,
+            "strategy": {"canary": {"initial": 10, "increment": 90, "interval": "1d", "max": 100}, "rollbackTriggers": ["error_rate"]},
+            "metrics": [errors],
             "judge": {"evidence": "none", "maxHold": "1h"},
         },
         "status": status,

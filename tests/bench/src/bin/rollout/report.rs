@@ -114,10 +114,7 @@ impl Report {
         }
         if let Some((idle, active, cost)) = self.rest {
             let Cost { cores, megabytes } = cost;
-            writeln!(
-                out,
-                "{idle} at rest and {active} active at the pace of the examples: {cores:.3} cores, {megabytes:.0} MB"
-            )?;
+            writeln!(out, "{idle} at rest and {active} active: {cores:.3} cores, {megabytes:.0} MB")?;
             put("restCores".to_owned(), cores);
             put("restMegabytes".to_owned(), megabytes);
         }

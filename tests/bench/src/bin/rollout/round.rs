@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use tokio::time::sleep;
 
 use crate::{
-    ours::{Ours, Pace},
+    ours::Ours,
     plane::{Place, Seen},
     process::{Cost, Process},
     prometheus::Numbers,
@@ -85,13 +85,13 @@ pub(crate) async fn measure(
     Ok(Found { cost, missed: breaches - delays.len(), delays })
 }
 
-/// Measures rollouts at rest beside active ones, at a pace.
-pub(crate) async fn rest(ours: &Ours, idle: usize, active: usize, pace: Pace) -> Result<Cost> {
+/// Measures rollouts at rest beside active ones.
+pub(crate) async fn rest(ours: &Ours, idle: usize, active: usize) -> Result<Cost> {
     let process = ours.start()?;
     ours.make_idle("idle", idle).await?;
     wait(ours.seen(), "idle-", Place::One, idle).await?;
-    ours.make_at("paced", active, pace).await?;
-    wait(ours.seen(), "paced-", Place::Both, active).await?;
+    ours.make("moving", active).await?;
+    wait(ours.seen(), "moving-", Place::Both, active).await?;
     drop(process);
     // As after a restart: what it took to set the world up does not count.
     let process = ours.start()?;
