@@ -36,7 +36,9 @@ pub struct Metric {
     /// Name by which triggers and messages call it, such as `error_rate`.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-zA-Z_][a-zA-Z0-9_]*$"))]
     pub name: String,
-    /// How far back the counters are read, such as `10m`. It may reach back into earlier steps.
+    /// How far back the counters are read, such as `10m`, with `judge.evidence: none`, and of values, drift and stability always. It may
+    /// reach back into earlier steps. With `sequential` a comparison counts everything since its step began, and this says no more than
+    /// how often it looks.
     pub window: Span,
     /// How often it must be read: a rollout looks as often as the shortest interval of its metrics says, and reads all of
     /// them. Default: a tenth of the window, at least 1s and at most 60s.

@@ -78,8 +78,8 @@ impl Default for Sequential {
 /// By how much counts vary more than independent requests to equal pods would.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Dispersion {
-    /// As stable's own pods did, compared with each other before the candidate's first requests. With one pod, or no bad
-    /// event, there is nothing to learn.
+    /// As stable's own pods did, compared with each other before the candidate's first requests. Without a bad event there is nothing
+    /// to learn, and with fewer than three pods nothing about how they differ: then `tolerance` has to cover that too.
     #[default]
     Learned,
     /// Pods are taken to be alike, and requests to be independent.

@@ -98,6 +98,10 @@ pub struct ModelRolloutStatus {
     /// last hour have doubled or halved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Observed>,
+    /// Versions that got requests which they should not have got, when those were last counted. Their pods stay until requests have
+    /// been counted again, and none came.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub strays: Vec<String>,
     /// With `judge.evidence: sequential`, what the comparison knows so far, with the looks of an experiment in `state.looks`: a
     /// record for the operator itself, which any other operator goes on from to the bit. It belongs to the candidate of this
     /// moment.

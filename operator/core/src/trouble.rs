@@ -20,6 +20,17 @@ pub fn find<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> Option<Trouble> {
     pods.into_iter().find_map(|pod| waiting(pod).or_else(|| unscheduled(pod)))
 }
 
+/// Whether pods wait for a place on some node, and for nothing else that is known.
+pub fn lack_room<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> bool {
+    let pods: Vec<&Pod> = pods.into_iter().collect();
+    pods.iter().all(|pod| waiting(pod).is_none()) && pods.iter().any(|pod| unscheduled(pod).is_some())
+}
+
+/// Whether a quota keeps a Deployment from making its pods.
+pub fn lacks_quota(status: &DeploymentStatus) -> bool {
+    of_deployment(status).is_some_and(|trouble| trouble.message.contains("exceeded quota"))
+}
+
 /// Why a Deployment cannot make its pods: a quota, a policy or a webhook.
 pub fn of_deployment(status: &DeploymentStatus) -> Option<Trouble> {
     let failure =

@@ -277,6 +277,19 @@ fn a_first_version_that_never_gets_ready_says_so() {
     let status = case.plan().status;
     let stalled = status.conditions.iter().find(|condition| condition.type_ == "Stalled").unwrap();
     assert_eq!((status.phase, stalled.reason.as_str()), (P::Preparing, "ProgressDeadlineExceeded"));
+    // Pods of one before it, that nobody takes away while nobody serves, hold nothing up.
+    let mut second = cases::moving("Preparing", 0);
+    second["stable"] = Value::Null;
+    second["stepStartedAt"] = cases::ago(121).into();
+    let children = RolloutCase::new(cases::moving("Canary", 20)).unwrap().children;
+    let mut case = self::case(second);
+    case.children.deployments = children.deployments;
+    for deployment in &mut case.children.deployments {
+        deployment["status"] = serde_json::json!({"replicas": 1, "readyReplicas": 0});
+    }
+    let status = case.plan().status;
+    let stalled = status.conditions.iter().find(|condition| condition.type_ == "Stalled").unwrap();
+    assert_eq!((status.phase, stalled.reason.as_str()), (P::Preparing, "ProgressDeadlineExceeded"));
 }
 
 #[test]

@@ -56,6 +56,7 @@ fn verified(status: &ModelRolloutStatus) -> (&str, &str) {
 
 const MISMATCH: (&str, &str) = ("False", "TrafficSplitMismatch");
 const ACCEPTED: (&str, &str) = ("True", "Accepted");
+const UNCOUNTED: (&str, &str) = ("Unknown", "CandidateNotCounted");
 
 #[test]
 fn both_versions_are_asked_for_requests_since_the_weights_were_taken() {
@@ -100,12 +101,15 @@ fn requests_that_go_where_they_went_before_hold_the_step() {
         ("Canary", 30, Some(2200.0), Some(3800.0), ACCEPTED, Some("36.7 (35.4 to 37.9)")),
         ("Canary", 30, Some(10.0), Some(40.0), ACCEPTED, None),
         ("Canary", 100, Some(300.0), Some(700.0), MISMATCH, Some("30.0 (27.1 to 32.9)")),
-        ("Canary", 100, None, Some(700.0), MISMATCH, Some("0.0 (0.0 to 0.0)")),
+        ("Canary", 100, Some(0.0), Some(700.0), MISMATCH, Some("0.0 (0.0 to 0.0)")),
         ("Canary", 100, Some(1000.0), None, ACCEPTED, Some("100.0 (100.0 to 100.0)")),
         ("Canary", 100, Some(1000.0), Some(9.0), ACCEPTED, Some("99.1 (98.5 to 99.7)")),
         ("Baking", 100, Some(1000.0), Some(100.0), MISMATCH, Some("90.9 (89.2 to 92.6)")),
         // Nobody knows.
-        ("Canary", 20, None, Some(600.0), ACCEPTED, None),
+        ("Canary", 20, None, Some(600.0), UNCOUNTED, None),
+        ("Canary", 20, None, Some(10.0), ACCEPTED, None),
+        ("Canary", 100, None, Some(700.0), UNCOUNTED, None),
+        ("Baking", 100, None, Some(700.0), UNCOUNTED, None),
         ("Canary", 20, Some(600.0), None, ACCEPTED, None),
         ("Canary", 20, None, None, ACCEPTED, None),
         ("Canary", 20, Some(1.0), Some(f64::NAN), ACCEPTED, None),
@@ -118,7 +122,7 @@ fn requests_that_go_where_they_went_before_hold_the_step() {
         let status = case.plan_with(&counted(own, rest)).status;
         assert_eq!(verified(&status), told, "{why}");
         assert_eq!(status.observed.as_ref().map(|seen| seen.percent.as_str()), observed, "{why}");
-        if told == ACCEPTED {
+        if told != MISMATCH {
             assert_eq!(status.holding_since, None, "{why}");
             continue;
         }
@@ -131,13 +135,14 @@ fn requests_that_go_where_they_went_before_hold_the_step() {
             serde_json::from_value(cases::ago(121).into()).unwrap();
         let Answer::Vector(mut silent) = counted(own, rest) else { unreachable!() };
         silent.retain(|series| !["bad", "total"].contains(&series.labels["anneal_part"].as_str()));
-        let (silent, is_proven) = (Answer::Vector(silent), own == Some(0.0) && weight < 100);
+        let (silent, is_proven) = (Answer::Vector(silent), own == Some(0.0));
         let mut blind = case.clone();
         let status = case.plan_with(&silent).status;
         assert_eq!(status.phase == P::RolledBack, is_proven, "{why}: it has not been blind for long");
         blind.rollout.status = Some(status);
         blind.now += SignedDuration::from_secs(121);
-        assert_eq!(blind.plan_with(&silent).status.phase == P::RolledBack, weight < 100, "{why}");
+        let phase_of_blind = blind.plan_with(&silent).status.phase;
+        assert_eq!(phase_of_blind == P::RolledBack, phase != "Baking", "{why}");
         // What is no proof rejects nobody, and people are told; that no request came at all is one.
         case.rollout.status.as_mut().unwrap().holding_since =
             serde_json::from_value(cases::ago(121).into()).unwrap();
@@ -245,14 +250,13 @@ struct Pods {
 }
 
 impl Pods {
-    /// Some requests a second come by chance, `weight` percent of them to the one pod on trial.
-    fn new(dice: &mut Dice, switch: Timestamp, weight: usize) -> Self {
+    /// Fewer than `most` requests a second come by chance, `weight` percent of them to the one pod on trial.
+    fn new(dice: &mut Dice, switch: Timestamp, weight: usize, most: usize) -> Self {
         let every = [5, 10, 15][dice.below(3)];
         let stable = 1 + dice.below(4);
         let versions = iter::once("v20261121.2").chain(iter::repeat_n("v20261121.1", stable));
         let phase = |dice: &mut Dice| i64::try_from(dice.below(usize::try_from(every).unwrap())).unwrap();
         let mut pods: Vec<_> = versions.map(|version| (version, phase(dice), vec![0_u32])).collect();
-        let most = 5 + dice.below(200);
         for _ in 0..200 {
             for (.., counts) in &mut pods {
                 counts.push(*counts.last().unwrap());
@@ -299,26 +303,78 @@ fn pods_that_are_scraped_one_after_another_seldom_make_a_right_share_look_wrong(
     let (mut wrong, mut looks) = (0, 0);
     for _ in 0..600 {
         let weight = [20, 30][dice.below(2)];
-        let mut case = case("Canary", weight, 0);
-        case.rollout.spec.metrics[0].window = "10m".parse().unwrap();
-        case.rollout.spec.metrics[0].interval = None;
-        let judge =
-            json!({"evidence": "sequential", "maxHold": "10m", "sequential": {"dispersion": "Assumed"}});
-        case.rollout.spec.judge = serde_json::from_value(judge).unwrap();
-        let pods = Pods::new(&mut dice, case.now, usize::try_from(weight).unwrap());
-        let until = case.now + SignedDuration::from_secs(130);
-        while case.now < until {
-            let plan = case.plan_answering(|query| pods.answer(query, case.now));
-            let Wake::At(at) = plan.wake else { panic!("nobody looks again") };
-            looks += 1;
-            if verified(&plan.status) == MISMATCH {
-                wrong += 1;
-                break;
-            }
-            case.rollout.status = Some(plan.status);
-            case.now = at;
-        }
+        let mut case = compared(weight);
+        let most = 5 + dice.below(200);
+        let pods = Pods::new(&mut dice, case.now, usize::try_from(weight).unwrap(), most);
+        let (found, looked) = found_after(&mut case, &pods);
+        wrong += usize::from(found.is_some());
+        looks += looked;
     }
     // One in a thousand is allowed at each weight; more than four of 600 would be no chance.
     assert!(looks > 600 * 8 && wrong <= 4, "{wrong} of {looks} looks");
+}
+
+/// A canary at `weight` that compares, and is looked at each minute by default.
+fn compared(weight: i32) -> RolloutCase {
+    let mut case = case("Canary", weight, 0);
+    case.rollout.spec.metrics[0].window = "10m".parse().unwrap();
+    case.rollout.spec.metrics[0].interval = None;
+    let judge = json!({"evidence": "sequential", "maxHold": "10m", "sequential": {"dispersion": "Assumed"}});
+    case.rollout.spec.judge = serde_json::from_value(judge).unwrap();
+    case
+}
+
+/// After how many seconds of two minutes a mismatch was told, and how often somebody looked.
+fn found_after(case: &mut RolloutCase, pods: &Pods) -> (Option<i64>, usize) {
+    let (started, mut looks) = (case.now, 0);
+    while case.now < started + SignedDuration::from_secs(130) {
+        let plan = case.plan_answering(|query| pods.answer(query, case.now));
+        let Wake::At(at) = plan.wake else { unreachable!("nobody looks again") };
+        looks += 1;
+        if verified(&plan.status) == MISMATCH {
+            return (Some(case.now.duration_since(started).as_secs()), looks);
+        }
+        case.rollout.status = Some(plan.status);
+        case.now = at;
+    }
+    (None, looks)
+}
+
+#[test]
+fn ten_points_are_found_within_a_minute_at_ten_requests_a_second_as_often_as_the_page_says() {
+    let mut dice = Dice::new(20_261_123);
+    for (before, in_a_minute, in_two) in [(10, 95, 100), (40, 60, 95)] {
+        let mut found = vec![];
+        for _ in 0..100 {
+            let weight = before + 10;
+            let mut case = compared(weight);
+            let step = |weight: i32| json!({"weight": weight, "duration": "10m", "minRequests": 20});
+            let strategy =
+                json!({"steps": [step(before), step(weight), step(100)], "rollbackTriggers": ["error_rate"]});
+            case.rollout.spec.strategy = serde_json::from_value(strategy).unwrap();
+            case.settle_children();
+            let pods = Pods::new(&mut dice, case.now, usize::try_from(before).unwrap(), 21);
+            found.extend(found_after(&mut case, &pods).0);
+        }
+        let minute = found.iter().filter(|seconds| **seconds <= 60).count();
+        assert!(
+            minute >= in_a_minute && found.len() >= in_two,
+            "{before}: {minute} and {} of 100",
+            found.len()
+        );
+    }
+}
+
+#[test]
+fn a_candidate_that_is_not_counted_at_all_is_told_as_that() {
+    let mut dice = Dice::new(20_261_123);
+    for weight in [20, 30] {
+        let mut case = compared(weight);
+        let mut pods = Pods::new(&mut dice, case.now, 0, 21);
+        pods.pods.retain(|(version, ..)| version.ends_with('1'));
+        assert_eq!(found_after(&mut case, &pods).0, None, "nobody knows where requests go");
+        let status = case.rollout.status.unwrap();
+        assert_eq!(verified(&status), UNCOUNTED);
+        assert_eq!((status.observed, status.strays), (None, vec![]), "nothing was seen");
+    }
 }

@@ -161,6 +161,7 @@ impl Draft<'_> {
                     .then(|| Action::Delete { key: Key::new(kind, home.namespace, name), uid })
             })
             .collect();
+        self.forget_strays();
         if surplus.is_empty() || !self.incumbent().is_someone() {
             return;
         }

@@ -26,7 +26,7 @@ use super::{
     route::{Wanted, gateway_key},
     select,
     sequential::{BETWEEN_BUCKETS, Comparison, DETECTABILITY},
-    shares,
+    shares::{self, Split},
     snapshot::{GatewayState, Snapshot},
     steps,
     warning::WARNED,
@@ -69,8 +69,8 @@ pub(super) struct Draft<'a> {
     pub(super) awaits_group: Option<Held>,
     /// A version that is gone back to once its pods are there, while the one on trial answers.
     pub(super) asked_back: Option<VersionRef>,
-    /// Requests are surely not divided as the weight asks for.
-    pub(super) mismatched: bool,
+    /// What the step's counters say of how requests are divided.
+    pub(super) split: Split,
     /// What this look at the samples of both versions knows.
     pub(super) comparison: Option<Comparison>,
     /// The route that the status asks for, once someone has asked.
@@ -106,7 +106,7 @@ impl<'a> Draft<'a> {
             awaits_promotion: None,
             awaits_group: None,
             asked_back: None,
-            mismatched: false,
+            split: Split::AsAsked,
             comparison: None,
             route: OnceCell::new(),
         }
@@ -321,12 +321,21 @@ impl<'a> Draft<'a> {
 
     /// What keeps the pods of a version from running.
     pub(super) fn pod_trouble(&self, version: &VersionRef) -> Option<Trouble> {
-        let of_version = |pod: &&Pod| {
+        trouble::find(self.pods_of(version))
+            .or_else(|| trouble::of_deployment(&self.deployment_status(version)?))
+    }
+
+    /// Whether pods of a version wait for a node or a quota that others may use.
+    pub(super) fn lacks_room(&self, version: &VersionRef) -> bool {
+        trouble::lack_room(self.pods_of(version))
+            || self.deployment_status(version).is_some_and(|status| trouble::lacks_quota(&status))
+    }
+
+    fn pods_of(&self, version: &VersionRef) -> impl Iterator<Item = &'a Pod> {
+        self.snapshot.children.pods.iter().filter(|pod| {
             pod.metadata.labels.as_ref().and_then(|labels| labels.get(names::LABEL_VERSION))
                 == Some(&version.version)
-        };
-        trouble::find(self.snapshot.children.pods.iter().filter(of_version))
-            .or_else(|| trouble::of_deployment(&self.deployment_status(version)?))
+        })
     }
 
     /// What keeps requests from coming in.

@@ -95,9 +95,17 @@ pub(super) fn expression(metric: &Metric, scope: &Scope, ranges: Ranges) -> Resu
 pub(super) fn requests(metric: &Metric, scope: &Scope, seconds: i64, name: &str) -> Option<String> {
     let range = format!("{seconds}s");
     let count = match metric.source.form() {
-        Form::Ratio(ratio) => counts(&ratio, scope, &range).1,
+        // Who has had none of one kind has had those of the other.
+        Form::Ratio(ratio) => counts(&Ratio { absent: Absent::Zero, ..ratio.into_owned() }, scope, &range).1,
         Form::Mean(mean) => increase(&scope.apply(&mean.count), &range),
-        Form::Histogram(histogram) => increase(&with_all(&scope.apply(&histogram.selector)), &range),
+        Form::Histogram(histogram) => {
+            let buckets = scope.apply(&histogram.selector);
+            // A native histogram has no bucket of all, and floats have no count.
+            format!(
+                "({} or sum(histogram_count(increase({buckets}[{range}]))))",
+                increase(&with_all(&buckets), &range)
+            )
+        }
         Form::Value(_) | Form::Drift(_) | Form::Stability(_) | Form::Agreement(_) | Form::Paired(_) => {
             return None;
         }

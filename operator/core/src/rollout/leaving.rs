@@ -2,10 +2,15 @@
 //!
 //! Asked for by the shell beside `query`, and by `converge` when pods are to go. That a controller has accepted a route does not mean that
 //! its data plane follows, and pods that go while requests reach them fail them. Each version is counted for itself. What cannot be counted
-//! keeps nobody, unless it was counted before.
+//! keeps nobody, unless requests were counted before that should not have come: `status.strays` says of whom.
 
-use anneal_crds::{ModelRollout, ModelRolloutStatus, metric::Metric, model_rollout::RolloutPhase};
+use std::mem;
+
+use anneal_crds::{
+    ModelRollout, ModelRolloutStatus, VersionRef, metric::Metric, model_rollout::RolloutPhase,
+};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::Value;
 
 use super::{
@@ -18,7 +23,7 @@ use super::{
     reading::{Answer, part},
     route::{MISMATCH, VERIFIED, is_mismatch_told},
     scope::Scope,
-    shares::REST,
+    shares::{REST, divided},
 };
 use crate::{condition::Truth, plan::Action, trouble::Trouble};
 
@@ -73,6 +78,9 @@ fn counted_for(rollout: &ModelRollout, age: SignedDuration) -> i64 {
 pub fn query_of_who_left(rollout: &ModelRollout, deployments: &[Value], now: Timestamp) -> Option<Query> {
     // Nobody waits for a server whose answer changes nothing.
     let status = rollout.status.as_ref().filter(|status| !by_hand::is_decided(rollout, status))?;
+    if gives_place(status.phase) {
+        return None;
+    }
     let (versions, metric) = (left(rollout, status, deployments), counter(rollout)?);
     let age = now.duration_since(status.traffic_accepted_at.as_ref()?.0);
     if versions.is_empty() || age < is_known_after(rollout) {
@@ -93,27 +101,33 @@ fn is_told_in(phase: RolloutPhase) -> bool {
     phase.rests() || phase == RolloutPhase::Preparing
 }
 
+/// Whether versions that left go at once: who is gone back to may need the place, and people have asked for that.
+fn gives_place(phase: RolloutPhase) -> bool {
+    phase == RolloutPhase::RollingBack
+}
+
 fn told(metric: &Metric, versions: &[String]) -> String {
     format!(
-        "{} should get no requests any more, and {} counts some, so its pods stay. Look at the gateway's data plane, and at whatever sends requests past it.",
+        "{} should get no requests any more, and {} counted some when it was last read, so its pods stay. Look at the gateway's data plane, and at whatever sends requests past it.",
         versions.join(" and "),
         metric.name
     )
 }
 
-/// Requests of a version that left.
-enum Count {
-    /// More than do no harm.
-    Some,
-    /// None worth mentioning.
-    None,
+/// What counters say of requests to a version that should get none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Says {
+    /// More than do no harm came.
+    Asked,
+    /// None worth mentioning came.
+    NotAsked,
     /// Nobody can say.
-    Unknown,
+    Nothing,
 }
 
-impl Draft<'_> {
+impl<'a> Draft<'a> {
     /// The metric that counts the requests of versions that left, and those of them that are to be deleted.
-    fn counts_who_leaves(&self, surplus: &[Action]) -> Option<(&Metric, Vec<String>)> {
+    fn counts_who_leaves(&self, surplus: &[Action]) -> Option<(&'a Metric, Vec<String>)> {
         let metric = counter(self.rollout)?;
         let mut versions = left(self.rollout, &self.status, &self.snapshot.children.deployments);
         versions.retain(|version| surplus.iter().any(|action| self.takes_away(action, version)));
@@ -128,17 +142,43 @@ impl Draft<'_> {
 
     /// How long what is to be deleted stays after the weights were taken.
     pub(super) fn stays_for(&self, surplus: &[Action]) -> SignedDuration {
-        self.counts_who_leaves(surplus).map_or(RETIRE_AFTER, |_| is_known_after(self.rollout))
+        let counts = self.counts_who_leaves(surplus).filter(|_| !gives_place(self.status.phase));
+        counts.map_or(RETIRE_AFTER, |_| is_known_after(self.rollout))
+    }
+
+    /// What a step's counters say of the version on trial and of the one beside it.
+    pub(super) fn note_strays(&mut self, trial: &VersionRef, says: Says) {
+        // Copies of requests reach nobody who should not have them.
+        let Some((beside, _)) = divided(&self.status) else { return };
+        for version in [beside.version.clone(), trial.version.clone()] {
+            self.note_stray(&version, says);
+        }
+    }
+
+    fn note_stray(&mut self, version: &str, says: Says) {
+        let strays = &mut self.status.strays;
+        match says {
+            Says::Asked if !strays.iter().any(|known| known == version) => strays.push(version.to_owned()),
+            Says::NotAsked => strays.retain(|known| known != version),
+            Says::Asked | Says::Nothing => {}
+        }
+    }
+
+    /// Nobody asks for ever after versions whose pods are gone.
+    pub(super) fn forget_strays(&mut self) {
+        let mut strays = mem::take(&mut self.status.strays);
+        strays.retain(|version| self.deployment_of(version).is_some());
+        self.status.strays = strays;
     }
 
     /// Takes out of what is to be deleted whatever belongs to versions that still get requests, and tells so.
     pub(super) fn keep_who_is_asked(&mut self, surplus: &mut Vec<Action>) {
-        // Who is gone back to may need the place, and people have asked for that.
-        let is_waited_for = self.status.phase == RolloutPhase::RollingBack;
-        let Some((metric, mut versions)) = self.counts_who_leaves(surplus).filter(|_| !is_waited_for) else {
-            return;
-        };
-        versions.retain(|version| self.is_still_asked(metric, version));
+        let leaves = self.counts_who_leaves(surplus).filter(|_| !gives_place(self.status.phase));
+        let Some((metric, mut versions)) = leaves else { return };
+        for version in &versions {
+            self.note_stray(version, self.says_of(metric, version));
+        }
+        versions.retain(|version| self.keeps_its_pods(metric, version));
         if versions.is_empty() {
             return;
         }
@@ -150,37 +190,36 @@ impl Draft<'_> {
     /// What was told stays so until somebody is asked again, though the route has changed since.
     pub(super) fn retell_who_is_asked(&mut self, surplus: &[Action]) {
         let leaves = self.counts_who_leaves(surplus).filter(|_| self.was_told());
-        let Some((metric, versions)) = leaves else { return };
-        let message = told(metric, &versions);
-        self.tell_who_is_asked(message);
-    }
-
-    fn is_still_asked(&self, metric: &Metric, version: &str) -> bool {
-        let answer = self.snapshot.answers.get(&(metric.name.clone(), Question::Left));
-        let (Some(answer), Some(age)) = (answer, self.accepted_age()) else {
-            return self.is_kept_unasked(version);
-        };
-        let seconds = counted_for(self.rollout, age);
-        match count(answer, version, seconds, self.status.stable.is_some()) {
-            Count::Some => true,
-            Count::None => false,
-            Count::Unknown => self.is_kept_unasked(version),
+        let Some((metric, mut versions)) = leaves else { return };
+        versions.retain(|version| self.is_stray(version));
+        if !versions.is_empty() {
+            let message = told(metric, &versions);
+            self.tell_who_is_asked(message);
         }
     }
 
-    /// What was known before is not undone by a server that is away, or has just come back. Beside a version that has its pods and is
-    /// judged nobody is in the way.
-    fn is_kept_unasked(&self, version: &str) -> bool {
-        let keeps = match self.status.phase {
-            RolloutPhase::Healthy | RolloutPhase::RolledBack | RolloutPhase::Preparing => self.was_told(),
-            RolloutPhase::Staging
-            | RolloutPhase::Shadow
-            | RolloutPhase::Experiment
-            | RolloutPhase::Canary
-            | RolloutPhase::Baking => true,
-            RolloutPhase::Pending | RolloutPhase::RollingBack => false,
-        };
-        keeps && self.could_answer(version)
+    fn says_of(&self, metric: &Metric, version: &str) -> Says {
+        let answer = self.snapshot.answers.get(&(metric.name.clone(), Question::Left));
+        let (Some(answer), Some(age)) = (answer, self.accepted_age()) else { return Says::Nothing };
+        count(answer, version, counted_for(self.rollout, age), self.status.stable.is_some())
+    }
+
+    /// What was known before is not undone by counters that are gone, or a server that is away or has just come back. Beside a version
+    /// that has its pods and is judged nobody is in the way.
+    fn keeps_its_pods(&self, metric: &Metric, version: &str) -> bool {
+        match self.says_of(metric, version) {
+            Says::Asked => true,
+            Says::NotAsked => false,
+            Says::Nothing => {
+                let is_nobodys_place =
+                    self.status.phase == RolloutPhase::Staging || self.status.phase.is_judged();
+                (is_nobodys_place || self.is_stray(version)) && self.could_answer(version)
+            }
+        }
+    }
+
+    fn is_stray(&self, version: &str) -> bool {
+        self.status.strays.iter().any(|stray| stray == version)
     }
 
     /// Whether it was told that a version which left still gets requests.
@@ -191,11 +230,13 @@ impl Draft<'_> {
             .is_some_and(|status| is_told_in(status.phase) && is_mismatch_told(status))
     }
 
-    /// Whether pods of a version that left stay, or nobody knows yet whether they may go: others may wait for their place.
-    pub(super) fn is_held_up(&self) -> bool {
+    /// Whether a version waits for the place of versions that left, whose pods stay, or of which nobody knows yet whether they may go.
+    pub(super) fn is_held_up(&self, version: &VersionRef) -> bool {
         let leave = left(self.rollout, &self.status, &self.snapshot.children.deployments);
         let is_unknown = self.accepted_age().is_none_or(|age| age < is_known_after(self.rollout));
-        !leave.is_empty() && counter(self.rollout).is_some() && (is_unknown || self.was_told())
+        let stay = || leave.iter().any(|version| is_unknown || self.is_stray(version));
+        let goes_sometime = counter(self.rollout).is_some() && self.incumbent().is_someone();
+        goes_sometime && self.lacks_room(version) && stay()
     }
 
     fn could_answer(&self, version: &str) -> bool {
@@ -205,34 +246,35 @@ impl Draft<'_> {
 
     /// It is looked at again.
     fn tell_who_is_asked(&mut self, message: String) {
+        self.wake_at_latest(RECHECK);
         // Whoever changes the route is told first, and known by that.
         let is_told_another = self.contest().is_some() || self.lies_with_the_user();
         if is_told_another || !is_told_in(self.status.phase) {
-            return self.wake_at_latest(RECHECK);
+            return;
         }
         self.condition(VERIFIED, Truth::False, MISMATCH, &message);
-        self.blocked(&Trouble { reason: MISMATCH.to_owned(), message });
+        // What else is wrong comes first: this is told beside it.
+        let is_stalled =
+            |told: &Condition| told.type_ == "Stalled" && told.status == "True" && told.reason != MISMATCH;
+        if !self.status.conditions.iter().any(is_stalled) {
+            self.stalled(&Trouble { reason: MISMATCH.to_owned(), message });
+        }
     }
 }
 
-/// How many requests `version` had in the last `seconds`, beside the version that serves, if there `is_version`.
-fn count(answer: &Answer, version: &str, seconds: i64, is_version: bool) -> Count {
+/// Whether requests came to `version` in the last `seconds`, beside the version that serves, if there `is_version`.
+fn count(answer: &Answer, version: &str, seconds: i64, is_version: bool) -> Says {
     let vector = match answer {
         Answer::Vector(vector) => vector,
-        Answer::Matrix(_) | Answer::Unreachable(_) | Answer::TooMuch(_) => return Count::Unknown,
+        Answer::Matrix(_) | Answer::Unreachable(_) | Answer::TooMuch(_) => return Says::Nothing,
     };
-    let rest = part(vector, REST);
-    let Some(own) = part(vector, version) else {
-        // Others are counted, and its counters are gone.
-        return if rest.is_some() || !is_version { Count::None } else { Count::Unknown };
+    let rest = part(vector, REST).unwrap_or(0.0);
+    let Some(own) = part(vector, version).filter(|own| own.is_finite() && rest.is_finite()) else {
+        return Says::Nothing;
     };
-    let rest = rest.unwrap_or(0.0);
-    if !own.is_finite() || !rest.is_finite() {
-        return Count::Unknown;
-    }
     let many = own >= FEWEST * seconds as f64 && own > HARMLESS * (own + rest);
     let most = is_version && own >= 1.0 && own > rest;
-    if many || most { Count::Some } else { Count::None }
+    if many || most { Says::Asked } else { Says::NotAsked }
 }
 
 #[cfg(test)]
@@ -248,11 +290,10 @@ mod tests {
             value,
         };
         let stays = |own: f64, is_version| {
-            matches!(count(&Answer::Vector(vec![series("v2", own)]), "v2", 60, is_version), Count::Some)
+            count(&Answer::Vector(vec![series("v2", own)]), "v2", 60, is_version) == Says::Asked
         };
         assert!(stays(2.0, true) && !stays(2.0, false) && stays(11.0, false));
         let nothing = Answer::Vector(vec![]);
-        assert!(matches!(count(&nothing, "v2", 60, true), Count::Unknown));
-        assert!(matches!(count(&nothing, "v2", 60, false), Count::None));
+        assert_eq!(count(&nothing, "v2", 60, true), Says::Nothing);
     }
 }

@@ -246,7 +246,7 @@ impl Draft<'_> {
         let unreached = self.endpoints_trouble(candidate, self.pods_to_be_ready(candidate));
         // While it waits for others, or for what is none of its business, it is ready in time.
         let is_in_time = ready && (self.pause.is_some() || no_way.is_some() || cold.is_none());
-        let is_held_up = self.is_held_up();
+        let is_held_up = self.is_held_up(candidate);
         if is_in_time || unreached.is_some() || is_held_up {
             self.stop_deadline();
         } else {

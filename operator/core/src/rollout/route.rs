@@ -16,9 +16,10 @@ use super::{
     build::{self, Home, Shares},
     draft::{Draft, RECHECK},
     rule,
+    shares::Split,
 };
 use crate::{
-    condition::KState,
+    condition::{KState, Truth},
     object::{Key, Kind, Object, covers},
     plan::Action,
     trouble::Trouble,
@@ -352,29 +353,37 @@ impl Draft<'_> {
         let accepted = self.traffic_accepted();
         let contest = self.contest();
         let refused = self.gateway_says_no();
-        let (verified, reason, message) = match (&contest, accepted, self.mismatched) {
-            (Some(contest), _, _) => (false, contest.reason.as_str(), contest.message.as_str()),
+        let (verified, reason, message) = match (&contest, accepted, self.split) {
+            (Some(contest), _, _) => (Truth::False, contest.reason.as_str(), contest.message.as_str()),
             (None, false, _) if self.lies_with_the_user() => {
                 let said = refused.as_ref().map(|trouble| trouble.message.as_str());
                 (
-                    false,
+                    Truth::False,
                     NOT_TAKEN,
                     said.unwrap_or("The gateway has not taken the route since it was corrected."),
                 )
             }
             (None, false, _) => {
-                (false, "NotAccepted", "The route does not have the weights of this step yet.")
+                (Truth::False, "NotAccepted", "The route does not have the weights of this step yet.")
             }
-            (None, true, true) => (
-                false,
+            (None, true, Split::Otherwise) => (
+                Truth::False,
                 MISMATCH,
                 "The route has the weights of this step, and the counters show another share, see status.observed. Look at the gateway's data plane, and at whatever sends requests past it.",
             ),
-            (None, true, false) => (true, "Accepted", "The route has the weights of this step."),
+            (None, true, Split::Uncounted) => (
+                Truth::Unknown,
+                "CandidateNotCounted",
+                "The route has the weights of this step, and the counters show requests of the version beside it alone: either the pods of the version on trial are not scraped, or export no such counter, or the gateway's data plane does not follow.",
+            ),
+            (None, true, Split::AsAsked) => {
+                (Truth::True, "Accepted", "The route has the weights of this step.")
+            }
         };
         if self.incumbent().is_someone() {
-            let takes = self.what_it_takes_to_see_the_share().filter(|_| verified).unwrap_or_default();
-            self.condition(VERIFIED, verified.into(), reason, &format!("{message}{takes}"));
+            let takes =
+                self.what_it_takes_to_see_the_share().filter(|_| verified == Truth::True).unwrap_or_default();
+            self.condition(VERIFIED, verified, reason, &format!("{message}{takes}"));
         }
         let now = Time(self.now);
         if accepted {

@@ -76,7 +76,7 @@ pub(super) fn counted_for(
 }
 
 /// Whether so many requests, some of which come from the same users, surely go where they went before.
-pub(super) fn is_ignored(rollout: &ModelRollout, weight: Weight, own: u64, rest: u64) -> bool {
+fn is_ignored(rollout: &ModelRollout, weight: Weight, own: u64, rest: u64) -> bool {
     let design_effect = split_design_effect(&rollout.spec).max(1.0);
     let effective = |requests: u64| (requests as f64 / design_effect).floor() as u64;
     let before = share(weight_before(rollout, weight));
@@ -127,6 +127,26 @@ pub(super) fn asked_with(
     Some(format!("{} or {}", requests(trial, OWN)?, requests(rest, REST)?))
 }
 
+/// What counters say of how requests are divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Split {
+    /// Nothing against what the weight asks for.
+    AsAsked,
+    /// Surely otherwise.
+    Otherwise,
+    /// So many of the version beside it, and the version on trial has no counter: nobody knows which of them is wrong.
+    Uncounted,
+}
+
+/// What counters say about `own` requests of the version on trial, if it has counters, and about others.
+pub(super) fn split(rollout: &ModelRollout, weight: Weight, own: Option<u64>, rest: u64) -> Split {
+    match (own, is_ignored(rollout, weight, own.unwrap_or(0), rest)) {
+        (Some(_), true) => Split::Otherwise,
+        (None, true) => Split::Uncounted,
+        (_, false) => Split::AsAsked,
+    }
+}
+
 impl Draft<'_> {
     /// How often somebody looks whether the data plane has followed, where metrics are read less often.
     pub(super) fn looks_after_a_switch(&self) -> Option<SignedDuration> {
@@ -138,26 +158,32 @@ impl Draft<'_> {
     pub(super) fn shares_say(&mut self) -> StepSays {
         let Some((own, rest)) = self.shares_counted() else { return StepSays::ByClock };
         let Some((_, weight)) = divided(&self.status) else { return StepSays::ByClock };
-        let mismatched = is_ignored(self.rollout, weight, own, rest);
-        self.keep_observed(own, rest, mismatched);
+        self.split = split(self.rollout, weight, own, rest);
+        let mismatched = self.split == Split::Otherwise;
+        if let Some(own) = own {
+            self.keep_observed(own, rest, mismatched);
+        }
         if mismatched { StepSays::Mismatched } else { StepSays::ByClock }
     }
 
-    /// Requests of the version on trial and of the other one, if both could be counted.
-    fn shares_counted(&self) -> Option<(u64, u64)> {
+    /// Requests of the version on trial, if it has counters, and of the other one.
+    fn shares_counted(&self) -> Option<(Option<u64>, u64)> {
         let metric = counter(self.rollout, &self.status).filter(|_| self.traffic_accepted())?;
         let vector = match self.snapshot.answers.get(&(metric.name.clone(), Question::Reading))? {
             Answer::Vector(vector) => vector,
             Answer::Matrix(_) | Answer::Unreachable(_) | Answer::TooMuch(_) => return None,
         };
-        let counted = |name| part(vector, name).filter(|count| count.is_finite() && *count >= 0.0);
+        let (own, rest) = (part(vector, OWN), part(vector, REST));
+        let is_count = |count: f64| count.is_finite() && count >= 0.0;
+        if !own.into_iter().chain(rest).all(is_count) {
+            return None;
+        }
+        let own = own.map(|own| own.round() as u64);
         let (_, weight) = divided(&self.status)?;
-        match (counted(OWN), counted(REST)) {
-            (Some(own), Some(rest)) => Some((own.round() as u64, rest.round() as u64)),
-            // Whoever should get all requests or none may have no counters; between that, somebody is not scraped.
-            (Some(own), None) if weight == Weight::FULL => Some((own.round() as u64, 0)),
-            (None, Some(rest)) if weight == Weight::FULL => Some((0, rest.round() as u64)),
-            (Some(_), None) | (None, Some(_) | None) => None,
+        match rest {
+            Some(rest) => Some((own, rest.round() as u64)),
+            // Whoever should get no requests may have no counters.
+            None => own.filter(|_| weight == Weight::FULL).map(|own| (Some(own), 0)),
         }
     }
 

@@ -19,8 +19,10 @@ use super::{
     command::{Command, Place},
     draft::{self, AWAITING_PROMOTION, Draft, METRICS_AVAILABLE},
     labels,
+    leaving::Says,
     reading::Verdict,
     route::is_mismatch_told,
+    shares::Split,
     snapshot::Listed,
     steps::{self, Terms},
     transition::{Cause, Fate, PROMOTED_BY_HAND},
@@ -116,7 +118,19 @@ impl Draft<'_> {
                 Judged { verdicts: vec![], step: StepSays::Unseen("the pods could not be listed") }
             }
         };
-        self.mismatched = matches!(step, StepSays::Mismatched);
+        if matches!(step, StepSays::Mismatched) {
+            self.split = Split::Otherwise;
+        }
+        self.note_strays(
+            version,
+            if self.is_mismatched() {
+                Says::Asked
+            } else if blind(&judged, &step).is_none() {
+                Says::NotAsked
+            } else {
+                Says::Nothing
+            },
+        );
         let readings: Vec<RecordedReading> = judged.iter().map(|(_, record)| record.clone()).collect();
         if let Some((_, breach)) = judged.iter().find(|(verdict, _)| *verdict == Verdict::Breach) {
             let message = format!(
@@ -250,8 +264,8 @@ impl Draft<'_> {
     /// A canary that nobody can see goes back; a version that has passed every step stays, and someone must look.
     fn cannot_be_judged(&mut self, version: &VersionRef, message: &str, readings: Vec<RecordedReading>) {
         // Whoever has all requests is judged by its own, wherever others go; and what `increase` estimates is no proof.
-        let is_estimate = self.counts_by_estimates() && has_readings(&self.status) && self.ready(version);
-        let is_excused = self.mismatched && (self.has_all_requests() || is_estimate);
+        let is_harmless = self.has_all_requests() || (self.counts_by_estimates() && self.ready(version));
+        let is_excused = self.is_mismatched() && has_readings(&self.status) && is_harmless;
         if self.status.phase == RolloutPhase::Baking || is_excused {
             self.waiting(HELD_TOO_LONG, message);
             return self.kstatus(KState::Stalled, HELD_TOO_LONG, message);
@@ -377,9 +391,13 @@ impl Draft<'_> {
         let was_excused = |status: &ModelRolloutStatus| {
             is_mismatch_told(status) && (was_kept(status) || (has_pods && has_readings(status)))
         };
-        let is_excused = self.mismatched && (self.has_all_requests() || (has_pods && !is_blind));
+        let is_excused = self.is_mismatched() && !is_blind && (self.has_all_requests() || has_pods);
         let may_be = self.has_all_requests() || self.counts_by_estimates();
         may_be && self.rollout.status.as_ref().is_some_and(was_excused) && !is_excused
+    }
+
+    fn is_mismatched(&self) -> bool {
+        self.split == Split::Otherwise
     }
 
     /// Whether a canary should have all requests.
@@ -417,7 +435,7 @@ impl Draft<'_> {
         let is_awaited = self.pause.is_some() || self.has_passed();
         let has_pods = self.has_ready_pods(version, self.pods_to_be_ready(version));
         let is_unwell = !self.traffic_accepted() || !has_pods;
-        let holds = blind.is_some() || self.mismatched || self.contested() || (is_unwell && !is_awaited);
+        let holds = blind.is_some() || self.is_mismatched() || self.contested() || (is_unwell && !is_awaited);
         self.status.holding_since = since.or(settled.then_some(now)).filter(|_| holds);
         self.note_missing(judged, settled);
         let (truth, reason, message) = match (&blind, &awaited) {

@@ -14,26 +14,28 @@ use crate::{
     rollout::{
         draft::Draft,
         query::{Question, counts_requests},
-        shares, steps,
+        shares::{self, Split},
+        steps,
     },
 };
 
 impl Draft<'_> {
-    /// Requests of the version on trial and of the other one, if they surely are divided as they were before.
-    pub(super) fn goes_on_as_before(
-        &self,
-        trial: &VersionRef,
-        comparison: &Comparison,
-    ) -> Option<(u64, u64)> {
-        let (_, weight) = shares::divided(&self.status)?;
+    /// Whether requests surely are divided as they were before, or the version on trial is not counted.
+    pub(super) fn goes_on_as_before(&mut self, trial: &VersionRef, comparison: &Comparison) -> Split {
+        let Some((_, weight)) = shares::divided(&self.status) else { return Split::AsAsked };
         if comparison.record.state.split.is_of(shares::share(weight)) {
-            return None;
+            return Split::AsAsked;
         }
-        let (own, rest) = self.counted_since_the_switch(trial, weight)?;
-        shares::is_ignored(self.rollout, weight, own, rest).then_some((own, rest))
+        let Some((own, rest)) = self.counted_since_the_switch(trial, weight) else { return Split::AsAsked };
+        let split = shares::split(self.rollout, weight, own, rest);
+        if let Some(own) = own.filter(|_| split == Split::Otherwise) {
+            self.keep_observed(own, rest, true);
+        }
+        split
     }
 
-    fn counted_since_the_switch(&self, trial: &VersionRef, weight: Weight) -> Option<(u64, u64)> {
+    /// Requests of the version on trial, if it has counters, and of the other one.
+    fn counted_since_the_switch(&self, trial: &VersionRef, weight: Weight) -> Option<(Option<u64>, u64)> {
         let age = self.accepted_age().filter(|_| self.traffic_accepted())?;
         let counted = shares::counted_for(self.rollout, weight, age)?;
         let counted_ms = i64::try_from(counted.as_millis()).unwrap_or(i64::MAX);
@@ -53,7 +55,8 @@ impl Draft<'_> {
             let own = risen.iter().filter(|(whose, _)| *whose == arm);
             own.map(|(_, risen)| risen.requests * common / risen.span_ms as f64).sum::<f64>().round() as u64
         };
-        Some((of(Arm::Candidate), of(Arm::Stable)))
+        let is_counted = risen.iter().any(|(whose, _)| *whose == Arm::Candidate);
+        Some((is_counted.then(|| of(Arm::Candidate)), of(Arm::Stable)))
     }
 }
 

@@ -40,6 +40,7 @@ use super::{
     labels,
     query::Question,
     reading::Answer,
+    shares::Split,
     step::{self, StepSays},
     steps::Terms,
 };
@@ -99,8 +100,10 @@ impl Draft<'_> {
         };
         let verdicts = self.tell(trial, range, Ok(&comparison));
         let mut step = self.step_says(&comparison, terms);
-        if let Some((own, rest)) = self.goes_on_as_before(trial, &comparison).filter(|_| step.goes_on()) {
-            self.keep_observed(own, rest, true);
+        if step.goes_on() {
+            self.split = self.goes_on_as_before(trial, &comparison);
+        }
+        if self.split == Split::Otherwise {
             step = StepSays::Mismatched;
         }
         self.comparison = Some(comparison);
