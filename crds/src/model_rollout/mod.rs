@@ -33,7 +33,7 @@ pub use probe::{Expect, ExpectedValue, Request, Smoke, SmokeRequest, Warmup};
 pub use staging::{JobTest, Staging, StagingTest, TestVariable, Webhook};
 pub use status::{
     Baseline, Decision, Missing, ModelRolloutStatus, Observed, RecordedReading, Rejection, Retry,
-    RolloutPhase, Trial, TrialState,
+    RolloutPhase, Stray, Trial, TrialState,
 };
 pub use strategy::{Bake, BlueGreen, Canary, CopyShare, Fraction, Progression, Shadow, Step, Strategy, Then};
 pub use traffic::{Adopted, Attach, Gateway, MirrorDropped, Traffic, TrafficStatus, WrittenRoute};

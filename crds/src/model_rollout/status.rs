@@ -101,7 +101,7 @@ pub struct ModelRolloutStatus {
     /// Versions that got requests which they should not have got, when those were last counted. Their pods stay until requests have
     /// been counted again, and none came.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub strays: Vec<String>,
+    pub strays: Vec<Stray>,
     /// With `judge.evidence: sequential`, what the comparison knows so far, with the looks of an experiment in `state.looks`: a
     /// record for the operator itself, which any other operator goes on from to the bit. It belongs to the candidate of this
     /// moment.
@@ -202,6 +202,17 @@ pub struct Baseline {
     /// A number for each bucket, or for each thing that has a rank.
     #[schemars(extend("maxProperties" = 48))]
     pub values: BTreeMap<String, f64>,
+}
+
+/// A version that got requests which it should not have got.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Stray {
+    /// Its name.
+    pub version: String,
+    /// Since when it has had no counter, while others are counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen_since: Option<Time>,
 }
 
 /// What really happened to requests.

@@ -20,10 +20,17 @@ pub fn find<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> Option<Trouble> {
     pods.into_iter().find_map(|pod| waiting(pod).or_else(|| unscheduled(pod)))
 }
 
-/// Whether pods wait for a place on some node, and for nothing else that is known.
+/// What the scheduler says where other pods are in the way.
+const CROWDED: [&str; 5] =
+    ["Insufficient", "Too many pods", "free ports", "anti-affinity", "cannot allocate"];
+
+/// Whether pods wait for a place that others take, and for nothing else that is known.
 pub fn lack_room<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> bool {
     let pods: Vec<&Pod> = pods.into_iter().collect();
-    pods.iter().all(|pod| waiting(pod).is_none()) && pods.iter().any(|pod| unscheduled(pod).is_some())
+    let is_crowded_out = |pod: &&Pod| {
+        unscheduled(pod).is_some_and(|trouble| CROWDED.iter().any(|said| trouble.message.contains(said)))
+    };
+    pods.iter().all(|pod| waiting(pod).is_none()) && pods.iter().any(is_crowded_out)
 }
 
 /// Whether a quota keeps a Deployment from making its pods.

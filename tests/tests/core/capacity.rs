@@ -495,6 +495,15 @@ fn the_pods_of_a_former_candidate_go_before_those_of_the_next_one_come() {
             continue;
         }
         walk(&mut case);
+        // Who waits for those that are still asked is not given up for that.
+        let mut asked = case.clone();
+        asked.left = cases::left(500.0);
+        for _ in 0..3 {
+            asked.now += SignedDuration::from_hours(1);
+            walk(&mut asked);
+        }
+        let status = asked.rollout.status.as_ref().unwrap();
+        assert_eq!((status.phase, status.rejected.len(), asked.pods(3)), (P::Preparing, 0, None));
         case.now += SignedDuration::from_secs(80);
         walk(&mut case);
         assert_eq!((case.pods(2), case.pods(3)), (None, None));

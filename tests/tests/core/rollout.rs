@@ -393,10 +393,21 @@ fn a_version_that_is_still_asked_keeps_its_pods_whatever_the_gateway_says() {
         rest.retain(|series| series.labels["anneal_part"] == "rest");
         ended.left = Answer::Vector(rest);
         assert_eq!(deletes(&ended), 0);
+        let mut late = ended.clone();
         for deployment in &mut ended.children.deployments {
             deployment["status"]["readyReplicas"] = 0.into();
         }
         assert_eq!(deletes(&ended), 2, "nobody is there who could answer");
+        // Not for ever, and each look that counts it begins anew.
+        let (gone, asked) = (late.left.clone(), cases::left(50.0));
+        for (minutes, answer, deleted) in
+            [(0, &gone, 0), (9, &gone, 0), (9, &asked, 0), (9, &gone, 0), (9, &gone, 0), (2, &gone, 2)]
+        {
+            late.left = answer.clone();
+            late.now += SignedDuration::from_mins(minutes);
+            assert_eq!(deletes(&late), deleted, "{phase} {minutes}");
+            late.rollout.status = Some(late.plan().status);
+        }
         // Another version that begins takes no pods away that are asked.
         let mut newer = case.clone();
         let stable = if phase == "Healthy" { 2 } else { 1 };
@@ -424,7 +435,13 @@ fn a_version_that_is_still_asked_keeps_its_pods_whatever_the_gateway_says() {
                 true,
                 before,
             ),
-            // Nobody is in the way of an image that is not there.
+            // Nobody is in the way of an image, or a volume, that is not there.
+            (
+                json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "persistentvolumeclaim \"ads\" not found"}]}),
+                "Unschedulable",
+                false,
+                before + 1,
+            ),
             (
                 json!({"containerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff"}}}]}),
                 "ImagePullBackOff",
@@ -481,7 +498,9 @@ fn deleted_beside(case: &RolloutCase) -> usize {
 #[test]
 fn what_a_step_saw_of_requests_is_known_after_the_rollback_too() {
     let away = Answer::Unreachable("connection refused".into());
-    for (strays, deleted) in [(json!(["v20261121.2"]), 0), (json!(["v20261121.1"]), 1), (json!([]), 1)] {
+    for (strays, deleted) in
+        [(json!([{"version": "v20261121.2"}]), 0), (json!([{"version": "v20261121.1"}]), 1), (json!([]), 1)]
+    {
         let mut case = case(cases::moving("Canary", 20));
         let children = case.children.clone();
         let mut status = cases::moving("RolledBack", 0);
@@ -497,9 +516,7 @@ fn what_a_step_saw_of_requests_is_known_after_the_rollback_too() {
         // One look that counts none ends it.
         case.left = cases::left(0.0);
         assert_eq!(deleted_beside(&case), 1);
-        let stays: Vec<String> =
-            case.plan().status.strays.into_iter().filter(|stray| stray.ends_with('2')).collect();
-        assert_eq!(stays, Vec::<String>::new());
+        assert!(case.plan().status.strays.iter().all(|stray| stray.version != "v20261121.2"));
     }
 }
 
@@ -551,15 +568,41 @@ fn prometheus_counts_who_is_still_asked() {
 }
 
 #[test]
+fn what_a_release_told_that_wrote_no_strays_is_known() {
+    let mut case = case(cases::moving("Canary", 20));
+    let children = case.children.clone();
+    let mut status = cases::moving("RolledBack", 0);
+    status["rejected"] = json!([cases::reference(2)]);
+    status["trafficAcceptedAt"] = cases::ago(600).into();
+    status["conditions"] = json!([{"type": "TrafficVerified", "status": "False", "reason": "TrafficSplitMismatch", "message": "", "lastTransitionTime": cases::ago(300)}]);
+    case.rollout = cases::rollout(status).unwrap();
+    case.settle_children();
+    case.children.deployments = children.deployments;
+    case.children.services = children.services;
+    case.left = Answer::Unreachable("connection refused".into());
+    assert_eq!(deleted_beside(&case), 0);
+    assert_eq!(case.plan().status.strays[0].version, "v20261121.2");
+}
+
+#[test]
 fn requests_of_a_native_histogram_are_counted_by_its_count() {
     let mut case = case(cases::moving("RolledBack", 0));
     case.children = self::case(cases::moving("Canary", 20)).children;
     case.rollout.status.as_mut().unwrap().traffic_accepted_at =
         Some(Time(case.now - SignedDuration::from_secs(71)));
     let metric = json!({"name": "latency", "window": "40s", "histogram": {"quantile": 0.9, "max": "1s", "selector": "seconds"}});
-    case.rollout.spec.metrics = vec![serde_json::from_value(metric).unwrap()];
-    let query = case.query_of_who_left().unwrap().expression;
-    assert!(query.contains("or sum(histogram_count(increase(seconds{"), "{query}");
+    let of = |case: &mut RolloutCase, metric: &Value| {
+        case.rollout.spec.metrics = vec![serde_json::from_value(metric.clone()).unwrap()];
+        case.query_of_who_left().unwrap().expression
+    };
+    let native = "or sum(histogram_count(increase(seconds{";
+    assert!(!of(&mut case, &metric).contains(native), "plain thresholds read no native histograms");
+    case.rollout.spec.judge = serde_json::from_value(json!({"evidence": "sequential"})).unwrap();
+    assert!(of(&mut case, &metric).contains(native));
+    // Not every server knows the function.
+    let mut classic = metric;
+    classic["histogram"]["selector"] = "seconds_bucket{path=\"/\"}".into();
+    assert!(!of(&mut case, &classic).contains("histogram_count"));
 }
 
 #[test]
@@ -570,7 +613,7 @@ fn who_is_gone_back_to_waits_for_no_count() {
     status["weight"] = 0.into();
     status["candidate"] = cases::reference(1);
     status["stable"] = cases::reference(3);
-    status["strays"] = json!(["v20261121.2"]);
+    status["strays"] = json!([{"version": "v20261121.2"}]);
     for (ago, deleted) in [(29, 0), (31, 1)] {
         status["trafficAcceptedAt"] = cases::ago(ago).into();
         let mut case = case(status.clone());

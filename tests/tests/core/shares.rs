@@ -127,6 +127,8 @@ fn requests_that_go_where_they_went_before_hold_the_step() {
             continue;
         }
         assert!(status.holding_since.is_some(), "{why}");
+        let strays: Vec<&str> = status.strays.iter().map(|stray| stray.version.as_str()).collect();
+        assert_eq!(strays, ["v20261121.1", "v20261121.2"], "{why}");
         assert_eq!(i32::from(status.weight.per_mille()), weight * 10, "{why}");
         case.rollout.status = Some(status.clone());
         assert_eq!(case.plan_with(&counted(own, rest)).status, status, "{why}: no look is a write");
@@ -156,6 +158,28 @@ fn requests_that_go_where_they_went_before_hold_the_step() {
         assert_eq!((away.phase.name(), away.holding_since), (phase, Some(Time(case.now))), "{why}");
         let stalled = status.conditions.iter().find(|told| told.type_ == "Stalled" && told.status == "True");
         assert_eq!(stalled.unwrap().reason, "HeldTooLong", "{why}");
+    }
+}
+
+#[test]
+fn only_a_step_that_passes_shows_that_nobody_is_asked_who_should_not_be() {
+    let strays = |status: &ModelRolloutStatus| status.strays.len();
+    for (ago, own, rest, then, known) in [
+        // Nothing is counted yet.
+        (10, None, None, 20, 2),
+        (300, Some(120.0), Some(480.0), 20, 2),
+        (601, Some(120.0), Some(480.0), 30, 0),
+        (601, Some(0.0), Some(600.0), 20, 2),
+    ] {
+        let mut case = case("Canary", 20, ago);
+        let seen = ["v20261121.1", "v20261121.2"].map(|version| json!({"version": version}));
+        case.rollout.status.as_mut().unwrap().strays = serde_json::from_value(json!(seen)).unwrap();
+        let status = case.plan_with(&counted(own, rest)).status;
+        assert_eq!(
+            (i32::from(status.weight.per_mille()), strays(&status)),
+            (10 * then, known),
+            "{ago} {own:?}"
+        );
     }
 }
 

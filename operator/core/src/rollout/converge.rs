@@ -161,7 +161,7 @@ impl Draft<'_> {
                     .then(|| Action::Delete { key: Key::new(kind, home.namespace, name), uid })
             })
             .collect();
-        self.forget_strays();
+        self.recall_strays();
         if surplus.is_empty() || !self.incumbent().is_someone() {
             return;
         }
@@ -177,7 +177,7 @@ impl Draft<'_> {
     }
 
     /// Whether a rule of the user's own sends requests to a Service: then it stays, whatever the rollout's rule says.
-    fn is_named_elsewhere(&self, service: &str) -> bool {
+    pub(super) fn is_named_elsewhere(&self, service: &str) -> bool {
         match self.rollout.spec.traffic {
             Traffic::Gateway(_) => false,
             Traffic::Attach(_) => {

@@ -325,9 +325,10 @@ impl<'a> Draft<'a> {
             .or_else(|| trouble::of_deployment(&self.deployment_status(version)?))
     }
 
-    /// Whether pods of a version wait for a node or a quota that others may use.
+    /// Whether pods of a version wait for a node or a quota that others may use, or for GPUs that the strategy leaves to it.
     pub(super) fn lacks_room(&self, version: &VersionRef) -> bool {
         trouble::lack_room(self.pods_of(version))
+            || (self.deployment(version).is_none() && self.rollout.spec.strategy.max_extra_gpus.is_some())
             || self.deployment_status(version).is_some_and(|status| trouble::lacks_quota(&status))
     }
 

@@ -4,7 +4,7 @@
 
 use anneal_crds::{
     contract::{Alone, COMPARED, PAIRED},
-    metric::{Absent, Form, Metric, Others, Ratio},
+    metric::{Absent, Form, JudgeEvidence, Metric, Others, Ratio},
 };
 
 use super::{agreement, scope::Scope, value};
@@ -92,7 +92,13 @@ pub(super) fn expression(metric: &Metric, scope: &Scope, ranges: Ranges) -> Resu
 }
 
 /// Requests that came over a range of `seconds`, as a part of this name; none of a metric that counts none.
-pub(super) fn requests(metric: &Metric, scope: &Scope, seconds: i64, name: &str) -> Option<String> {
+pub(super) fn requests(
+    evidence: JudgeEvidence,
+    metric: &Metric,
+    scope: &Scope,
+    seconds: i64,
+    name: &str,
+) -> Option<String> {
     let range = format!("{seconds}s");
     let count = match metric.source.form() {
         // Who has had none of one kind has had those of the other.
@@ -100,17 +106,24 @@ pub(super) fn requests(metric: &Metric, scope: &Scope, seconds: i64, name: &str)
         Form::Mean(mean) => increase(&scope.apply(&mean.count), &range),
         Form::Histogram(histogram) => {
             let buckets = scope.apply(&histogram.selector);
-            // A native histogram has no bucket of all, and floats have no count.
-            format!(
-                "({} or sum(histogram_count(increase({buckets}[{range}]))))",
-                increase(&with_all(&buckets), &range)
-            )
+            let classic = increase(&with_all(&buckets), &range);
+            if evidence == JudgeEvidence::Sequential && may_be_native(&histogram.selector) {
+                // It has no bucket of all. Not every server knows how to count it, and those that do not have none.
+                format!("({classic} or sum(histogram_count(increase({buckets}[{range}]))))")
+            } else {
+                classic
+            }
         }
         Form::Value(_) | Form::Drift(_) | Form::Stability(_) | Form::Agreement(_) | Form::Paired(_) => {
             return None;
         }
     };
     Some(part(name, &count))
+}
+
+/// Whether a selector is not of classic buckets by its name.
+fn may_be_native(selector: &str) -> bool {
+    !selector.split('{').next().unwrap_or_default().trim_end().ends_with("_bucket")
 }
 
 /// Counts of what is so of the candidate alone, of the stable version alone, and of all that `counter` counts.

@@ -7,10 +7,12 @@
 use std::mem;
 
 use anneal_crds::{
-    ModelRollout, ModelRolloutStatus, VersionRef, metric::Metric, model_rollout::RolloutPhase,
+    ModelRollout, ModelRolloutStatus, VersionRef,
+    metric::Metric,
+    model_rollout::{RolloutPhase, Stray},
 };
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::Value;
 
 use super::{
@@ -33,6 +35,9 @@ const UNDER_WAY: SignedDuration = SignedDuration::from_secs(10);
 const LATELY: SignedDuration = SignedDuration::from_secs(60);
 /// The share of requests, of probes and the like, that keeps no pods.
 const HARMLESS: f64 = 0.02;
+/// How long a version that was asked may be without a counter before it is taken for one that nobody asks: a server that comes back, and
+/// pods that answer it too late, have scraped it by then.
+const UNSEEN_FOR: SignedDuration = SignedDuration::from_mins(10);
 /// Fewer requests a second keep none either, unless the version that serves gets fewer.
 const FEWEST: f64 = 10.0 / 60.0;
 
@@ -88,7 +93,8 @@ pub fn query_of_who_left(rollout: &ModelRollout, deployments: &[Value], now: Tim
     }
     let requests = |version: &str, name: &str| {
         let scope = Scope::of_named(rollout, &[version]);
-        expression::requests(metric, &scope, counted_for(rollout, age), name)
+        let seconds = counted_for(rollout, age);
+        expression::requests(rollout.spec.judge.evidence, metric, &scope, seconds, name)
     };
     let own = versions.iter().filter_map(|version| requests(version, version));
     let serving = status.stable.as_ref().and_then(|stable| requests(&stable.version, REST));
@@ -121,6 +127,8 @@ pub(super) enum Says {
     Asked,
     /// None worth mentioning came.
     NotAsked,
+    /// It has no counter, and others have.
+    Unseen,
     /// Nobody can say.
     Nothing,
 }
@@ -156,18 +164,29 @@ impl<'a> Draft<'a> {
     }
 
     fn note_stray(&mut self, version: &str, says: Says) {
+        let now = Time(self.now);
         let strays = &mut self.status.strays;
-        match says {
-            Says::Asked if !strays.iter().any(|known| known == version) => strays.push(version.to_owned()),
-            Says::NotAsked => strays.retain(|known| known != version),
-            Says::Asked | Says::Nothing => {}
+        let known = strays.iter_mut().find(|stray| stray.version == version);
+        match (known, says) {
+            (None, Says::Asked) => strays.push(Stray { version: version.to_owned(), unseen_since: None }),
+            (Some(known), Says::Asked | Says::Nothing) => known.unseen_since = None,
+            (Some(known), Says::Unseen) => {
+                known.unseen_since.get_or_insert(now);
+            }
+            (Some(_), Says::NotAsked) => strays.retain(|stray| stray.version != version),
+            (None, Says::NotAsked | Says::Unseen | Says::Nothing) => {}
         }
     }
 
-    /// Nobody asks for ever after versions whose pods are gone.
-    pub(super) fn forget_strays(&mut self) {
+    /// Those whose pods are gone are no strays any more. A release that did not write them down told of them.
+    pub(super) fn recall_strays(&mut self) {
+        if self.status.strays.is_empty() && self.was_told() {
+            for version in left(self.rollout, &self.status, &self.snapshot.children.deployments) {
+                self.note_stray(&version, Says::Asked);
+            }
+        }
         let mut strays = mem::take(&mut self.status.strays);
-        strays.retain(|version| self.deployment_of(version).is_some());
+        strays.retain(|stray| self.deployment_of(&stray.version).is_some());
         self.status.strays = strays;
     }
 
@@ -210,6 +229,7 @@ impl<'a> Draft<'a> {
         match self.says_of(metric, version) {
             Says::Asked => true,
             Says::NotAsked => false,
+            Says::Unseen => self.is_stray(version) && self.could_answer(version),
             Says::Nothing => {
                 let is_nobodys_place =
                     self.status.phase == RolloutPhase::Staging || self.status.phase.is_judged();
@@ -218,8 +238,11 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Whether it was asked when that was last counted, and its counters are not gone for good.
     fn is_stray(&self, version: &str) -> bool {
-        self.status.strays.iter().any(|stray| stray == version)
+        let is_young = |since: &Time| self.now.duration_since(since.0) < UNSEEN_FOR;
+        let mut strays = self.status.strays.iter();
+        strays.any(|stray| stray.version == version && stray.unseen_since.as_ref().is_none_or(is_young))
     }
 
     /// Whether it was told that a version which left still gets requests.
@@ -234,7 +257,11 @@ impl<'a> Draft<'a> {
     pub(super) fn is_held_up(&self, version: &VersionRef) -> bool {
         let leave = left(self.rollout, &self.status, &self.snapshot.children.deployments);
         let is_unknown = self.accepted_age().is_none_or(|age| age < is_known_after(self.rollout));
-        let stay = || leave.iter().any(|version| is_unknown || self.is_stray(version));
+        let name = |version: &String| {
+            Home::of(self.rollout).map(|home| build::workload_name(home.name, version)).unwrap_or_default()
+        };
+        let mut leave = leave.iter().filter(|version| !self.is_named_elsewhere(&name(version)));
+        let mut stay = || leave.any(|version| is_unknown || self.is_stray(version));
         let goes_sometime = counter(self.rollout).is_some() && self.incumbent().is_someone();
         goes_sometime && self.lacks_room(version) && stay()
     }
@@ -268,10 +295,13 @@ fn count(answer: &Answer, version: &str, seconds: i64, is_version: bool) -> Says
         Answer::Vector(vector) => vector,
         Answer::Matrix(_) | Answer::Unreachable(_) | Answer::TooMuch(_) => return Says::Nothing,
     };
-    let rest = part(vector, REST).unwrap_or(0.0);
-    let Some(own) = part(vector, version).filter(|own| own.is_finite() && rest.is_finite()) else {
-        return Says::Nothing;
+    let Some(own) = part(vector, version) else {
+        return if is_version && part(vector, REST).is_none() { Says::Nothing } else { Says::Unseen };
     };
+    let rest = part(vector, REST).unwrap_or(0.0);
+    if !own.is_finite() || !rest.is_finite() {
+        return Says::Nothing;
+    }
     let many = own >= FEWEST * seconds as f64 && own > HARMLESS * (own + rest);
     let most = is_version && own >= 1.0 && own > rest;
     if many || most { Says::Asked } else { Says::NotAsked }
@@ -295,5 +325,6 @@ mod tests {
         assert!(stays(2.0, true) && !stays(2.0, false) && stays(11.0, false));
         let nothing = Answer::Vector(vec![]);
         assert_eq!(count(&nothing, "v2", 60, true), Says::Nothing);
+        assert_eq!(count(&nothing, "v2", 60, false), Says::Unseen);
     }
 }

@@ -122,8 +122,9 @@ pub(super) fn asked_with(
     let (rest, weight) = divided(status)?;
     let age = now.duration_since(status.traffic_accepted_at.as_ref()?.0);
     let seconds = counted_for(rollout, weight, age)?.as_secs().max(1);
-    let requests =
-        |version, name| expression::requests(metric, &Scope::of(rollout, &[version]), seconds, name);
+    let requests = |version, name| {
+        expression::requests(JudgeEvidence::None, metric, &Scope::of(rollout, &[version]), seconds, name)
+    };
     Some(format!("{} or {}", requests(trial, OWN)?, requests(rest, REST)?))
 }
 

@@ -121,16 +121,9 @@ impl Draft<'_> {
         if matches!(step, StepSays::Mismatched) {
             self.split = Split::Otherwise;
         }
-        self.note_strays(
-            version,
-            if self.is_mismatched() {
-                Says::Asked
-            } else if blind(&judged, &step).is_none() {
-                Says::NotAsked
-            } else {
-                Says::Nothing
-            },
-        );
+        if self.is_mismatched() {
+            self.note_strays(version, Says::Asked);
+        }
         let readings: Vec<RecordedReading> = judged.iter().map(|(_, record)| record.clone()).collect();
         if let Some((_, breach)) = judged.iter().find(|(verdict, _)| *verdict == Verdict::Breach) {
             let message = format!(
@@ -341,6 +334,8 @@ impl Draft<'_> {
     }
 
     fn end_step(&mut self, version: &VersionRef, readings: Vec<RecordedReading>) {
+        // For all of its time its requests went where they should.
+        self.note_strays(version, Says::NotAsked);
         if self.status.phase == RolloutPhase::Baking {
             if self.smoke_is_outstanding() {
                 return self.waiting("Smoke", "The bake has passed and waits for the smoke requests.");
