@@ -30,7 +30,13 @@ pub fn lack_room<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> bool {
     let is_crowded_out = |pod: &&Pod| {
         unscheduled(pod).is_some_and(|trouble| CROWDED.iter().any(|said| trouble.message.contains(said)))
     };
-    pods.iter().all(|pod| waiting(pod).is_none()) && pods.iter().any(is_crowded_out)
+    pods.iter().all(|pod| waiting(pod).is_none() && !has_crashed(pod)) && pods.iter().any(is_crowded_out)
+}
+
+/// Whether a container was started again and is not ready since: it may crash once more.
+fn has_crashed(pod: &Pod) -> bool {
+    let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    containers.into_iter().any(|container| container.restart_count > 0 && !container.ready)
 }
 
 /// Whether a quota keeps a Deployment from making its pods.

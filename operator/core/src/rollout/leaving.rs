@@ -114,7 +114,7 @@ fn gives_place(phase: RolloutPhase) -> bool {
 
 fn told(metric: &Metric, versions: &[String]) -> String {
     format!(
-        "{} should get no requests any more, and {} counted some when it was last read, so its pods stay. Look at the gateway's data plane, and at whatever sends requests past it.",
+        "{} should get no requests any more, and {} has counted some, so its pods stay until it counts none. Look at the gateway's data plane, and at whatever sends requests past it.",
         versions.join(" and "),
         metric.name
     )
@@ -122,7 +122,7 @@ fn told(metric: &Metric, versions: &[String]) -> String {
 
 /// What counters say of requests to a version that should get none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Says {
+enum Says {
     /// More than do no harm came.
     Asked,
     /// None worth mentioning came.
@@ -154,12 +154,12 @@ impl<'a> Draft<'a> {
         counts.map_or(RETIRE_AFTER, |_| is_known_after(self.rollout))
     }
 
-    /// What a step's counters say of the version on trial and of the one beside it.
-    pub(super) fn note_strays(&mut self, trial: &VersionRef, says: Says) {
+    /// Requests to the version on trial or to the one beside it go where they should not.
+    pub(super) fn note_strays(&mut self, trial: &VersionRef) {
         // Copies of requests reach nobody who should not have them.
         let Some((beside, _)) = divided(&self.status) else { return };
         for version in [beside.version.clone(), trial.version.clone()] {
-            self.note_stray(&version, says);
+            self.note_stray(&version, Says::Asked);
         }
     }
 
@@ -169,16 +169,17 @@ impl<'a> Draft<'a> {
         let known = strays.iter_mut().find(|stray| stray.version == version);
         match (known, says) {
             (None, Says::Asked) => strays.push(Stray { version: version.to_owned(), unseen_since: None }),
-            (Some(known), Says::Asked | Says::Nothing) => known.unseen_since = None,
+            (Some(known), Says::Asked) => known.unseen_since = None,
             (Some(known), Says::Unseen) => {
                 known.unseen_since.get_or_insert(now);
             }
             (Some(_), Says::NotAsked) => strays.retain(|stray| stray.version != version),
-            (None, Says::NotAsked | Says::Unseen | Says::Nothing) => {}
+            (None, Says::NotAsked | Says::Unseen) | (_, Says::Nothing) => {}
         }
     }
 
-    /// Those whose pods are gone are no strays any more. A release that did not write them down told of them.
+    /// Those whose pods are gone are no strays any more, nor is one that serves for good. A release that did not write them down told
+    /// of them.
     pub(super) fn recall_strays(&mut self) {
         if self.status.strays.is_empty() && self.was_told() {
             for version in left(self.rollout, &self.status, &self.snapshot.children.deployments) {
@@ -186,7 +187,9 @@ impl<'a> Draft<'a> {
             }
         }
         let mut strays = mem::take(&mut self.status.strays);
-        strays.retain(|stray| self.deployment_of(&stray.version).is_some());
+        let stable = self.status.stable.as_ref().filter(|_| self.status.phase.rests());
+        let serves = |version: &String| stable.is_some_and(|stable| stable.version == *version);
+        strays.retain(|stray| self.deployment_of(&stray.version).is_some() && !serves(&stray.version));
         self.status.strays = strays;
     }
 

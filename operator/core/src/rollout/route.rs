@@ -153,6 +153,14 @@ pub(super) fn is_mismatch_told(status: &ModelRolloutStatus) -> bool {
     status.conditions.iter().any(|told| told.type_ == VERIFIED && told.reason == MISMATCH)
 }
 
+/// Its reason where the version on trial has no counter, and the one beside it has.
+const UNCOUNTED: &str = "CandidateNotCounted";
+
+/// Whether a status says so.
+pub(super) fn is_told_uncounted(status: &ModelRolloutStatus) -> bool {
+    status.conditions.iter().any(|told| told.type_ == VERIFIED && told.reason == UNCOUNTED)
+}
+
 /// How the route is.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Standing<'a> {
@@ -373,7 +381,7 @@ impl Draft<'_> {
             ),
             (None, true, Split::Uncounted) => (
                 Truth::Unknown,
-                "CandidateNotCounted",
+                UNCOUNTED,
                 "The route has the weights of this step, and the counters show requests of the version beside it alone: either the pods of the version on trial are not scraped, or export no such counter, or the gateway's data plane does not follow.",
             ),
             (None, true, Split::AsAsked) => {

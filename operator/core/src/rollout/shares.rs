@@ -16,7 +16,7 @@ use super::{
     expression,
     query::{Question, counts_requests},
     reading::{Answer, part},
-    route::is_mismatch_told,
+    route::{is_mismatch_told, is_told_uncounted},
     scope::Scope,
     sequential::{split_design_effect, witness},
     step::StepSays,
@@ -141,10 +141,13 @@ pub(super) enum Split {
 
 /// What counters say about `own` requests of the version on trial, if it has counters, and about others.
 pub(super) fn split(rollout: &ModelRollout, weight: Weight, own: Option<u64>, rest: u64) -> Split {
+    let was_uncounted = || rollout.status.as_ref().is_some_and(is_told_uncounted);
     match (own, is_ignored(rollout, weight, own.unwrap_or(0), rest)) {
         (Some(_), true) => Split::Otherwise,
         (None, true) => Split::Uncounted,
-        (_, false) => Split::AsAsked,
+        // Fewer are known at one look than at another.
+        (None, false) if was_uncounted() => Split::Uncounted,
+        (Some(_) | None, false) => Split::AsAsked,
     }
 }
 

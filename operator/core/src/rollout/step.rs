@@ -19,7 +19,6 @@ use super::{
     command::{Command, Place},
     draft::{self, AWAITING_PROMOTION, Draft, METRICS_AVAILABLE},
     labels,
-    leaving::Says,
     reading::Verdict,
     route::is_mismatch_told,
     shares::Split,
@@ -122,7 +121,7 @@ impl Draft<'_> {
             self.split = Split::Otherwise;
         }
         if self.is_mismatched() {
-            self.note_strays(version, Says::Asked);
+            self.note_strays(version);
         }
         let readings: Vec<RecordedReading> = judged.iter().map(|(_, record)| record.clone()).collect();
         if let Some((_, breach)) = judged.iter().find(|(verdict, _)| *verdict == Verdict::Breach) {
@@ -334,8 +333,6 @@ impl Draft<'_> {
     }
 
     fn end_step(&mut self, version: &VersionRef, readings: Vec<RecordedReading>) {
-        // For all of its time its requests went where they should.
-        self.note_strays(version, Says::NotAsked);
         if self.status.phase == RolloutPhase::Baking {
             if self.smoke_is_outstanding() {
                 return self.waiting("Smoke", "The bake has passed and waits for the smoke requests.");

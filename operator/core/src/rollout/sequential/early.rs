@@ -47,15 +47,20 @@ impl Draft<'_> {
         let Judged { metric, source, .. } = judged.iter().find(counts)?;
         let (events, all) = (self.series(metric, Question::Events), self.series(metric, Question::All));
         let pods = self.labels(trial).pods(*source, &events, &all);
-        let risen: Vec<(Arm, Risen)> =
-            pods.iter().map(|pod| Some((pod.arm, Risen::of(pod, from_ms)?))).collect::<Option<_>>()?;
+        let is_counted = pods.iter().any(|pod| pod.arm == Arm::Candidate);
+        let risen = pods.iter().map(|pod| Some((pod.arm, Risen::of(pod, from_ms)?)));
+        let risen: Vec<(Arm, Risen)> = if is_counted {
+            risen.collect::<Option<_>>()?
+        } else {
+            // What is known of some is enough to know that somebody is asked.
+            risen.flatten().collect()
+        };
         // Whoever was scraped over a longer time has risen by more.
-        let common = risen.iter().map(|(_, risen)| risen.span_ms).min()? as f64;
+        let common = risen.iter().map(|(_, risen)| risen.span_ms).min().unwrap_or(0) as f64;
         let of = |arm: Arm| -> u64 {
             let own = risen.iter().filter(|(whose, _)| *whose == arm);
             own.map(|(_, risen)| risen.requests * common / risen.span_ms as f64).sum::<f64>().round() as u64
         };
-        let is_counted = risen.iter().any(|(whose, _)| *whose == Arm::Candidate);
         Some((is_counted.then(|| of(Arm::Candidate)), of(Arm::Stable)))
     }
 }
