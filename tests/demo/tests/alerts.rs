@@ -6,7 +6,7 @@ mod common;
 
 use common::{
     Kubectl,
-    delivery::{Model, exchange},
+    delivery::{Model, exchange, until},
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -68,6 +68,8 @@ fn an_alert_of_its_own_time_takes_the_candidate_back() {
         status["decision"]["message"].as_str().unwrap().contains("alert CheckoutErrors fires"),
         "{status:#}"
     );
+    let before = clients.answers().len();
+    until("clients ask on", || clients.answers().len() > before + 100);
     model.left_in_time(&status, &clients.finish());
     model.clean_up();
 }
