@@ -15,7 +15,7 @@ use std::{
 
 use anneal_core::{
     condition::{KState, Writer},
-    rollout::{GatewayState, ProbeAnswer},
+    rollout::{Answer, GatewayState, ProbeAnswer},
 };
 use anneal_tests::cases::{self, Read, RetrainCase, RolloutCase, child, notice, pod};
 use mlua::{Lua, LuaSerdeExt as _};
@@ -139,6 +139,35 @@ fn rollouts() -> Vec<Told> {
         ProbeAnswer::Silent("connection refused".into()),
         ProbeAnswer::Answered { status: 500, body: vec![] },
     );
+    let strayed = |left: Answer| {
+        let mut status = healthy();
+        status["strays"] = json!([{"version": "v20261121.2"}]);
+        rollout(status, |case| {
+            case.versions.truncate(1);
+            case.children.deployments = canary(|_| {}).children.deployments;
+            case.left = left;
+        })
+    };
+    let unanswered = canary(|case| {
+        case.read = Read::Errors(0.5, 1000.0);
+        for deployment in &mut case.children.deployments {
+            if deployment["metadata"]["name"] == "ads-v20261121-1" {
+                deployment["status"]["readyReplicas"] = 0.into();
+            }
+        }
+    });
+    let unscheduled = |case: &mut RolloutCase| {
+        case.lose_a_pod(2);
+        let pod = json!({"metadata": {"name": "a", "labels": {"anneal.dev/version": "v20261121.2"}}, "status": {
+            "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                "message": "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."}]}});
+        case.children.pods = vec![serde_json::from_value(pod).unwrap()];
+    };
+    let of_a_later_release = |case: &mut RolloutCase| {
+        case.rollout.spec.judge =
+            serde_json::from_value(json!({"evidence": "sequential", "maxHold": "1h"})).unwrap();
+        case.rollout.status.as_mut().unwrap().judge = Some(json!({"state": {"schema": 99}}));
+    };
     let first = || {
         let mut status = baking();
         status["previous"] = Value::Null;
@@ -238,6 +267,26 @@ fn rollouts() -> Vec<Told> {
             "Current",
         ),
         told("the spec has changed since", changed, "Progressing", "InProgress"),
+        told("a version that left is asked", planned(&strayed(cases::left(500.0))), "Degraded", "Failed"),
+        told(
+            "nobody knows whether a version that left is asked",
+            planned(&strayed(Answer::Unreachable("connection refused".into()))),
+            "Healthy",
+            "Current",
+        ),
+        told("a rollback waits until somebody answers", planned(&unanswered), "Degraded", "Failed"),
+        told(
+            "pods find no place",
+            planned(&rollout(moving("Preparing", 0), unscheduled)),
+            "Degraded",
+            "Failed",
+        ),
+        told(
+            "a later release judged before",
+            planned(&canary(of_a_later_release)),
+            "Progressing",
+            "InProgress",
+        ),
         told("refused by the API server", refused(), "Degraded", "Failed"),
         told("new", unseen("modelrollouts", planned(&few())), "Progressing", "InProgress"),
     ]

@@ -25,7 +25,7 @@ strategy:
   bake:
     duration: 14d
     rollbackTriggers: [error_rate_after, latency_p99, accuracy]
-    warnTriggers: [prediction_drift, feature_importance_stability]
+    warnTriggers: [latency_p95, prediction_drift, feature_importance_stability]
 metrics:
 - {name: error_rate, window: 10m, ratio: {bad: 'requests{code=~\"5..\"}', total: requests, max: 0.01}}
 - {name: latency_p95, window: 10m, histogram: {selector: duration_bucket, quantile: 0.95, max: 300ms}}
@@ -187,13 +187,15 @@ fn each_trigger_rolls_back_just_beyond_its_number() {
 }
 
 #[test]
-fn what_moves_away_from_the_first_seven_days_is_warned_of() {
+fn what_is_monitored_and_moves_away_is_warned_of() {
     let moved = [
+        Seen { p95: 0.301, ..AT_ITS_BOUNDS },
         Seen { scores: [2000.0, 8000.0], ..AT_ITS_BOUNDS },
         // Spearman's coefficient is 0.7.
         Seen { importance: [0.15, 0.4, 0.3, 0.1, 0.05], ..AT_ITS_BOUNDS },
     ];
-    for (seen, named) in moved.into_iter().zip(["prediction_drift", "feature_importance_stability"]) {
+    let names = ["latency_p95", "prediction_drift", "feature_importance_stability"];
+    for (seen, named) in moved.into_iter().zip(names) {
         let mut case = case();
         let is = |truth: &str| {
             let truth = truth.to_owned();
@@ -267,7 +269,8 @@ fn staging_is_blue_green_with_the_resources_of_the_guide() {
     assert_eq!(status.weight.to_string(), "100", "all at once");
     for deployment in &case.children.deployments {
         let resources = &deployment["spec"]["template"]["spec"]["containers"][0]["resources"];
-        assert_eq!(resources["limits"], json!({"cpu": "2", "memory": "4Gi"}));
+        let guides = json!({"cpu": "2", "memory": "4Gi"});
+        assert_eq!((&resources["requests"], &resources["limits"]), (&guides, &guides));
     }
     watch(&mut case, AT_ITS_BOUNDS, |status| status.phase == P::Baking);
 }

@@ -24,13 +24,15 @@ pub fn find<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> Option<Trouble> {
 const CROWDED: [&str; 5] =
     ["Insufficient", "Too many pods", "free ports", "anti-affinity", "cannot allocate"];
 
-/// Whether pods wait for a place that others take, and for nothing else that is known.
-pub fn lack_room<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> bool {
-    let pods: Vec<&Pod> = pods.into_iter().collect();
-    let is_crowded_out = |pod: &&Pod| {
-        unscheduled(pod).is_some_and(|trouble| CROWDED.iter().any(|said| trouble.message.contains(said)))
-    };
-    pods.iter().all(|pod| waiting(pod).is_none() && !has_crashed(pod)) && pods.iter().any(is_crowded_out)
+/// Whether a pod waits for a place that others take.
+pub fn are_crowded_out<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> bool {
+    let said = |pod| unscheduled(pod).map(|trouble| trouble.message);
+    pods.into_iter().filter_map(said).any(|said| CROWDED.iter().any(|crowded| said.contains(crowded)))
+}
+
+/// Whether nothing is known against those pods that have a place.
+pub fn are_sound<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> bool {
+    pods.into_iter().all(|pod| waiting(pod).is_none() && !has_crashed(pod))
 }
 
 /// Whether a container was started again and is not ready since: it may crash once more.

@@ -957,3 +957,38 @@ fn nobody_is_sent_back_to_an_adopted_service_that_leads_nowhere() {
     case.endpoints = None;
     assert_eq!(case.plan_with(&case.fresh()).status.phase, P::RolledBack);
 }
+
+#[test]
+fn no_version_waits_for_gpus_of_pods_that_another_rule_keeps() {
+    for (backend, begins) in [("site", true), ("ads-v20261121-1", false)] {
+        let mut case = RolloutCase::new(
+            json!({"observedGeneration": 1, "phase": "Healthy", "stable": cases::reference(2),
+            "trafficAcceptedAt": cases::ago(600)}),
+        )
+        .unwrap();
+        let attach = json!({"attach": {"route": "shop", "rule": "model"}});
+        case.rollout.spec.traffic = serde_json::from_value(attach).unwrap();
+        case.rollout.spec.serving.replicas = 2;
+        let gpu = json!({"limits": {"nvidia.com/gpu": "1"}});
+        case.rollout.spec.serving.resources = serde_json::from_value(gpu).unwrap();
+        case.rollout.spec.strategy.max_extra_gpus = Some(2);
+        case.settle_children();
+        let mut former = case.children.deployments[0].clone();
+        former["metadata"]["name"] = "ads-v20261121-1".into();
+        case.children.deployments.push(former);
+        let mut route = route();
+        route["spec"]["rules"][0]["backendRefs"][0]["name"] = backend.into();
+        route["spec"]["rules"][1]["backendRefs"][0]["name"] = "ads-v20261121-2".into();
+        case.children.route = Some(route);
+        (0..3).for_each(|_| drop(walk(&mut case)));
+        case.versions.push(cases::version(3, Some(2)).unwrap());
+        let status = case.plan().status;
+        assert_eq!(status.phase == P::Preparing, begins, "{backend}: {:?}", status.conditions);
+        if !begins {
+            let (_, reason, message) = said(&status, "Ready");
+            assert_eq!(reason, "TooManyGPUs");
+            let said = "2 of these pods are of former versions, which another rule of the route names.";
+            assert!(message.contains("needs 4 GPUs") && message.contains(said), "{message}");
+        }
+    }
+}

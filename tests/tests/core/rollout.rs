@@ -448,11 +448,25 @@ fn a_version_that_is_still_asked_keeps_its_pods_whatever_the_gateway_says() {
                 false,
                 before + 1,
             ),
+            // A quota has no room for more of what crashes.
+            (
+                json!({"containerStatuses": [{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}),
+                "CrashLoopBackOff",
+                false,
+                before + 1,
+            ),
         ];
         for (pod, reason, stays, rejected) in troubles {
             let mut waits = newer.clone();
             let pod = json!({"metadata": {"name": "ads-v20261121-3-a", "labels": {"anneal.dev/version": "v20261121.3"}}, "status": pod});
             waits.children.pods = vec![serde_json::from_value(pod).unwrap()];
+            if reason == "CrashLoopBackOff" {
+                let mut deployment = waits.children.deployments[0].clone();
+                deployment["metadata"]["name"] = "ads-v20261121-3".into();
+                let failure = json!({"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "pods \"b\" is forbidden: exceeded quota: gpus"});
+                deployment["status"] = json!({"conditions": [failure]});
+                waits.children.deployments.push(deployment);
+            }
             let status = waits.plan().status;
             let told = |type_: &str| {
                 let told = status.conditions.iter().find(|told| told.type_ == type_).unwrap();
@@ -512,6 +526,16 @@ fn what_a_step_saw_of_requests_is_known_after_the_rollback_too() {
         case.children.deployments = children.deployments;
         case.children.services = children.services;
         case.left = away.clone();
+        assert_eq!(deleted_beside(&case), deleted, "{strays}");
+        // It serves well, and what is not known is told as that.
+        let status = case.plan().status;
+        let told = |type_: &str| status.conditions.iter().find(|told| told.type_ == type_).unwrap();
+        assert_eq!(told("Ready").status, "True", "{strays}");
+        let unread = ("Unknown", "NotCounted");
+        let verified = (told("TrafficVerified").status.as_str(), told("TrafficVerified").reason.as_str());
+        assert_eq!(verified == unread, deleted == 0, "{strays}: {verified:?}");
+        // A server that has lost what it knew counts a few of many after two scrapes.
+        case.left = cases::left_beside(7.5, Some(100.0));
         assert_eq!(deleted_beside(&case), deleted, "{strays}");
         // One look that counts none ends it.
         case.left = cases::left(0.0);

@@ -210,6 +210,23 @@ fn a_step_that_cannot_see_its_bound_says_so_and_what_it_would_take() {
         assert!(few.message.contains(part), "{part}: {}", few.message);
     }
     assert_eq!((many.status.as_str(), many.reason.as_str()), ("True", "Sufficient"));
+    // Where hardly anything comes, a part of the step is enough to know that.
+    for arms in [[(2, i64::MAX), (1, i64::MAX)], [(2, 100), (1, 100)]] {
+        let mut world = world(arms);
+        let (_, early) = world.until(25, |_| false);
+        assert!(early.conditions.iter().all(|told| told.type_ != "Detectability"), "{arms:?}");
+        let (_, status) = world.until(70, |_| false);
+        let told = status.conditions.iter().find(|told| told.type_ == "Detectability");
+        let told = told.unwrap_or_else(|| panic!("{arms:?}: {status:?}"));
+        assert_eq!((told.status.as_str(), told.reason.as_str()), ("False", "TooLittleTraffic"), "{arms:?}");
+        assert!(told.message.contains("the bound is 1.0 %"), "{arms:?}: {}", told.message);
+    }
+    let (_, idle) = World::new([(0, 1), (0, 1)], json!({})).until(70, |_| false);
+    let told = idle.conditions.iter().find(|told| told.type_ == "Detectability").unwrap();
+    assert_eq!(
+        told.message,
+        "error_rate: no requests have come so far, and without them nothing at all can be seen."
+    );
     // And so it is: that many bad answers are found within the step, and much fewer are not.
     let least = few.message.split_once("that can be seen is ").unwrap().1.split_once(" % bad").unwrap().0;
     let least: f64 = least.parse().unwrap();

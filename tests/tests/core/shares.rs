@@ -57,6 +57,7 @@ fn verified(status: &ModelRolloutStatus) -> (&str, &str) {
 const MISMATCH: (&str, &str) = ("False", "TrafficSplitMismatch");
 const ACCEPTED: (&str, &str) = ("True", "Accepted");
 const UNCOUNTED: (&str, &str) = ("Unknown", "CandidateNotCounted");
+const UNREAD: (&str, &str) = ("Unknown", "NotCounted");
 
 #[test]
 fn both_versions_are_asked_for_requests_since_the_weights_were_taken() {
@@ -155,7 +156,16 @@ fn requests_that_go_where_they_went_before_hold_the_step() {
         }
         // A server that is away begins a time of its own.
         let away = case.plan_with(&Answer::Unreachable("connection refused".to_owned())).status;
-        assert_eq!((away.phase.name(), away.holding_since), (phase, Some(Time(case.now))), "{why}");
+        assert_eq!((away.phase.name(), away.holding_since.as_ref()), (phase, Some(&Time(case.now))), "{why}");
+        let mut back = case.clone();
+        back.rollout.status = Some(away);
+        let still = back.plan_with(&Answer::Unreachable("connection refused".to_owned())).status;
+        assert_eq!(verified(&still), UNREAD, "{why}: that nobody answers takes nothing back");
+        back.rollout.status = Some(still);
+        assert_eq!(verified(&back.plan_with(&counted(own, rest)).status), MISMATCH, "{why}");
+        let mended = f64::from(weight);
+        let mended = counted(Some(mended), Some(100.0 - mended));
+        assert_eq!(verified(&back.plan_with(&mended).status), ACCEPTED, "{why}");
         let stalled = status.conditions.iter().find(|told| told.type_ == "Stalled" && told.status == "True");
         assert_eq!(stalled.unwrap().reason, "HeldTooLong", "{why}");
     }

@@ -169,4 +169,11 @@ fn control_stays_where_the_treatment_is_worse_or_nothing_is_shown_in_fourteen_da
         assert_eq!((ended.round() as i64, decision.reason.as_str()), (day, reason), "{}", decision.message);
         assert_eq!(status.stable.unwrap().version, "v20261121.1");
     }
+    // Where nothing else watches the latency, better answers that come too late do not win either.
+    let mut world = World::new(Arm { right: 86_000, quick: 93_000, ..CONTROL });
+    world.case.rollout.spec.strategy.rollback_triggers = vec!["error_rate".to_owned()];
+    let (ended, status) = world.watch(|status| status.phase == P::RolledBack);
+    let decision = status.decision.unwrap();
+    assert_eq!((ended.round() as i64, decision.reason.as_str()), (21, "ExperimentInconclusive"));
+    assert!(decision.message.contains("latency_p95"), "{}", decision.message);
 }

@@ -325,11 +325,15 @@ impl<'a> Draft<'a> {
             .or_else(|| trouble::of_deployment(&self.deployment_status(version)?))
     }
 
-    /// Whether pods of a version wait for a node or a quota that others may use, or for GPUs that the strategy leaves to it.
+    /// Whether pods of a version wait for a node or a quota that others may use, or for GPUs that the strategy leaves to it, and for
+    /// nothing else that is known.
     pub(super) fn lacks_room(&self, version: &VersionRef) -> bool {
-        trouble::lack_room(self.pods_of(version))
-            || (self.deployment(version).is_none() && self.rollout.spec.strategy.max_extra_gpus.is_some())
-            || self.deployment_status(version).is_some_and(|status| trouble::lacks_quota(&status))
+        let waits_for_gpus =
+            || self.deployment(version).is_none() && self.rollout.spec.strategy.max_extra_gpus.is_some();
+        let lacks_quota =
+            || self.deployment_status(version).is_some_and(|status| trouble::lacks_quota(&status));
+        let is_crowded_out = || trouble::are_crowded_out(self.pods_of(version));
+        trouble::are_sound(self.pods_of(version)) && (is_crowded_out() || waits_for_gpus() || lacks_quota())
     }
 
     fn pods_of(&self, version: &VersionRef) -> impl Iterator<Item = &'a Pod> {

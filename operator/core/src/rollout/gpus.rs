@@ -91,8 +91,35 @@ impl Draft<'_> {
 
     /// Why a version may not begin: it could never take all requests.
     pub(super) fn gpu_obstacle(&self, version: &VersionRef) -> Option<Obstacle> {
-        let message = self.too_many_gpus(version, self.pods_for_all())?;
-        Some(Obstacle { reason: TOO_MANY_GPUS, message })
+        let stay = self.pods_that_stay();
+        let message = self.too_many_gpus(version, self.pods_for_all().saturating_add(stay))?;
+        let of_others = (stay > 0).then(|| {
+            format!(" {stay} of these pods are of former versions, which another rule of the route names.")
+        });
+        Some(Obstacle {
+            reason: TOO_MANY_GPUS,
+            message: format!("{message}{}", of_others.unwrap_or_default()),
+        })
+    }
+
+    /// Pods of former versions that nobody takes away, because a rule of the user's own names them.
+    fn pods_that_stay(&self) -> i32 {
+        let Some(home) = Home::of(self.rollout) else { return 0 };
+        let stays = |name: &str| self.is_named_elsewhere(name);
+        let pods = self.pods_beside_stable(home, stays);
+        i32::try_from(pods).unwrap_or(i32::MAX)
+    }
+
+    /// Pods that Deployments of other versions than the stable one are to have, as far as they are of `these`.
+    fn pods_beside_stable(&self, home: Home<'_>, these: impl Fn(&str) -> bool) -> i64 {
+        let stable = self.status.stable.as_ref();
+        let stable = stable.map(|stable| build::workload_name(home.name, &stable.version));
+        let others = self.snapshot.children.deployments.iter().filter(|other| home.owns(other));
+        let others = others.filter(|other| {
+            let name = other["metadata"]["name"].as_str();
+            name != stable.as_deref() && name.is_some_and(&these)
+        });
+        others.filter_map(|other| other["spec"]["replicas"].as_i64()).sum()
     }
 
     /// Why a version may not have so many pods beside the stable version's.
@@ -120,11 +147,7 @@ impl Draft<'_> {
         let Some(limit) = self.gpu_limit().filter(|_| begins && self.deployment(version).is_none()) else {
             return false;
         };
-        let stable = self.status.stable.as_ref();
-        let stable = stable.map(|stable| build::workload_name(home.name, &stable.version));
-        let others = self.snapshot.children.deployments.iter().filter(|other| home.owns(other));
-        let others = others.filter(|other| other["metadata"]["name"].as_str() != stable.as_deref());
-        let others: i64 = others.filter_map(|other| other["spec"]["replicas"].as_i64()).sum();
+        let others = self.pods_beside_stable(home, |_| true);
         let others = i32::try_from(others).unwrap_or(i32::MAX);
         if others == 0 || limit.allows(pods.saturating_add(others)) {
             return false;

@@ -23,7 +23,7 @@ use super::{
     expression,
     query::{Query, Question, Shape, counts_requests},
     reading::{Answer, part},
-    route::{MISMATCH, VERIFIED, is_mismatch_told},
+    route::{MISMATCH, UNREAD, VERIFIED, is_mismatch_told},
     scope::Scope,
     shares::{REST, divided},
 };
@@ -38,7 +38,8 @@ const HARMLESS: f64 = 0.02;
 /// How long a version that was asked may be without a counter before it is taken for one that nobody asks: a server that comes back, and
 /// pods that answer it too late, have scraped it by then.
 const UNSEEN_FOR: SignedDuration = SignedDuration::from_mins(10);
-/// Fewer requests a second keep none either, unless the version that serves gets fewer.
+/// Fewer requests a second keep none either, unless the version that serves gets fewer, or it is known that the version was asked: a
+/// server that has just come back counts a part of what comes.
 const FEWEST: f64 = 10.0 / 60.0;
 
 /// The versions that have pods, and should get no requests and none of their own accord.
@@ -104,7 +105,7 @@ pub fn query_of_who_left(rollout: &ModelRollout, deployments: &[Value], now: Tim
 
 /// Whether it is told in this phase that versions which left are still asked. In later ones a step tells where requests go.
 fn is_told_in(phase: RolloutPhase) -> bool {
-    phase.rests() || phase == RolloutPhase::Preparing
+    phase.rests() || matches!(phase, RolloutPhase::Preparing | RolloutPhase::Staging)
 }
 
 /// Whether versions that left go at once: who is gone back to may need the place, and people have asked for that.
@@ -117,6 +118,15 @@ fn told(metric: &Metric, versions: &[String]) -> String {
         "{} should get no requests any more, and {} has counted some, so its pods stay until it counts none. Look at the gateway's data plane, and at whatever sends requests past it.",
         versions.join(" and "),
         metric.name
+    )
+}
+
+/// One text whatever the reason is, so that a server that flickers writes nothing.
+fn told_unknown(metric: &Metric, versions: &[String]) -> String {
+    format!(
+        "{} got requests at an earlier step that should have gone elsewhere, and {} does not say now whether any still come, so its pods stay until it counts none, or for ten minutes if others are counted and it is not. Look whether the metrics server answers, and scrapes these pods.",
+        versions.join(" and "),
+        metric.name,
     )
 }
 
@@ -204,9 +214,15 @@ impl<'a> Draft<'a> {
         if versions.is_empty() {
             return;
         }
-        let message = told(metric, &versions);
         surplus.retain(|action| !versions.iter().any(|version| self.takes_away(action, version)));
-        self.tell_who_is_asked(message);
+        self.wake_at_latest(RECHECK);
+        let asked = versions.iter().any(|version| self.says_of(metric, version) == Says::Asked);
+        versions.retain(|version| self.is_stray(version));
+        match (versions.is_empty(), asked || self.was_told()) {
+            (true, _) => {}
+            (false, true) => self.tell_who_is_asked(told(metric, &versions)),
+            (false, false) => self.tell_who_is_not_counted(&told_unknown(metric, &versions)),
+        }
     }
 
     /// What was told stays so until somebody is asked again, though the route has changed since.
@@ -215,15 +231,17 @@ impl<'a> Draft<'a> {
         let Some((metric, mut versions)) = leaves else { return };
         versions.retain(|version| self.is_stray(version));
         if !versions.is_empty() {
-            let message = told(metric, &versions);
-            self.tell_who_is_asked(message);
+            self.wake_at_latest(RECHECK);
+            self.tell_who_is_asked(told(metric, &versions));
         }
     }
 
     fn says_of(&self, metric: &Metric, version: &str) -> Says {
         let answer = self.snapshot.answers.get(&(metric.name.clone(), Question::Left));
         let (Some(answer), Some(age)) = (answer, self.accepted_age()) else { return Says::Nothing };
-        count(answer, version, counted_for(self.rollout, age), self.status.stable.is_some())
+        let fewest =
+            if self.is_stray(version) { 1.0 } else { FEWEST * counted_for(self.rollout, age) as f64 };
+        count(answer, version, fewest, self.status.stable.is_some())
     }
 
     /// What was known before is not undone by counters that are gone, or a server that is away or has just come back. Beside a version
@@ -274,12 +292,20 @@ impl<'a> Draft<'a> {
             .is_some_and(|deployment| deployment["status"]["readyReplicas"].as_u64() > Some(0))
     }
 
-    /// It is looked at again.
+    /// Whoever changes the route is told first, and known by that.
+    fn tells_of_the_route(&self) -> bool {
+        self.contest().is_some() || self.lies_with_the_user() || !is_told_in(self.status.phase)
+    }
+
+    /// What was known at an earlier step is known no more: nothing is wrong that anyone knows of.
+    fn tell_who_is_not_counted(&mut self, message: &str) {
+        if !self.tells_of_the_route() {
+            self.condition(VERIFIED, Truth::Unknown, UNREAD, message);
+        }
+    }
+
     fn tell_who_is_asked(&mut self, message: String) {
-        self.wake_at_latest(RECHECK);
-        // Whoever changes the route is told first, and known by that.
-        let is_told_another = self.contest().is_some() || self.lies_with_the_user();
-        if is_told_another || !is_told_in(self.status.phase) {
+        if self.tells_of_the_route() {
             return;
         }
         self.condition(VERIFIED, Truth::False, MISMATCH, &message);
@@ -292,8 +318,8 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Whether requests came to `version` in the last `seconds`, beside the version that serves, if there `is_version`.
-fn count(answer: &Answer, version: &str, seconds: i64, is_version: bool) -> Says {
+/// Whether at least `fewest` requests came to `version` lately, beside the version that serves, if there `is_version`.
+fn count(answer: &Answer, version: &str, fewest: f64, is_version: bool) -> Says {
     let vector = match answer {
         Answer::Vector(vector) => vector,
         Answer::Matrix(_) | Answer::Unreachable(_) | Answer::TooMuch(_) => return Says::Nothing,
@@ -305,7 +331,7 @@ fn count(answer: &Answer, version: &str, seconds: i64, is_version: bool) -> Says
     if !own.is_finite() || !rest.is_finite() {
         return Says::Nothing;
     }
-    let many = own >= FEWEST * seconds as f64 && own > HARMLESS * (own + rest);
+    let many = own >= fewest && own > HARMLESS * (own + rest);
     let most = is_version && own >= 1.0 && own > rest;
     if many || most { Says::Asked } else { Says::NotAsked }
 }
@@ -323,11 +349,11 @@ mod tests {
             value,
         };
         let stays = |own: f64, is_version| {
-            count(&Answer::Vector(vec![series("v2", own)]), "v2", 60, is_version) == Says::Asked
+            count(&Answer::Vector(vec![series("v2", own)]), "v2", 10.0, is_version) == Says::Asked
         };
         assert!(stays(2.0, true) && !stays(2.0, false) && stays(11.0, false));
         let nothing = Answer::Vector(vec![]);
-        assert_eq!(count(&nothing, "v2", 60, true), Says::Nothing);
-        assert_eq!(count(&nothing, "v2", 60, false), Says::Unseen);
+        assert_eq!(count(&nothing, "v2", 10.0, true), Says::Nothing);
+        assert_eq!(count(&nothing, "v2", 10.0, false), Says::Unseen);
     }
 }

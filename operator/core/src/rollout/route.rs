@@ -161,6 +161,14 @@ pub(super) fn is_told_uncounted(status: &ModelRolloutStatus) -> bool {
     status.conditions.iter().any(|told| told.type_ == VERIFIED && told.reason == UNCOUNTED)
 }
 
+/// Its reason where requests went otherwise when they were counted last, and cannot be counted now.
+pub(super) const UNREAD: &str = "NotCounted";
+
+/// Whether a status says so.
+pub(super) fn is_told_unread(status: &ModelRolloutStatus) -> bool {
+    status.conditions.iter().any(|told| told.type_ == VERIFIED && told.reason == UNREAD)
+}
+
 /// How the route is.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Standing<'a> {
@@ -383,6 +391,11 @@ impl Draft<'_> {
                 Truth::Unknown,
                 UNCOUNTED,
                 "The route has the weights of this step, and the counters show requests of the version beside it alone: either the pods of the version on trial are not scraped, or export no such counter, or the gateway's data plane does not follow.",
+            ),
+            (None, true, Split::Unread) => (
+                Truth::Unknown,
+                UNREAD,
+                "The route has the weights of this step. Requests did not go by them when they were counted last, and nobody can count them now.",
             ),
             (None, true, Split::AsAsked) => {
                 (Truth::True, "Accepted", "The route has the weights of this step.")

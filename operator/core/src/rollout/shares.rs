@@ -16,7 +16,7 @@ use super::{
     expression,
     query::{Question, counts_requests},
     reading::{Answer, part},
-    route::{is_mismatch_told, is_told_uncounted},
+    route::{is_mismatch_told, is_told_uncounted, is_told_unread},
     scope::Scope,
     sequential::{split_design_effect, witness},
     step::StepSays,
@@ -137,11 +137,16 @@ pub(super) enum Split {
     Otherwise,
     /// So many of the version beside it, and the version on trial has no counter: nobody knows which of them is wrong.
     Uncounted,
+    /// It was told that they do not go as asked, and nobody can count them now.
+    Unread,
 }
 
 /// What counters say about `own` requests of the version on trial, if it has counters, and about others.
 pub(super) fn split(rollout: &ModelRollout, weight: Weight, own: Option<u64>, rest: u64) -> Split {
-    let was_uncounted = || rollout.status.as_ref().is_some_and(is_told_uncounted);
+    let was_uncounted = || {
+        let before = rollout.status.as_ref();
+        before.is_some_and(|before| is_told_uncounted(before) || is_told_unread(before))
+    };
     match (own, is_ignored(rollout, weight, own.unwrap_or(0), rest)) {
         (Some(_), true) => Split::Otherwise,
         (None, true) => Split::Uncounted,
@@ -160,14 +165,29 @@ impl Draft<'_> {
 
     /// What the counters say about the step: whether requests go where they should.
     pub(super) fn shares_say(&mut self) -> StepSays {
-        let Some((own, rest)) = self.shares_counted() else { return StepSays::ByClock };
         let Some((_, weight)) = divided(&self.status) else { return StepSays::ByClock };
+        let Some((own, rest)) = self.shares_counted() else {
+            self.split = self.split_unread();
+            return StepSays::ByClock;
+        };
         self.split = split(self.rollout, weight, own, rest);
         let mismatched = self.split == Split::Otherwise;
         if let Some(own) = own {
             self.keep_observed(own, rest, mismatched);
         }
         if mismatched { StepSays::Mismatched } else { StepSays::ByClock }
+    }
+
+    /// Where counters cannot be read: what was told against the step is not taken back.
+    pub(super) fn split_unread(&self) -> Split {
+        let is_same_step = |before: &&ModelRolloutStatus| {
+            (before.phase, before.weight) == (self.status.phase, self.status.weight)
+        };
+        match self.rollout.status.as_ref().filter(is_same_step) {
+            Some(before) if is_told_uncounted(before) => Split::Uncounted,
+            Some(before) if is_mismatch_told(before) || is_told_unread(before) => Split::Unread,
+            Some(_) | None => Split::AsAsked,
+        }
     }
 
     /// Requests of the version on trial, if it has counters, and of the other one.

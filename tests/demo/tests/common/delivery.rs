@@ -285,7 +285,7 @@ impl Model {
     pub fn left_in_time(&self, status: &Value, answers: &[Answer]) {
         let decided: Timestamp = status["decision"]["at"].as_str().unwrap().parse().unwrap();
         let second = answers.iter().filter(|answer| answer.version.as_deref() == Some("v20261122.2"));
-        let last = second.map(|answer| answer.at).max().unwrap_or(decided).max(decided);
+        let last = second.map(|answer| answer.at).max().expect("the second version was asked").max(decided);
         let late = last.duration_since(decided);
         println!("measured: {}: {late:#} after its decision the second version was asked last", self.name);
         assert!(late < longest(), "{}: {late:#} after its decision", self.name);

@@ -65,6 +65,72 @@ fn bake(arms: [(i64, i64); 2], seconds: u32) -> World {
     world
 }
 
+/// The guide's triggers after the deployment; of the metric named `faulty` one request in `one_in` is bad, and one in a thousand of others.
+fn watched(faulty: &str, one_in: i64) -> ModelRolloutStatus {
+    let mut world = bake([(0, 1), (100, 1000)], 3600);
+    let metrics = json!([
+        {"name": "error_rate", "window": "5m", "interval": "1s", "ratio": {"bad": "bad", "total": "all", "max": 0.02}},
+        {"name": "latency_p99", "window": "5m", "interval": "1s", "histogram": {"quantile": 0.99, "max": "500ms", "selector": "seconds_bucket"}},
+        {"name": "accuracy", "window": "30m", "interval": "1s", "ratio": {"bad": "right", "total": "all", "min": 0.80}},
+    ]);
+    world.case.rollout.spec.metrics = from_value(metrics).unwrap();
+    let bake = world.case.rollout.spec.strategy.bake.as_mut().unwrap();
+    bake.rollback_triggers = ["error_rate", "latency_p99", "accuracy"].map(str::to_owned).into();
+    let faulty_world = bake_of_one_in(one_in);
+    let answer = |world: &World, query: &Query| {
+        let source = if query.metric == faulty { &faulty_world } else { world };
+        let count = |version: &str, second: i64, selector: &str, le: Option<&str>| {
+            let (all, bad) = source.counted(usize::from(version.ends_with('2')), second);
+            match (selector, le) {
+                ("bad", _) => bad,
+                ("right", _) | (_, Some("0.5")) => all - bad,
+                _ => all,
+            }
+        };
+        let raw = anneal_tests::raw::Raw::read(&query.expression, world.case.now).unwrap();
+        let bounds =
+            if raw.selector == "seconds_bucket" { vec![Some("0.5"), Some("+Inf")] } else { vec![None] };
+        let series = raw.versions.iter().flat_map(|version| bounds.iter().map(move |le| (version, *le)));
+        let series = series.map(|(version, le)| {
+            let seconds = raw.from_ms.div_euclid(1000) + 1..=raw.until_ms.div_euclid(1000);
+            let samples =
+                seconds.map(|at| (at * 1000, count(version, at, &raw.selector, le) as f64)).collect();
+            let labels = [("version", Some(version.as_str())), ("pod", Some("p")), ("le", le)];
+            let labels =
+                labels.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
+            RawSeries { labels: labels.collect(), samples, histograms: vec![] }
+        });
+        Answer::Matrix(series.collect())
+    };
+    looks(&mut world, 240, answer)
+}
+
+fn bake_of_one_in(one_in: i64) -> World {
+    bake([(0, 1), (100, one_in)], 3600)
+}
+
+#[test]
+fn a_bake_is_left_by_each_bound_of_the_guide_and_by_nothing_within_it() {
+    for (faulty, one_in, is_left) in [
+        ("error_rate", 25, true),
+        ("error_rate", 60, false),
+        ("latency_p99", 50, true),
+        ("latency_p99", 120, false),
+        ("accuracy", 3, true),
+        ("accuracy", 6, false),
+    ] {
+        let status = watched(faulty, one_in);
+        let why = format!("{faulty}, 1 in {one_in}: {:?} {}", status.decision, waits(&status));
+        assert_eq!(status.phase, if is_left { P::RolledBack } else { P::Baking }, "{why}");
+        if is_left {
+            assert_eq!(reason(&status), "ThresholdBreached", "{why}");
+            assert!(status.decision.unwrap().message.starts_with(faulty), "{why}");
+        } else {
+            assert_eq!(status.verdict.as_deref(), Some("Pass"), "{why}");
+        }
+    }
+}
+
 #[test]
 fn a_candidate_that_starts_again_takes_no_evidence_along() {
     let mut world = World::new([(80, 200), (20, 200)], json!({}));

@@ -195,7 +195,14 @@ proptest! {
         let policy = Policy { metrics: vec![metric(source)], ..policy() };
         let mut input = seen(until_ms.min(100 * TICK), pods);
         input.weights.push(WeightChange { at_ms: change, weight: le });
-        let (state, _) = Judge::new(policy.clone()).unwrap().fold(State::new(&policy, 0, 0), &input);
+        let (state, verdict) = Judge::new(policy.clone()).unwrap().fold(State::new(&policy, 0, 0), &input);
+        let counted = &state.metrics[0];
+        let rests_on_data = match verdict {
+            Verdict::Rollback(_) | Verdict::Lost => counted.step_bad > 0,
+            Verdict::Advance | Verdict::NoWinner => counted.step_requests > 0 && state.step.ticks >= 3,
+            Verdict::Hold(_) | Verdict::Progressing => true,
+        };
+        prop_assert!(rests_on_data, "{:?}", state);
         let json = serde_json::to_string(&state).unwrap();
         prop_assert_eq!(serde_json::from_str::<State>(&json).unwrap(), state);
     }

@@ -62,14 +62,19 @@ impl Draft<'_> {
             .zip(&judged)
             .zip(comparison.judge.tolerances())
             .filter(|((_, judged), _)| judged.role == Role::Guard)
-            .filter(|((state, _), _)| state.asked && state.stable_requests.max(compared(state)) >= ENOUGH)
+            .filter(|((state, _), _)| {
+                state.asked && comparison.is_traffic_known(state, terms.duration.as_secs_f64())
+            })
             .filter_map(|((state, judged), tolerance)| {
+                if state.step_requests.max(state.stable_requests).max(compared(state)) == 0 {
+                    return Some(Err(nothing_comes(judged.metric)));
+                }
                 // Labels of the step come for the rest of it.
                 let delay = judged.metric.labels().map_or(0.0, |labels| labels.delay.as_secs_f64());
                 let seconds = (terms.duration.as_secs_f64() - delay).max(0.0);
                 match judged.limit {
                     Limit::Share { most, .. } => {
-                        let plan = comparison.plan(state, tolerance.unwrap_or(1.0));
+                        let plan = comparison.plan(state, tolerance.unwrap_or(1.0), most);
                         Some(can_see(judged.metric, most, &plan, seconds))
                     }
                     Limit::Mean { .. } => comparison.can_see_mean(judged.metric, state, seconds),
@@ -209,18 +214,26 @@ impl Comparison {
         self.judge.age(&self.record.state).saturating_sub(delay_ms).max(tick_ms) as f64 / 1000.0
     }
 
-    /// The step as it has been so far.
-    fn plan(&self, state: &MetricState, tolerance: f64) -> power::Plan {
+    /// Whether a step of so many seconds has seen enough, or lasted long enough without, to tell how much will come.
+    fn is_traffic_known(&self, state: &MetricState, seconds: f64) -> bool {
+        state.stable_requests.max(compared(state)) >= ENOUGH
+            || self.elapsed(self.policy_of(state)) >= seconds / LONG_ENOUGH
+    }
+
+    /// The step as it has been so far, for a metric of which stable may have `most` bad ones.
+    fn plan(&self, state: &MetricState, tolerance: f64, most: f64) -> power::Plan {
         let policy = self.judge.policy();
-        let requests = (state.step_requests + state.stable_requests) as f64;
+        // Half a request, or half an event, where there was none: rarer than what was seen, and not nothing.
+        let [own, stable, bad] =
+            [state.step_requests, state.stable_requests, state.stable_bad].map(|n| (n as f64).max(0.5));
+        let requests = own + stable;
         let metric = self.policy_of(state);
         let elapsed = self.elapsed(metric);
-        // Half an event where there was none: rarer than what was seen, and not nothing.
-        let rate = (state.stable_bad as f64).max(0.5) / state.stable_requests as f64;
+        let rate = if state.stable_bad == 0 { (bad / stable).min(most / 2.0) } else { bad / stable };
         power::Plan {
             rps: requests / elapsed,
             rate,
-            weight: state.step_requests as f64 / requests,
+            weight: own / requests,
             tolerance,
             alpha: policy.alpha,
             horizon_ticks: policy.horizon_ticks,
@@ -359,6 +372,14 @@ impl Comparison {
             percent(1.0 - most),
         )))
     }
+}
+
+fn nothing_comes(metric: &Metric) -> String {
+    format!(
+        "{}: no {} have come so far, and without them nothing at all can be seen.",
+        metric.name,
+        events(metric)
+    )
 }
 
 /// Requests whose answers were compared in shadow.

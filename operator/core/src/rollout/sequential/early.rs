@@ -26,7 +26,9 @@ impl Draft<'_> {
         if comparison.record.state.split.is_of(shares::share(weight)) {
             return Split::AsAsked;
         }
-        let Some((own, rest)) = self.counted_since_the_switch(trial, weight) else { return Split::AsAsked };
+        let Some((own, rest)) = self.counted_since_the_switch(trial, weight) else {
+            return self.split_unread();
+        };
         let split = shares::split(self.rollout, weight, own, rest);
         if let Some(own) = own.filter(|_| split == Split::Otherwise) {
             self.keep_observed(own, rest, true);
@@ -61,7 +63,9 @@ impl Draft<'_> {
             let own = risen.iter().filter(|(whose, _)| *whose == arm);
             own.map(|(_, risen)| risen.requests * common / risen.span_ms as f64).sum::<f64>().round() as u64
         };
-        Some((is_counted.then(|| of(Arm::Candidate)), of(Arm::Stable)))
+        let rest = of(Arm::Stable);
+        // Where nobody has a counter, nobody knows anything.
+        (is_counted || rest > 0).then(|| (is_counted.then(|| of(Arm::Candidate)), rest))
     }
 }
 

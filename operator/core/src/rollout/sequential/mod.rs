@@ -94,6 +94,7 @@ impl Draft<'_> {
             Ok(comparison) => comparison,
             Err(unable) => {
                 let verdicts = self.tell(trial, range, Err(&unable));
+                self.split = self.split_unread();
                 let (Unable::NotYet(why) | Unable::Unread(why)) = unable;
                 return step::Judged { verdicts, step: StepSays::Waits(why) };
             }
