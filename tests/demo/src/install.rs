@@ -43,10 +43,15 @@ impl Site {
         args.extend(["--set", &repository, "--set", &tag, "--wait", "--timeout", WAIT]);
         let watch = format!("watchNamespace={HOME}");
         if self.args.own_cluster {
-            let secret = manifests::alert_token(SYSTEM, &token()?);
-            self.kubectl.run_with(&["apply", "-f", "-"], secret.to_string().as_bytes()).await?;
+            let [pod, service] = manifests::pager(SYSTEM, &self.args.copy_image);
+            let secrets = [manifests::alert_token(SYSTEM, &token()?), manifests::pager_url(SYSTEM)];
+            for manifest in secrets.into_iter().chain([pod, service]) {
+                self.kubectl.run_with(&["apply", "-f", "-"], manifest.to_string().as_bytes()).await?;
+            }
             args.extend(["--set", "alertReceiver.enabled=true"]);
             args.extend(["--set", "alertReceiver.tokenSecret.name=anneal-alerts"]);
+            args.extend(["--set", "notifications.enabled=true", "--set", "notifications.format=json"]);
+            args.extend(["--set", "notifications.urlSecret.name=anneal-pager"]);
         } else {
             // What others have on their cluster is not the demo's to act on.
             args.extend(["--set", &watch]);

@@ -1,4 +1,5 @@
-//! An alert that fires takes a candidate back: from the chart's receiver to the route, on a real cluster.
+//! An alert that fires takes a candidate back, and a pager is told: from the chart's receiver to the route and to the chart's webhook, on a
+//! real cluster.
 
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 
@@ -71,5 +72,18 @@ fn an_alert_of_its_own_time_takes_the_candidate_back() {
     let before = clients.answers().len();
     until("clients ask on", || clients.answers().len() > before + 100);
     model.left_in_time(&status, &clients.finish());
+    let is_of_it = |page: &Value| (&page["name"], &page["reason"]) == (&json!("alerted"), &json!("Aborted"));
+    // The pager took it at the second try.
+    let of_it = || pages().into_iter().filter(is_of_it).collect::<Vec<_>>();
+    until("the pager was told of it twice", || of_it().len() >= 2);
+    let told = of_it();
+    assert!(told.iter().all(|page| page == &told[0]) && told.len() == 2, "{told:?}");
+    assert!(told[0]["message"].as_str().unwrap().contains("alert CheckoutErrors fires"), "{told:?}");
     model.clean_up();
+}
+
+/// What the demo's pager was told since the operator was installed.
+fn pages() -> Vec<Value> {
+    let told = Kubectl::run(&["exec", "pager", "-n", SYSTEM, "--", "cat", "/tmp/told"], None).unwrap();
+    told.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
