@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 pub mod arms;
+mod forms;
 mod learned;
 mod trials;
 

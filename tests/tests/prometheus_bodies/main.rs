@@ -10,6 +10,8 @@
 mod arms;
 mod compared;
 mod dirt;
+#[path = "../core/rollout_sequential/forms.rs"]
+mod forms;
 
 use anneal_core::rollout::{Answer, RawSeries, Shape, Verdict, judge, read};
 use anneal_crds::{Span, metric::Metric};
