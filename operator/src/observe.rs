@@ -189,8 +189,8 @@ pub async fn rollout(ports: &Ports, key: &Key, object: &Value) -> Result<Look, C
         members.extend(find(cluster, Key::new(Kind::ModelRollout, namespace, name)).await?);
     }
     let (pods, pods_listed) = pods(cluster, &rollout).await;
+    let deployments = workloads(cluster, Kind::Deployment, &rollout).await?;
     let children = rollout::Children {
-        deployments: workloads(cluster, Kind::Deployment, &rollout).await?,
         services: workloads(cluster, Kind::Service, &rollout).await?,
         // Who wrote what matters here: a hand that changed it is told by name.
         route: match rollout::route_key(&rollout) {
@@ -201,7 +201,8 @@ pub async fn rollout(ports: &Ports, key: &Key, object: &Value) -> Result<Look, C
             Some(name) => cluster.get(&Key::new(Kind::Job, namespace, &name)).await?.map(lean),
             None => None,
         },
-        autoscalers: autoscalers(cluster, &rollout).await,
+        autoscalers: autoscalers(cluster, &rollout, &deployments).await,
+        deployments,
         pods,
         pods_listed,
     };
@@ -353,9 +354,13 @@ async fn workloads(
 }
 
 /// The autoscalers of the rollout. A rollback need not wait for them, so that a list that fails is no error.
-async fn autoscalers(cluster: &dyn Reader, rollout: &ModelRollout) -> BTreeMap<Kind, rollout::Autoscalers> {
+async fn autoscalers(
+    cluster: &dyn Reader,
+    rollout: &ModelRollout,
+    deployments: &[Value],
+) -> BTreeMap<Kind, rollout::Autoscalers> {
     let mut all = BTreeMap::new();
-    for kind in rollout::autoscaler_kinds(rollout) {
+    for kind in rollout::autoscaler_kinds(rollout, deployments) {
         let seen = match workloads(cluster, kind, rollout).await {
             Ok(found) => rollout::Autoscalers::Known(found),
             Err(ClusterError::NoSuchKind { .. }) => rollout::Autoscalers::NoSuchKind,

@@ -960,7 +960,8 @@ fn nobody_is_sent_back_to_an_adopted_service_that_leads_nowhere() {
 
 #[test]
 fn no_version_waits_for_gpus_of_pods_that_another_rule_keeps() {
-    for (backend, begins) in [("site", true), ("ads-v20261121-1", false)] {
+    // What names the version that begins counts it once.
+    for (backend, begins) in [("site", true), ("ads-v20261121-1", false), ("ads-v20261121-3", true)] {
         let mut case = RolloutCase::new(
             json!({"observedGeneration": 1, "phase": "Healthy", "stable": cases::reference(2),
             "trafficAcceptedAt": cases::ago(600)}),

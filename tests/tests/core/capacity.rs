@@ -525,3 +525,18 @@ fn no_rollback_asks_for_gpus() {
     assert_eq!((case.rollout.status.as_ref().unwrap().phase, case.pods(2)), (P::RollingBack, Some(5)));
     assert_eq!(case.plan().status.phase, P::RolledBack);
 }
+
+#[test]
+fn an_autoscaler_that_was_written_late_is_looked_for_where_somebody_scales() {
+    let mut case = RolloutCase::new(healthy()).unwrap();
+    case.rollout.status = Some(case.plan().status);
+    let kinds = |case: &RolloutCase| {
+        anneal_core::rollout::autoscaler_kinds(&case.rollout, &case.children.deployments).len()
+    };
+    assert_eq!(kinds(&case), 0, "nobody asks for one, and none was made");
+    case.children.deployments[0]["spec"]["replicas"] = 7.into();
+    assert_eq!(kinds(&case), 2);
+    case.rollout.status = None;
+    case.children.deployments.clear();
+    assert_eq!(kinds(&case), 2, "a status that was lost may have had any");
+}

@@ -212,7 +212,7 @@ fn a_step_that_cannot_see_its_bound_says_so_and_what_it_would_take() {
     }
     assert_eq!((many.status.as_str(), many.reason.as_str()), ("True", "Sufficient"));
     // Where hardly anything comes, a part of the step is enough to know that.
-    for arms in [[(2, i64::MAX), (1, i64::MAX)], [(2, 100), (1, 100)]] {
+    for arms in [[(2, i64::MAX), (1, i64::MAX)], [(2, 100), (1, 100)], [(1, 60), (1, 100)]] {
         let mut world = world(arms);
         let (_, early) = world.until(25, |_| false);
         assert!(early.conditions.iter().all(|told| told.type_ != "Detectability"), "{arms:?}");
@@ -222,12 +222,21 @@ fn a_step_that_cannot_see_its_bound_says_so_and_what_it_would_take() {
         assert_eq!((told.status.as_str(), told.reason.as_str()), ("False", "TooLittleTraffic"), "{arms:?}");
         assert!(told.message.contains("the bound is 1.0 %"), "{arms:?}: {}", told.message);
     }
-    let (_, idle) = World::new([(0, 1), (0, 1)], json!({})).until(70, |_| false);
+    let (_, idle) = world([(0, 1), (0, 1)]).until(300, |_| false);
     let told = idle.conditions.iter().find(|told| told.type_ == "Detectability").unwrap();
     assert_eq!(
         told.message,
-        "error_rate: no requests have come so far, and without them nothing at all can be seen."
+        "error_rate: no requests of the candidate have come so far, and without them nothing at all can be seen."
     );
+    // The first looks of a short step know nothing, and where no bad answer may be the first one is seen.
+    let (_, first) = World::new([(80, 200), (20, 200)], json!({})).until(2, |_| false);
+    assert!(first.conditions.iter().all(|told| told.type_ != "Detectability"), "{first:?}");
+    let mut spotless = world([(800, i64::MAX), (200, i64::MAX)]);
+    let metric = json!({"name": "error_rate", "window": "40s", "interval": "1s", "ratio": {"bad": "bad", "total": "all", "max": 0}});
+    spotless.case.rollout.spec.metrics = vec![serde_json::from_value(metric).unwrap()];
+    let (_, spotless) = spotless.until(130, |_| false);
+    let told = spotless.conditions.iter().find(|told| told.type_ == "Detectability").unwrap();
+    assert_eq!(told.reason, "Sufficient", "{}", told.message);
     // And so it is: that many bad answers are found within the step, and much fewer are not.
     let least = few.message.split_once("that can be seen is ").unwrap().1.split_once(" % bad").unwrap().0;
     let least: f64 = least.parse().unwrap();

@@ -34,16 +34,20 @@ const fn kind_of(kind: AutoscalerKind) -> Kind {
 }
 
 /// The kinds of autoscalers that a plan for the rollout must see: what its spec asks for, and what may be left of earlier ones. A
-/// status that was lost may have had any.
-pub fn autoscaler_kinds(rollout: &ModelRollout) -> Vec<Kind> {
+/// status that was lost may have had any, and an operator that was no leader any more may have written one late, which shows where somebody
+/// scales these Deployments.
+pub fn autoscaler_kinds(rollout: &ModelRollout, deployments: &[Value]) -> Vec<Kind> {
     let status = rollout.status.as_ref();
     // A refusal may be told in a status that no plan has written yet.
     let is_recorded = status.is_some_and(|status| status.phase_summary.is_some());
     let asked = rollout.spec.serving.autoscaling.as_ref().map(|scaling| scaling.scaler.kind());
     let made =
         status.and_then(|status| status.capacity.as_ref()).map(|capacity| capacity.autoscalers.as_slice());
+    let replicas = i64::from(rollout.spec.serving.replicas);
+    let is_scaled = |deployment: &Value| deployment["spec"]["replicas"].as_i64() != Some(replicas);
+    let is_left = asked.is_none() && deployments.iter().any(is_scaled);
     let is_concerned = |kind: &AutoscalerKind| {
-        !is_recorded || asked == Some(*kind) || made.unwrap_or_default().contains(kind)
+        !is_recorded || is_left || asked == Some(*kind) || made.unwrap_or_default().contains(kind)
     };
     AutoscalerKind::ALL.into_iter().filter(is_concerned).map(kind_of).collect()
 }

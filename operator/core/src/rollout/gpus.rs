@@ -91,7 +91,7 @@ impl Draft<'_> {
 
     /// Why a version may not begin: it could never take all requests.
     pub(super) fn gpu_obstacle(&self, version: &VersionRef) -> Option<Obstacle> {
-        let stay = self.pods_that_stay();
+        let stay = self.pods_that_stay(version);
         let message = self.too_many_gpus(version, self.pods_for_all().saturating_add(stay))?;
         let of_others = (stay > 0).then(|| {
             format!(" {stay} of these pods are of former versions, which another rule of the route names.")
@@ -102,10 +102,11 @@ impl Draft<'_> {
         })
     }
 
-    /// Pods of former versions that nobody takes away, because a rule of the user's own names them.
-    fn pods_that_stay(&self) -> i32 {
+    /// Pods of versions beside `version` that nobody takes away, because a rule of the user's own names them.
+    fn pods_that_stay(&self, version: &VersionRef) -> i32 {
         let Some(home) = Home::of(self.rollout) else { return 0 };
-        let stays = |name: &str| self.is_named_elsewhere(name);
+        let own = build::workload_name(home.name, &version.version);
+        let stays = |name: &str| name != own && self.is_named_elsewhere(name);
         let pods = self.pods_beside_stable(home, stays);
         i32::try_from(pods).unwrap_or(i32::MAX)
     }

@@ -23,7 +23,7 @@ use super::{
     expression,
     query::{Query, Question, Shape, counts_requests},
     reading::{Answer, part},
-    route::{MISMATCH, UNREAD, VERIFIED, is_mismatch_told},
+    route::{MISMATCH, UNREAD, VERIFIED, is_mismatch_told, is_told_unread},
     scope::Scope,
     shares::{REST, divided},
 };
@@ -35,11 +35,10 @@ const UNDER_WAY: SignedDuration = SignedDuration::from_secs(10);
 const LATELY: SignedDuration = SignedDuration::from_secs(60);
 /// The share of requests, of probes and the like, that keeps no pods.
 const HARMLESS: f64 = 0.02;
-/// How long a version that was asked may be without a counter before it is taken for one that nobody asks: a server that comes back, and
-/// pods that answer it too late, have scraped it by then.
+/// How long a version that was asked may be without a counter, or with hardly any requests, before it is taken for one that nobody asks: a
+/// server that comes back, or pods that answer it too late, have scraped it often by then, and with two scrapes it counts a part of what came.
 const UNSEEN_FOR: SignedDuration = SignedDuration::from_mins(10);
-/// Fewer requests a second keep none either, unless the version that serves gets fewer, or it is known that the version was asked: a
-/// server that has just come back counts a part of what comes.
+/// Fewer requests a second keep none either, unless the version that serves gets fewer.
 const FEWEST: f64 = 10.0 / 60.0;
 
 /// The versions that have pods, and should get no requests and none of their own accord.
@@ -124,9 +123,9 @@ fn told(metric: &Metric, versions: &[String]) -> String {
 /// One text whatever the reason is, so that a server that flickers writes nothing.
 fn told_unknown(metric: &Metric, versions: &[String]) -> String {
     format!(
-        "{} got requests at an earlier step that should have gone elsewhere, and {} does not say now whether any still come, so its pods stay until it counts none, or for ten minutes if others are counted and it is not. Look whether the metrics server answers, and scrapes these pods.",
-        versions.join(" and "),
+        "At an earlier step requests were not divided as asked, and {} does not surely say now that {} gets none, so its pods stay until it does, and for ten minutes at most if others are counted. Look whether the metrics server answers, and scrapes these pods.",
         metric.name,
+        versions.join(" and "),
     )
 }
 
@@ -137,7 +136,7 @@ enum Says {
     Asked,
     /// None worth mentioning came.
     NotAsked,
-    /// It has no counter, and others have.
+    /// It has no counter, and others have; or hardly any came, and it was asked before.
     Unseen,
     /// Nobody can say.
     Nothing,
@@ -227,11 +226,17 @@ impl<'a> Draft<'a> {
 
     /// What was told stays so until somebody is asked again, though the route has changed since.
     pub(super) fn retell_who_is_asked(&mut self, surplus: &[Action]) {
-        let leaves = self.counts_who_leaves(surplus).filter(|_| self.was_told());
+        let was_unknown = self.was_told_of_leavers(is_told_unread);
+        let leaves = self.counts_who_leaves(surplus).filter(|_| was_unknown || self.was_told());
         let Some((metric, mut versions)) = leaves else { return };
         versions.retain(|version| self.is_stray(version));
-        if !versions.is_empty() {
-            self.wake_at_latest(RECHECK);
+        if versions.is_empty() {
+            return;
+        }
+        self.wake_at_latest(RECHECK);
+        if was_unknown {
+            self.tell_who_is_not_counted(&told_unknown(metric, &versions));
+        } else {
             self.tell_who_is_asked(told(metric, &versions));
         }
     }
@@ -239,9 +244,11 @@ impl<'a> Draft<'a> {
     fn says_of(&self, metric: &Metric, version: &str) -> Says {
         let answer = self.snapshot.answers.get(&(metric.name.clone(), Question::Left));
         let (Some(answer), Some(age)) = (answer, self.accepted_age()) else { return Says::Nothing };
-        let fewest =
-            if self.is_stray(version) { 1.0 } else { FEWEST * counted_for(self.rollout, age) as f64 };
-        count(answer, version, fewest, self.status.stable.is_some())
+        let (seconds, is_version) = (counted_for(self.rollout, age), self.status.stable.is_some());
+        let says = count(answer, version, FEWEST * seconds as f64, is_version);
+        let are_any = || count(answer, version, 1.0, is_version) == Says::Asked;
+        let are_few = says == Says::NotAsked && self.is_stray(version) && are_any();
+        if are_few { Says::Unseen } else { says }
     }
 
     /// What was known before is not undone by counters that are gone, or a server that is away or has just come back. Beside a version
@@ -268,10 +275,12 @@ impl<'a> Draft<'a> {
 
     /// Whether it was told that a version which left still gets requests.
     fn was_told(&self) -> bool {
-        self.rollout
-            .status
-            .as_ref()
-            .is_some_and(|status| is_told_in(status.phase) && is_mismatch_told(status))
+        self.was_told_of_leavers(is_mismatch_told)
+    }
+
+    /// Whether something was told in a phase in which it is of versions that left.
+    fn was_told_of_leavers(&self, is_told: fn(&ModelRolloutStatus) -> bool) -> bool {
+        self.rollout.status.as_ref().is_some_and(|status| is_told_in(status.phase) && is_told(status))
     }
 
     /// Whether a version waits for the place of versions that left, whose pods stay, or of which nobody knows yet whether they may go.

@@ -114,6 +114,7 @@ impl Draft<'_> {
             (JudgeEvidence::Sequential, Listed::All) => self.compare(version, terms.as_ref()),
             // Without the time at which a pod started, what it counted before looks like requests of this step.
             (JudgeEvidence::Sequential, Listed::Failed) => {
+                self.split = self.split_unread();
                 Judged { verdicts: vec![], step: StepSays::Unseen("the pods could not be listed") }
             }
         };

@@ -43,6 +43,8 @@ const MOST_TIMES: f64 = 1000.0;
 const ENOUGH: u64 = 200;
 /// After this part of a step its traffic is known even where there was little.
 const LONG_ENOUGH: f64 = 20.0;
+/// And after so many ticks.
+const TICKS_ENOUGH: f64 = 3.0;
 
 impl Draft<'_> {
     /// Sets the condition, once enough is known for it.
@@ -54,6 +56,8 @@ impl Draft<'_> {
             return self.tell_what_can_be_seen_alone(comparison, terms.duration.as_secs_f64());
         }
         let judged = policy::judged(&self.rollout.spec);
+        // Before the first tick of a step has ended, what was counted is of the one before.
+        let is_folded = comparison.record.state.step.index == self.step_index();
         let known: Vec<Result<(), String>> = comparison
             .record
             .state
@@ -61,12 +65,11 @@ impl Draft<'_> {
             .iter()
             .zip(&judged)
             .zip(comparison.judge.tolerances())
-            .filter(|((_, judged), _)| judged.role == Role::Guard)
-            .filter(|((state, _), _)| {
-                state.asked && comparison.is_traffic_known(state, terms.duration.as_secs_f64())
-            })
-            .filter_map(|((state, judged), tolerance)| {
-                if state.step_requests.max(state.stable_requests).max(compared(state)) == 0 {
+            .zip(&comparison.asked)
+            .filter(|(((_, judged), _), asked)| is_folded && **asked && judged.role == Role::Guard)
+            .filter(|(((state, _), _), _)| comparison.is_traffic_known(state, terms.duration.as_secs_f64()))
+            .filter_map(|(((state, judged), tolerance), _)| {
+                if state.step_requests.max(compared(state)) == 0 {
                     return Some(Err(nothing_comes(judged.metric)));
                 }
                 // Labels of the step come for the rest of it.
@@ -214,10 +217,16 @@ impl Comparison {
         self.judge.age(&self.record.state).saturating_sub(delay_ms).max(tick_ms) as f64 / 1000.0
     }
 
-    /// Whether a step of so many seconds has seen enough, or lasted long enough without, to tell how much will come.
+    /// Whether a step of so many seconds has seen enough, or lasted long enough without, to tell how much will come. Where nothing comes
+    /// its own clock stands still.
     fn is_traffic_known(&self, state: &MetricState, seconds: f64) -> bool {
+        let record = &self.record;
+        let delay_ms =
+            self.policy_of(state).and_then(|metric| metric.labels).map_or(0, |labels| labels.delay_ms);
+        let waited_ms = record.ended_ms().saturating_sub(record.state.step.began_ms).saturating_sub(delay_ms);
+        let fewest_ms = self.judge.policy().tick_ms as f64 * TICKS_ENOUGH;
         state.stable_requests.max(compared(state)) >= ENOUGH
-            || self.elapsed(self.policy_of(state)) >= seconds / LONG_ENOUGH
+            || waited_ms as f64 >= fewest_ms.max(1000.0 * seconds / LONG_ENOUGH)
     }
 
     /// The step as it has been so far, for a metric of which stable may have `most` bad ones.
@@ -229,7 +238,9 @@ impl Comparison {
         let requests = own + stable;
         let metric = self.policy_of(state);
         let elapsed = self.elapsed(metric);
-        let rate = if state.stable_bad == 0 { (bad / stable).min(most / 2.0) } else { bad / stable };
+        // One bad answer of a few is no share that anyone knows.
+        let most_likely = if state.stable_requests < ENOUGH { most / 2.0 } else { 1.0 };
+        let rate = (bad / stable).min(most_likely);
         power::Plan {
             rps: requests / elapsed,
             rate,
@@ -376,7 +387,7 @@ impl Comparison {
 
 fn nothing_comes(metric: &Metric) -> String {
     format!(
-        "{}: no {} have come so far, and without them nothing at all can be seen.",
+        "{}: no {} of the candidate have come so far, and without them nothing at all can be seen.",
         metric.name,
         events(metric)
     )
@@ -389,6 +400,10 @@ fn compared(state: &MetricState) -> u64 {
 
 /// Whether a candidate at the metric's bound is found within the step; else what is, and what it would take.
 fn can_see(metric: &Metric, most: f64, plan: &power::Plan, seconds: f64) -> Result<(), String> {
+    if most <= 0.0 {
+        // The first bad answer breaks it.
+        return Ok(());
+    }
     let promised = most / plan.rate;
     let needed = plan.seconds_to_detect(promised);
     if promised <= 1.0 || needed.is_some_and(|needed| needed <= seconds) {

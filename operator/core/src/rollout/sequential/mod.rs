@@ -87,6 +87,7 @@ impl Draft<'_> {
         let range = Range::of(&self.rollout.spec, &self.status, &stored, self.snapshot.now);
         if terms.is_some() && !self.counts_requests(terms) {
             let unable = Unable::Unread(NOTHING_COUNTED.to_owned());
+            self.split = self.split_unread();
             let verdicts = self.tell(trial, range, Err(&unable));
             return step::Judged { verdicts, step: StepSays::Unseen(NOTHING_COUNTED) };
         }
