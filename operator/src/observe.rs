@@ -10,10 +10,7 @@ use anneal_core::{
     plan::Plan,
     retrain, rollout,
 };
-use anneal_crds::{
-    ModelRollout, ModelRolloutStatus, ModelVersion, RetrainJob, RetrainJobStatus,
-    model_rollout::RolloutPhase, names,
-};
+use anneal_crds::{ModelRollout, ModelRolloutStatus, ModelVersion, RetrainJob, RetrainJobStatus, names};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use serde::de::DeserializeOwned;
@@ -62,8 +59,7 @@ async fn versions(cluster: &dyn Reader, rollout: &ModelRollout) -> Result<Vec<Mo
     let is_at_stake = |name: &str| {
         rollout.status.as_ref().filter(|status| !rollout::is_decided(rollout, status)).is_some_and(|status| {
             // Whom people go back to is not at stake before it serves.
-            let is_on_its_way = status.phase.is_moving() && status.phase != RolloutPhase::RollingBack;
-            let candidate = status.candidate.as_ref().filter(|_| is_on_its_way);
+            let candidate = status.candidate.as_ref().filter(|_| status.phase.is_on_its_way());
             let mut all = status.stable.iter().chain(candidate).chain(&status.previous);
             all.any(|version| version.name == name)
         })

@@ -310,6 +310,11 @@ impl RolloutPhase {
         }
     }
 
+    /// Whether a version is on its way to its users, and not on its way back to them.
+    pub const fn is_on_its_way(self) -> bool {
+        self.is_moving() && !matches!(self, Self::RollingBack)
+    }
+
     /// Whether nothing is on its way or on trial, and what serves has been decided about.
     pub const fn rests(self) -> bool {
         match self {

@@ -44,6 +44,8 @@ impl Site {
         let watch = format!("watchNamespace={HOME}");
         if self.args.own_cluster {
             let [pod, service] = manifests::pager(SYSTEM, &self.args.copy_image);
+            let gone = ["delete", "pod/pager", "--namespace", SYSTEM, "--ignore-not-found", "--now"];
+            self.kubectl.wait(&gone, None).await?;
             let secrets = [manifests::alert_token(SYSTEM, &token()?), manifests::pager_url(SYSTEM)];
             for manifest in secrets.into_iter().chain([pod, service]) {
                 self.kubectl.run_with(&["apply", "-f", "-"], manifest.to_string().as_bytes()).await?;

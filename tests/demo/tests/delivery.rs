@@ -8,7 +8,7 @@
 
 mod common;
 
-use std::{thread, time::Duration};
+use std::{collections::BTreeMap, thread, time::Duration};
 
 use common::{
     Kubectl,
@@ -297,11 +297,38 @@ fn judged_by_what_envoy_counts() {
     let _ = Kubectl::run(&["delete", "gateway/counting", "envoyproxy/counting", "-n", HOME], None);
 }
 
-fn scale(namespace: &str, deployment: &str, replicas: u8) {
-    let count = format!("--replicas={replicas}");
-    Kubectl::run(&["scale", deployment, "-n", namespace, &count], None).unwrap();
-    if replicas > 0 {
-        Kubectl::run(&["rollout", "status", deployment, "-n", namespace, "--timeout=120s"], None).unwrap();
+/// A part of the platform that is not there; it comes back when this is dropped, so a delivery that fails fails alone.
+struct Away(&'static str, &'static str);
+
+impl Away {
+    fn take(namespace: &'static str, name: &'static str) -> Self {
+        let away = Self(namespace, name);
+        away.scale("--replicas=0");
+        // What is told to end goes on until it has ended.
+        let object =
+            ["get", "deployment", name, "-n", namespace, "-o", "jsonpath={.spec.selector.matchLabels}"];
+        let labels: BTreeMap<String, String> =
+            serde_json::from_str(&Kubectl::run(&object, None).unwrap()).unwrap();
+        let labels = labels.iter().map(|(key, value)| format!("{key}={value}"));
+        let selector = labels.collect::<Vec<_>>().join(",");
+        let pods = ["get", "pods", "-n", namespace, "-l", &selector, "-o", "name"];
+        until("its pods have ended", || Kubectl::run(&pods, None).unwrap().is_empty());
+        away
+    }
+
+    fn scale(&self, replicas: &str) {
+        let Self(namespace, name) = self;
+        Kubectl::run(&["scale", "deployment", name, "-n", namespace, replicas], None).unwrap();
+    }
+}
+
+impl Drop for Away {
+    fn drop(&mut self) {
+        let Self(namespace, name) = *self;
+        self.scale("--replicas=1");
+        let ready = ["rollout", "status", "deployment", name, "-n", namespace, "--timeout=120s"];
+        let ready = Kubectl::run(&ready, None);
+        assert!(thread::panicking() || ready.is_ok(), "{ready:?}");
     }
 }
 
@@ -312,10 +339,10 @@ fn prometheus_is_gone() {
     model.until("it is in its canary", |status| {
         status["phase"] == "Canary" && !status["trafficAcceptedAt"].is_null()
     });
-    scale("monitoring", "deployment/prometheus", 0);
+    let away = Away::take("monitoring", "prometheus");
     model.patch(&json!({"judge": {"maxHold": "20s"}}));
     let status = model.rolled_back();
-    scale("monitoring", "deployment/prometheus", 1);
+    drop(away);
     assert_eq!(reason(&status), "HeldTooLong", "{status:#}");
     model.left_in_time(&status, &clients.finish());
     model.clean_up();
@@ -377,7 +404,7 @@ fn gateway_controller_is_gone() {
             status["phase"] == "Canary" && !status["trafficAcceptedAt"].is_null()
         });
     }
-    scale("envoy-gateway-system", "deployment/envoy-gateway", 0);
+    let away = Away::take("envoy-gateway-system", "envoy-gateway");
     models.iter().for_each(takes_more_than_it_is_given);
 
     let verified = |status: &Value| traffic_verified(status)["status"] == "True";
@@ -400,7 +427,7 @@ fn gateway_controller_is_gone() {
         assert!(!model.pod_uids(2).is_empty(), "its pods stay");
     }
     // As soon as someone tells Envoy, it does.
-    scale("envoy-gateway-system", "deployment/envoy-gateway", 1);
+    drop(away);
     for (model, clients) in models.into_iter().zip(clients) {
         model.until("the data plane has taken the weights", verified);
         let before = clients.answers().len();

@@ -534,7 +534,13 @@ fn an_autoscaler_that_was_written_late_is_looked_for_where_somebody_scales() {
         anneal_core::rollout::autoscaler_kinds(&case.rollout, &case.children.deployments).len()
     };
     assert_eq!(kinds(&case), 0, "nobody asks for one, and none was made");
-    case.children.deployments[0]["spec"]["replicas"] = 7.into();
+    let scaled = |case: &mut RolloutCase| case.children.deployments[0]["spec"]["replicas"] = 7.into();
+    let mut foreign = case.clone();
+    scaled(&mut foreign);
+    foreign.children.deployments[0]["metadata"]["ownerReferences"] =
+        json!([{"kind": "App", "name": "other", "uid": "other", "controller": true}]);
+    assert_eq!(kinds(&foreign), 0, "what somebody else has is nobody's business");
+    scaled(&mut case);
     assert_eq!(kinds(&case), 2);
     case.rollout.status = None;
     case.children.deployments.clear();

@@ -537,11 +537,17 @@ fn what_a_step_saw_of_requests_is_known_after_the_rollback_too() {
         // A server that has lost what it knew counts a few of many after two scrapes.
         case.left = cases::left_beside(7.5, Some(100.0));
         assert_eq!(deleted_beside(&case), deleted, "{strays}");
-        // One that counts so few all the time counts probes.
+        // One that counts so few all the time counts probes, unless hardly anybody asks the other one either.
         let mut probed = case.clone();
         probed.rollout.status = Some(probed.plan().status);
         probed.now += SignedDuration::from_mins(11);
+        let mut quiet = probed.clone();
         assert_eq!(deleted_beside(&probed), 1, "{strays}");
+        quiet.left = cases::left_beside(7.5, Some(10.0));
+        assert_eq!(deleted_beside(&quiet), deleted, "{strays}");
+        // A server that is away says nothing new, however long ago it said something.
+        quiet.left = away.clone();
+        assert_eq!(deleted_beside(&quiet), deleted, "{strays}");
         // One look that counts none ends it.
         case.left = cases::left(0.0);
         assert_eq!(deleted_beside(&case), 1);

@@ -228,6 +228,13 @@ fn a_step_that_cannot_see_its_bound_says_so_and_what_it_would_take() {
         told.message,
         "error_rate: no requests of the candidate have come so far, and without them nothing at all can be seen."
     );
+    // At a bound of one in a thousand 300 requests of stable without a bad one show nothing.
+    let mut tight = world([(4, i64::MAX), (1, i64::MAX)]);
+    let metric = json!({"name": "error_rate", "window": "40s", "interval": "1s", "ratio": {"bad": "bad", "total": "all", "max": 0.001}});
+    tight.case.rollout.spec.metrics = vec![serde_json::from_value(metric).unwrap()];
+    let (_, tight) = tight.until(130, |_| false);
+    let told = tight.conditions.iter().find(|told| told.type_ == "Detectability").unwrap();
+    assert_eq!(told.reason, "TooLittleTraffic", "{}", told.message);
     // The first looks of a short step know nothing, and where no bad answer may be the first one is seen.
     let (_, first) = World::new([(80, 200), (20, 200)], json!({})).until(2, |_| false);
     assert!(first.conditions.iter().all(|told| told.type_ != "Detectability"), "{first:?}");

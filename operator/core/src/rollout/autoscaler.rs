@@ -44,7 +44,14 @@ pub fn autoscaler_kinds(rollout: &ModelRollout, deployments: &[Value]) -> Vec<Ki
     let made =
         status.and_then(|status| status.capacity.as_ref()).map(|capacity| capacity.autoscalers.as_slice());
     let replicas = i64::from(rollout.spec.serving.replicas);
-    let is_scaled = |deployment: &Value| deployment["spec"]["replicas"].as_i64() != Some(replicas);
+    let names = build::workload_names(rollout);
+    let is_scaled = |deployment: &Value| {
+        let name = deployment["metadata"]["name"].as_str();
+        let is_kept = name.is_some_and(|name| names.iter().any(|own| own == name));
+        is_kept
+            && Home::of(rollout).is_some_and(|home| home.owns(deployment))
+            && deployment["spec"]["replicas"].as_i64() != Some(replicas)
+    };
     let is_left = asked.is_none() && deployments.iter().any(is_scaled);
     let is_concerned = |kind: &AutoscalerKind| {
         !is_recorded || is_left || asked == Some(*kind) || made.unwrap_or_default().contains(kind)

@@ -269,10 +269,8 @@ pub fn is_decided(rollout: &ModelRollout, status: &ModelRolloutStatus) -> bool {
     let aborted = || {
         let abort = command::of_version(rollout, names::ANNOTATION_ABORT)?.ok()?;
         // Nobody is taken back where nobody else would answer.
-        let is_on_its_way = status.phase.is_moving()
-            && status.phase != RolloutPhase::RollingBack
-            && Incumbent::of(status).is_someone();
-        let version = on_trial(status).or(status.candidate.as_ref().filter(|_| is_on_its_way))?;
+        let may_go_back = status.phase.is_on_its_way() && Incumbent::of(status).is_someone();
+        let version = on_trial(status).or(status.candidate.as_ref().filter(|_| may_go_back))?;
         Some(abort_is_meant(status, version, &abort))
     };
     let gone_back = match rollback_target(rollout, status) {

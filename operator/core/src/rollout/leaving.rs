@@ -35,6 +35,8 @@ const UNDER_WAY: SignedDuration = SignedDuration::from_secs(10);
 const LATELY: SignedDuration = SignedDuration::from_secs(60);
 /// The share of requests, of probes and the like, that keeps no pods.
 const HARMLESS: f64 = 0.02;
+/// A larger one is none of probes, where a version is known to have been asked.
+const TOO_MUCH: f64 = 0.2;
 /// How long a version that was asked may be without a counter, or with hardly any requests, before it is taken for one that nobody asks: a
 /// server that comes back, or pods that answer it too late, have scraped it often by then, and with two scrapes it counts a part of what came.
 const UNSEEN_FOR: SignedDuration = SignedDuration::from_mins(10);
@@ -216,7 +218,7 @@ impl<'a> Draft<'a> {
         surplus.retain(|action| !versions.iter().any(|version| self.takes_away(action, version)));
         self.wake_at_latest(RECHECK);
         let asked = versions.iter().any(|version| self.says_of(metric, version) == Says::Asked);
-        versions.retain(|version| self.is_stray(version));
+        versions.retain(|version| self.was_asked(version));
         match (versions.is_empty(), asked || self.was_told()) {
             (true, _) => {}
             (false, true) => self.tell_who_is_asked(told(metric, &versions)),
@@ -229,7 +231,7 @@ impl<'a> Draft<'a> {
         let was_unknown = self.was_told_of_leavers(is_told_unread);
         let leaves = self.counts_who_leaves(surplus).filter(|_| was_unknown || self.was_told());
         let Some((metric, mut versions)) = leaves else { return };
-        versions.retain(|version| self.is_stray(version));
+        versions.retain(|version| self.was_asked(version));
         if versions.is_empty() {
             return;
         }
@@ -244,11 +246,12 @@ impl<'a> Draft<'a> {
     fn says_of(&self, metric: &Metric, version: &str) -> Says {
         let answer = self.snapshot.answers.get(&(metric.name.clone(), Question::Left));
         let (Some(answer), Some(age)) = (answer, self.accepted_age()) else { return Says::Nothing };
-        let (seconds, is_version) = (counted_for(self.rollout, age), self.status.stable.is_some());
-        let says = count(answer, version, FEWEST * seconds as f64, is_version);
-        let are_any = || count(answer, version, 1.0, is_version) == Says::Asked;
-        let are_few = says == Says::NotAsked && self.is_stray(version) && are_any();
-        if are_few { Says::Unseen } else { says }
+        let counted = Counted::of(answer, version, self.status.stable.is_some());
+        let fewest = FEWEST * counted_for(self.rollout, age) as f64;
+        match counted.says(fewest, HARMLESS) {
+            Says::NotAsked if self.was_asked(version) => counted.says_of_stray(),
+            says @ (Says::Asked | Says::NotAsked | Says::Unseen | Says::Nothing) => says,
+        }
     }
 
     /// What was known before is not undone by counters that are gone, or a server that is away or has just come back. Beside a version
@@ -261,12 +264,18 @@ impl<'a> Draft<'a> {
             Says::Nothing => {
                 let is_nobodys_place =
                     self.status.phase == RolloutPhase::Staging || self.status.phase.is_judged();
-                (is_nobodys_place || self.is_stray(version)) && self.could_answer(version)
+                // However long it has had no counter: that is known only where others are counted.
+                (is_nobodys_place || self.was_asked(version)) && self.could_answer(version)
             }
         }
     }
 
-    /// Whether it was asked when that was last counted, and its counters are not gone for good.
+    /// Whether it was asked when that was last counted.
+    fn was_asked(&self, version: &str) -> bool {
+        self.status.strays.iter().any(|stray| stray.version == version)
+    }
+
+    /// The same, and its counters are not gone for good.
     fn is_stray(&self, version: &str) -> bool {
         let is_young = |since: &Time| self.now.duration_since(since.0) < UNSEEN_FOR;
         let mut strays = self.status.strays.iter();
@@ -291,7 +300,7 @@ impl<'a> Draft<'a> {
             Home::of(self.rollout).map(|home| build::workload_name(home.name, version)).unwrap_or_default()
         };
         let mut leave = leave.iter().filter(|version| !self.is_named_elsewhere(&name(version)));
-        let mut stay = || leave.any(|version| is_unknown || self.is_stray(version));
+        let mut stay = || leave.any(|version| is_unknown || self.was_asked(version));
         let goes_sometime = counter(self.rollout).is_some() && self.incumbent().is_someone();
         goes_sometime && self.lacks_room(version) && stay()
     }
@@ -327,22 +336,54 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Whether at least `fewest` requests came to `version` lately, beside the version that serves, if there `is_version`.
-fn count(answer: &Answer, version: &str, fewest: f64, is_version: bool) -> Says {
-    let vector = match answer {
-        Answer::Vector(vector) => vector,
-        Answer::Matrix(_) | Answer::Unreachable(_) | Answer::TooMuch(_) => return Says::Nothing,
-    };
-    let Some(own) = part(vector, version) else {
-        return if is_version && part(vector, REST).is_none() { Says::Nothing } else { Says::Unseen };
-    };
-    let rest = part(vector, REST).unwrap_or(0.0);
-    if !own.is_finite() || !rest.is_finite() {
-        return Says::Nothing;
+/// Requests that were counted lately.
+enum Counted {
+    /// Of a version that should get none, and of the one that serves, if there is a version that does.
+    Requests { own: f64, rest: f64, is_version: bool },
+    /// It has no counter, and others have.
+    Unseen,
+    /// Nobody can say.
+    Nothing,
+}
+
+impl Counted {
+    fn of(answer: &Answer, version: &str, is_version: bool) -> Self {
+        let vector = match answer {
+            Answer::Vector(vector) => vector,
+            Answer::Matrix(_) | Answer::Unreachable(_) | Answer::TooMuch(_) => return Self::Nothing,
+        };
+        let Some(own) = part(vector, version) else {
+            let is_blind = is_version && part(vector, REST).is_none();
+            return if is_blind { Self::Nothing } else { Self::Unseen };
+        };
+        let rest = part(vector, REST).unwrap_or(0.0);
+        if own.is_finite() && rest.is_finite() {
+            Self::Requests { own, rest, is_version }
+        } else {
+            Self::Nothing
+        }
     }
-    let many = own >= fewest && own > HARMLESS * (own + rest);
-    let most = is_version && own >= 1.0 && own > rest;
-    if many || most { Says::Asked } else { Says::NotAsked }
+
+    /// Where at least `fewest` requests, and more than a `harmless` share of all, keep pods.
+    fn says(&self, fewest: f64, harmless: f64) -> Says {
+        match *self {
+            Self::Requests { own, rest, is_version } => {
+                let many = own >= fewest && own > harmless * (own + rest);
+                let most = is_version && own >= 1.0 && own > rest;
+                if many || most { Says::Asked } else { Says::NotAsked }
+            }
+            Self::Unseen => Says::Unseen,
+            Self::Nothing => Says::Nothing,
+        }
+    }
+
+    /// Few requests, of a version that was asked before: those of probes, or a part of what comes.
+    fn says_of_stray(&self) -> Says {
+        match (self.says(1.0, TOO_MUCH), self.says(1.0, HARMLESS)) {
+            (Says::NotAsked, Says::Asked) => Says::Unseen,
+            (says @ (Says::Asked | Says::NotAsked | Says::Unseen | Says::Nothing), _) => says,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -358,11 +399,12 @@ mod tests {
             value,
         };
         let stays = |own: f64, is_version| {
-            count(&Answer::Vector(vec![series("v2", own)]), "v2", 10.0, is_version) == Says::Asked
+            Counted::of(&Answer::Vector(vec![series("v2", own)]), "v2", is_version).says(10.0, HARMLESS)
+                == Says::Asked
         };
         assert!(stays(2.0, true) && !stays(2.0, false) && stays(11.0, false));
         let nothing = Answer::Vector(vec![]);
-        assert_eq!(count(&nothing, "v2", 10.0, true), Says::Nothing);
-        assert_eq!(count(&nothing, "v2", 10.0, false), Says::Unseen);
+        let says = |is_version| Counted::of(&nothing, "v2", is_version).says(10.0, HARMLESS);
+        assert_eq!((says(true), says(false)), (Says::Nothing, Says::Unseen));
     }
 }

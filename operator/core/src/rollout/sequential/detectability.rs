@@ -225,8 +225,10 @@ impl Comparison {
             self.policy_of(state).and_then(|metric| metric.labels).map_or(0, |labels| labels.delay_ms);
         let waited_ms = record.ended_ms().saturating_sub(record.state.step.began_ms).saturating_sub(delay_ms);
         let fewest_ms = self.judge.policy().tick_ms as f64 * TICKS_ENOUGH;
-        state.stable_requests.max(compared(state)) >= ENOUGH
-            || waited_ms as f64 >= fewest_ms.max(1000.0 * seconds / LONG_ENOUGH)
+        let long_enough_ms = fewest_ms.max(1000.0 * seconds / LONG_ENOUGH).min(1000.0 * seconds / 2.0);
+        (state.stable_requests >= ENOUGH && state.step_requests > 0)
+            || compared(state) >= ENOUGH
+            || waited_ms as f64 >= long_enough_ms
     }
 
     /// The step as it has been so far, for a metric of which stable may have `most` bad ones.
@@ -238,8 +240,9 @@ impl Comparison {
         let requests = own + stable;
         let metric = self.policy_of(state);
         let elapsed = self.elapsed(metric);
-        // One bad answer of a few is no share that anyone knows.
-        let most_likely = if state.stable_requests < ENOUGH { most / 2.0 } else { 1.0 };
+        // None, or one bad answer of a few, is no share that anyone knows.
+        let is_known = state.stable_bad > 0 && state.stable_requests >= ENOUGH;
+        let most_likely = if is_known { 1.0 } else { most / 2.0 };
         let rate = (bad / stable).min(most_likely);
         power::Plan {
             rps: requests / elapsed,
