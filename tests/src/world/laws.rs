@@ -24,7 +24,7 @@ use serde_json::Value;
 
 use super::{
     gateway::Shares,
-    sim::{Sim, Violation},
+    sim::{Sim, Told, Violation},
     training::{run_of, run_uid},
 };
 
@@ -33,6 +33,8 @@ use super::{
 pub struct Laws {
     /// The first breach.
     pub violation: Option<Violation>,
+    /// What was told by the look at which the judge last counted, by rollout.
+    pub folded: BTreeMap<String, Vec<Told>>,
     /// Digests that were rolled back, by rollout.
     pub banned: BTreeMap<String, BTreeSet<String>>,
     /// The last retry that was granted, by rollout and digest.

@@ -142,6 +142,30 @@ impl Sim {
         }
         self.check_experiment(name, old, new);
         self.note_rejected(name, new);
+        if old["judge"]["state"] != new["judge"]["state"] {
+            let told = self.callers[caller].walk.told.clone();
+            self.laws.folded.insert(name.to_owned(), told);
+        }
+    }
+
+    /// What was told by the look on which a decision rests: the last one at which the judge had a tick to count. A look between two
+    /// ticks counts nothing, and decides only until the next one is due.
+    fn grounds(&mut self, caller: usize, name: &str, before: &Value, after: &Value) -> Vec<Told> {
+        let (old, new) = (&before["status"]["judge"], &after["status"]["judge"]);
+        let told = self.callers[caller].walk.told.clone();
+        if new["state"].is_null() || old["state"] != new["state"] {
+            return told;
+        }
+        let number = |value: &Value| value.as_i64().unwrap_or_default();
+        let tick = number(&new["tickMs"]);
+        let ended = number(&new["state"]["beganMs"]) + number(&new["state"]["ticks"]) * tick;
+        // Ticks are whole, and samples are waited for before they are taken for missing.
+        let skew = i64::try_from(self.laws.skew.abs().as_millis()).unwrap_or(i64::MAX);
+        let late = skew + number(&new["staleAfterMs"]) + 2 * tick;
+        if self.now.as_millisecond() - ended > late {
+            self.broken("a tick that is due is counted", format!("{name}: at {}, until {ended}", self.now));
+        }
+        self.laws.folded.get(name).cloned().unwrap_or(told)
     }
 
     fn note_rejected(&mut self, name: &str, status: &Value) {
@@ -271,6 +295,7 @@ impl Sim {
     /// Every trigger passed, on fresh numbers, for long enough and out of enough requests.
     fn check_evidence(&mut self, caller: usize, name: &str, before: &Value, after: &Value) {
         let walk = self.callers[caller].walk.clone();
+        let told = self.grounds(caller, name, before, after);
         let strategy = &walk.read["spec"]["strategy"];
         let status = &before["status"];
         let (terms, subject) = match text(&status["phase"]) {
@@ -303,12 +328,12 @@ impl Sim {
             enough && told.version == version
         };
         let asked = if walk.read["spec"]["judge"]["evidence"] == "none" {
-            walk.told.len() == triggers
+            told.len() == triggers
         } else {
-            walk.told.len() >= triggers
+            told.len() >= triggers
         };
-        if triggers == 0 || !asked || !walk.told.iter().all(passes) {
-            self.broken("more traffic needs a pass of every trigger", format!("{name}: {:?}", walk.told));
+        if triggers == 0 || !asked || !told.iter().all(passes) {
+            self.broken("more traffic needs a pass of every trigger", format!("{name}: {told:?}"));
         }
         let readings = after["status"]["decision"]["readings"].as_array().cloned().unwrap_or_default();
         if readings.len() != triggers || !readings.iter().all(|reading| reading["verdict"] == "Pass") {
