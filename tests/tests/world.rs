@@ -1,7 +1,7 @@
 //! Thousands of seeded worlds, in which every law holds and everything comes to rest.
 //!
 //! `SEED=n cargo test -p anneal-tests --test world -- --nocapture` replays one and prints its story; `SEEDS=n` plays
-//! that many; `SURVEY=1` goes on after a failure and counts which laws broke.
+//! those below that number, from `FROM=m` on; `SURVEY=1` goes on after a failure and counts which laws broke.
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "this is a test")]
 
@@ -38,7 +38,7 @@ fn fail(report: &Report) -> ! {
 
 /// Plays seeds on all cores until all are played or, unless `survey`, one fails.
 fn play(seeds: u64, survey: bool) -> (Vec<Report>, Option<Report>) {
-    let (next, failed) = (AtomicU64::new(0), Mutex::new(None::<Report>));
+    let (next, failed) = (AtomicU64::new(number("FROM").unwrap_or(0)), Mutex::new(None::<Report>));
     let worker = || {
         let mut reports = vec![];
         loop {

@@ -272,6 +272,13 @@ fn the_way_back_stays_as_warm_as_it_may_have_to_be() {
     case.load(2, 9);
     walk(&mut case);
     assert_eq!((case.pods(1), case.pods(2)), (Some(9), Some(9)));
+    // What it must have was recorded in a status that is lost, before there were so many pods.
+    let mut lost = case.clone();
+    lost.load(1, 2);
+    lost.load(2, 3);
+    lost.rollout.status.as_mut().unwrap().capacity = None;
+    walk(&mut lost);
+    assert_eq!(floors(&lost)["1"], 9);
     case.load(2, 3);
     walk(&mut case);
     assert_eq!((case.pods(1), case.pods(2)), (Some(9), Some(3)));

@@ -132,7 +132,7 @@ impl Draft<'_> {
             Autoscalers::NoSuchKind | Autoscalers::Denied(_) | Autoscalers::Failed(_) => None,
         });
         let all = known.flat_map(|(kind, objects)| objects.iter().map(move |object| (kind, object)));
-        all.filter(move |(_, object)| home.owns(object) && object["metadata"]["deletionTimestamp"].is_null())
+        all.filter(move |(_, object)| is_own(home, object))
     }
 
     /// Kinds of autoscalers that are asked for, that are there, and that were there and could not be read.
@@ -211,14 +211,31 @@ impl Draft<'_> {
         }
     }
 
-    /// What a version's autoscaler says that keeps it from making pods.
-    pub(super) fn scaling_trouble(&self, version: &VersionRef) -> Option<Trouble> {
+    /// The autoscaler of a version, of the kind that is asked for.
+    fn autoscaler_of(&self, version: &VersionRef) -> Option<&Value> {
         let home = Home::of(self.rollout)?;
         let name = build::workload_name(home.name, &version.version);
         let asked = self.asked_kind()?;
-        let own =
-            |(kind, object): &(Kind, &Value)| *kind == asked && object["metadata"]["name"] == name.as_str();
-        let (_, object) = self.own_autoscalers(home).find(own)?;
+        let mut seen = match self.snapshot.children.autoscalers.get(&asked)? {
+            Autoscalers::Known(objects) => objects.iter(),
+            Autoscalers::NoSuchKind | Autoscalers::Denied(_) | Autoscalers::Failed(_) => return None,
+        };
+        seen.find(|object| object["metadata"]["name"] == name.as_str() && is_own(home, object))
+    }
+
+    /// Fewest pods that a version's autoscaler keeps; 0 if there is none.
+    pub(super) fn least_of_autoscaler(&self, version: &VersionRef) -> i32 {
+        let spec = self.autoscaler_of(version).map(|object| &object["spec"]);
+        let fields = ["minReplicas", "minReplicaCount"];
+        let least = spec.and_then(|spec| fields.iter().find_map(|field| spec[*field].as_i64()));
+        least.and_then(|least| i32::try_from(least).ok()).unwrap_or(0)
+    }
+
+    /// What a version's autoscaler says that keeps it from making pods.
+    pub(super) fn scaling_trouble(&self, version: &VersionRef) -> Option<Trouble> {
+        let asked = self.asked_kind()?;
+        let object = self.autoscaler_of(version)?;
+        let name = object["metadata"]["name"].as_str()?;
         let mut said = object["status"]["conditions"].as_array()?.iter();
         let wrong = said.find(|said| {
             ["AbleToScale", "Ready"].iter().any(|able| said["type"] == *able) && said["status"] == "False"
@@ -227,6 +244,11 @@ impl Draft<'_> {
         let message = format!("{} {name} does not scale: {}.", asked.resource().2, shorten(words, MAX_WORDS));
         Some(Trouble { reason: "AutoscalerFails".to_owned(), message })
     }
+}
+
+/// Whether an autoscaler is this rollout's and not about to go.
+fn is_own(home: Home<'_>, object: &Value) -> bool {
+    home.owns(object) && object["metadata"]["deletionTimestamp"].is_null()
 }
 
 fn unknown(kind: Kind, why: &str) -> Trouble {

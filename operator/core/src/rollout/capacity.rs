@@ -210,9 +210,11 @@ impl Draft<'_> {
             let needed = self.pods_for(self.part_of_candidate());
             (before.max(needed.min(self.most_beside_stable(version))), false)
         } else {
-            // The way back: it has what it had, and what the version needs that it may have to take over from.
+            // The way back: it has what it had, also if the status was lost that said so, and what the version needs that it may have
+            // to take over from.
             let needed = self.pods_at_present(status.stable.as_ref());
-            (before.max(own).max(needed.min(self.most_beside_stable(version))), false)
+            let before = before.max(own).max(self.least_of_autoscaler(version));
+            (before.max(needed.min(self.most_beside_stable(version))), false)
         };
         (self.bounded(floor), settles)
     }
