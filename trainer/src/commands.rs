@@ -86,13 +86,14 @@ pub fn evaluate(runtime: &Handle, args: &EvaluateArgs) -> Result<ExitCode, Failu
             "the artifact predicts `{own}` and not `{target}`: give --target {own}"
         )));
     }
-    let features = model.schema.columns();
-    let task = match model.schema.target.kind {
-        TargetKind::Classes { .. } => Task::Classification,
-        TargetKind::Number { .. } => Task::Regression,
+    let (features, booleans) = (model.schema.columns(), model.schema.booleans());
+    let (task, target_kind) = match &model.schema.target.kind {
+        TargetKind::Classes { classes } => (Task::Classification, text_classes(classes)),
+        TargetKind::Number { .. } => (Task::Regression, Some(data::ColumnKind::Number)),
     };
+    let features = data::Features::Only(&features);
     let selection =
-        Selection { target: &args.target, task, key: None, features: data::Features::Only(&features) };
+        Selection { target: &args.target, task, target_kind, key: None, features, booleans: &booleans };
     let rows = data::read(runtime, &args.data, selection)?;
     let evaluation = evaluate::evaluate(&model, &rows)?;
     let text = serde_json::to_string_pretty(&evaluation)
@@ -100,6 +101,12 @@ pub fn evaluate(runtime: &Handle, args: &EvaluateArgs) -> Result<ExitCode, Failu
     writeln!(stdout(), "{text}")
         .map_err(|source| Failure::System { action: "write to standard output".to_owned(), source })?;
     Ok(ExitCode::Done)
+}
+
+/// Classes that are texts, if one of them is no whole number; else they may have been either.
+fn text_classes(classes: &[String]) -> Option<data::ColumnKind> {
+    let is_whole = |class: &String| class.parse::<i64>().is_ok_and(|number| number.to_string() == *class);
+    (!classes.iter().all(is_whole)).then_some(data::ColumnKind::Category)
 }
 
 /// `serve`.

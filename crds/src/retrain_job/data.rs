@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{common, contract::Task};
 
-/// The data of a run. Columns are traced from the Parquet files: numbers are standardised, texts are categories.
+/// The data of a run. Columns are traced from the files: numbers are standardised, texts are categories.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.validation) != has(self.split)").message("data needs exactly one of validation (a file of its own) and split (a part of train)"))]
@@ -27,7 +27,13 @@ pub struct Data {
     pub target: String,
     /// Whether the target is a class or a number.
     pub task: Task,
-    /// Columns that are neither features nor target, such as identifiers and time stamps.
+    /// Columns that are features, by name or by a pattern such as `ad_content.*`, in which `*` stands for any text. Default
+    /// all but the target and `exclude`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 128)))]
+    pub include: Vec<String>,
+    /// Columns that are neither features nor target, such as identifiers and time stamps, by name or pattern. What is excluded
+    /// is no feature, whatever `include` says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 128)))]
     pub exclude: Vec<String>,
@@ -41,7 +47,8 @@ fn default_min_rows() -> u32 {
     100
 }
 
-/// One or several Parquet files of the same columns.
+/// One or several files of the same columns: CSV (`.csv`, `.tsv`, with a header line), JSON lines (`.jsonl`, `.ndjson`, `.json`), and
+/// Parquet under any other name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DataSource {

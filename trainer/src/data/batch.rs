@@ -109,10 +109,10 @@ impl Source<'_> {
     }
 
     fn numbers(&self, name: &str, array: &ArrayRef) -> Result<Vec<f64>, DataError> {
+        self.refuse_nulls(name, array)?;
         if kind_of(array.data_type()) != Some(ColumnKind::Number) {
             return Err(self.bad_type(name, array, "is no number: convert it, or use task: classification"));
         }
-        self.refuse_nulls(name, array)?;
         let numbers = self.cast(name, array, &DataType::Float64)?;
         let numbers = numbers.as_primitive::<Float64Type>().values().to_vec();
         let bad = || numbers.iter().enumerate().filter(|(_, value)| !value.is_finite());

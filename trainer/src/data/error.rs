@@ -1,13 +1,13 @@
 //! What can be wrong with data, always with the column and the file that are to blame.
 
-use super::table::ColumnKind;
+use super::{format::Format, table::ColumnKind};
 use crate::storage::StorageError;
 
 /// Why rows cannot be used. Every message names what to change.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// A file or folder is missing.
-    #[error("{uri}: there is no such Parquet file: check data.train.uri and data.validation.uri")]
+    #[error("{uri}: there is no such file: check data.train.uri and data.validation.uri")]
     Missing {
         /// The URI or pattern.
         uri: String,
@@ -15,11 +15,15 @@ pub enum DataError {
     /// The storage did not answer; not a fault of the data.
     #[error(transparent)]
     Storage(StorageError),
-    /// A file is not Parquet or is damaged.
-    #[error("{file}: this is no readable Parquet file ({cause}): write it again")]
+    /// A file is not what its name says, or is damaged.
+    #[error(
+        "{file}: this is no readable {format} file ({cause}): write it again, or give it the ending of its format"
+    )]
     Corrupt {
         /// Which file.
         file: String,
+        /// What its name says.
+        format: Format,
         /// Why.
         cause: String,
     },
@@ -54,6 +58,44 @@ pub enum DataError {
         found: ColumnKind,
         /// What it is elsewhere.
         expected: ColumnKind,
+    },
+    /// A cell among numbers that is none.
+    #[error(
+        "{file}: column `{column}` holds `{cell}` in row {row} and numbers elsewhere: correct it there, or list the column under data.exclude"
+    )]
+    NoNumber {
+        /// Which column.
+        column: String,
+        /// Which file.
+        file: String,
+        /// The first such cell, shortened.
+        cell: String,
+        /// The row of the file, from 0.
+        row: usize,
+    },
+    /// Values of several kinds in one column, or none of a table.
+    #[error(
+        "{file}: column `{column}` {problem}: write it as numbers or as texts, or list it under data.exclude"
+    )]
+    Mixed {
+        /// Which column.
+        column: String,
+        /// Which file.
+        file: String,
+        /// What is wrong, and where.
+        problem: String,
+    },
+    /// Files of one pattern in different formats: often the same rows twice.
+    #[error(
+        "{uri} names files of different formats, such as {first} and {second}: give a pattern that only one format fits"
+    )]
+    Formats {
+        /// The pattern.
+        uri: String,
+        /// The first file.
+        first: String,
+        /// The first of another format.
+        second: String,
     },
     /// A column's type cannot be used.
     #[error("{file}: column `{column}` has type {kind}, which {problem}")]
@@ -145,8 +187,18 @@ pub enum DataError {
         /// How many are allowed.
         limit: usize,
     },
+    /// A pattern that says nothing.
+    #[error("no column of the rows fits `{pattern}` of {field}: correct or remove it there")]
+    Unused {
+        /// Which field.
+        field: &'static str,
+        /// The name or pattern.
+        pattern: String,
+    },
     /// No column is left to learn from.
-    #[error("{file}: no feature column is left beside the target: shorten data.exclude")]
+    #[error(
+        "{file}: no feature column is left beside the target: add to data.include, or shorten data.exclude"
+    )]
     NoFeatures {
         /// Which file.
         file: String,

@@ -8,7 +8,7 @@ use anneal_crds::retrain_job::Data;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 
-use super::error::DataError;
+use super::{error::DataError, pattern::matches};
 use crate::storage::Location;
 
 /// The files of a URI, or of a pattern in the order of their names.
@@ -50,32 +50,4 @@ pub fn fingerprint(runtime: &Handle, data: &Data) -> Result<String, DataError> {
         hash.update("\0");
     }
     Ok(format!("{:x}", hash.finalize()))
-}
-
-/// Whether a name fits a pattern in which `*` stands for any text.
-fn matches(pattern: &str, name: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == name,
-        Some((start, rest)) => name.strip_prefix(start).is_some_and(|tail| {
-            (0..=tail.len()).any(|i| tail.is_char_boundary(i) && matches(rest, &tail[i..]))
-        }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::matches;
-
-    #[test]
-    fn a_star_stands_for_any_text() {
-        for (pattern, name, expected) in [
-            ("*.parquet", "a.parquet", true),
-            ("part-*.parquet", "part-.parquet", true),
-            ("part-*.parquet", "other-1.parquet", false),
-            ("a*b*c", "aXbYbZc", true),
-            ("a*b", "ab€", false),
-        ] {
-            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
-        }
-    }
 }

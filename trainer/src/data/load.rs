@@ -6,9 +6,10 @@ use anneal_crds::retrain_job::Data;
 use tokio::runtime::Handle;
 
 use super::{
+    choice::Choice,
     error::DataError,
     files::{expand, refuse_shared},
-    read::{Features, Selection, read_files},
+    read::{Features, Read, Selection, booleans as booleans_of, read_files},
     split::split,
     table::{Column, Rows, Values},
 };
@@ -28,24 +29,27 @@ pub struct Sets {
 /// When the rows cannot be read, are too few, hold only one class, or lie on both sides.
 pub fn load(runtime: &Handle, data: &Data) -> Result<Sets, DataError> {
     let key = data.split.as_ref().map(|split| split.key.as_str());
-    let exclude = data.exclude.as_slice();
-    let selection =
-        Selection { target: &data.target, task: data.task, key, features: Features::AllBut(exclude) };
+    let choice = Choice::of(data);
+    let (features, booleans) = (Features::Chosen(choice), BTreeSet::new());
+    let (target, task) = (data.target.as_str(), data.task);
+    let selection = Selection { target, task, target_kind: None, key, features, booleans: &booleans };
     let files = expand(runtime, &data.train.uri)?;
     let validation_files = match &data.validation {
         Some(source) => expand(runtime, &source.uri)?,
         None => Vec::new(),
     };
     refuse_shared(&files, &validation_files)?;
-    let all = read_files(&files, &data.train.uri, selection)?;
+    let Read { rows: all, target_kind, mut columns } = read_files(&files, &data.train.uri, selection)?;
     let sets = match (&data.validation, &data.split, &all.key) {
         (Some(source), ..) => {
             enough("data.train", &all, data.min_rows as usize)?;
-            let columns =
-                all.features.iter().map(|column| (column.name.clone(), column.values.kind())).collect();
-            let features = Features::Exactly { columns: &columns, exclude };
-            let selection = Selection { key: None, features, ..selection };
+            let known = all.features.iter().map(|column| (column.name.clone(), column.values.kind()));
+            let (known, booleans) = (known.collect(), booleans_of(&all));
+            let features = Features::Exactly { columns: &known, choice };
+            let selection = Selection { target_kind, key: None, features, booleans: &booleans, ..selection };
             let validation = read_files(&validation_files, &source.uri, selection)?;
+            columns.extend(validation.columns);
+            let validation = validation.rows;
             Sets { train: all, validation }
         }
         (None, Some(how), Some(key)) => {
@@ -55,6 +59,7 @@ pub fn load(runtime: &Handle, data: &Data) -> Result<Sets, DataError> {
         // `job` refuses a spec with neither.
         (None, ..) => Sets { train: all, validation: Rows::default() },
     };
+    choice.refuse_unused(&columns)?;
     enough("data.train", &sets.train, data.min_rows as usize)?;
     enough("the validation set", &sets.validation, (data.min_rows as usize).div_ceil(10))?;
     check_classes(&sets)?;

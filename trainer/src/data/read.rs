@@ -1,22 +1,26 @@
-//! Reads Parquet files into [`Rows`].
+//! Reads files into [`Rows`].
 //!
 //! Files of a pattern are read in the order of their names, so the same folder gives the same rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use anneal_crds::contract::Task;
-use arrow::datatypes::{DataType, Schema as ArrowSchema};
+use anneal_crds::{common::shorten, contract::Task};
+use arrow::datatypes::DataType;
 use bytes::Bytes;
-use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
 use tokio::runtime::Handle;
 
 use super::{
     batch::{Source, append_batch, kind_of},
+    choice::Choice,
     error::DataError,
     files::expand,
-    table::{ColumnKind, Rows},
+    format::{Expected, Format, Table, Unreadable},
+    table::{ColumnKind, Rows, Values},
 };
 use crate::storage::Location;
+
+/// Longest text of a cell or type in a message, in bytes.
+const MAX_CELL: usize = 60;
 
 /// Which columns to read, and as what.
 #[derive(Clone, Copy, Debug)]
@@ -25,10 +29,14 @@ pub struct Selection<'a> {
     pub target: &'a str,
     /// What the target is read as.
     pub task: Task,
+    /// What other rows have as target, where that is known.
+    pub target_kind: Option<ColumnKind>,
     /// Column whose text decides the split.
     pub key: Option<&'a str>,
     /// Columns to learn from.
     pub features: Features<'a>,
+    /// Categories of other rows that are nothing but `true` and `false`.
+    pub booleans: &'a BTreeSet<String>,
 }
 
 /// Names of columns with what they hold.
@@ -37,14 +45,14 @@ pub type Columns = BTreeMap<String, ColumnKind>;
 /// Which columns are features.
 #[derive(Clone, Copy, Debug)]
 pub enum Features<'a> {
-    /// All but the target and these; the first file decides which they are.
-    AllBut(&'a [String]),
+    /// Those of a choice; the first file decides which they are.
+    Chosen(Choice<'a>),
     /// As before, and they must be exactly these columns.
     Exactly {
         /// The columns that other rows have.
         columns: &'a Columns,
-        /// Columns that are not features.
-        exclude: &'a [String],
+        /// Which columns of a file are features.
+        choice: Choice<'a>,
     },
     /// These; others are not looked at.
     Only(&'a Columns),
@@ -53,16 +61,14 @@ pub enum Features<'a> {
 impl<'a> Features<'a> {
     fn may_be(self, name: &str) -> bool {
         match self {
-            Self::AllBut(exclude) | Self::Exactly { exclude, .. } => {
-                !exclude.iter().any(|other| other == name)
-            }
+            Self::Chosen(choice) | Self::Exactly { choice, .. } => choice.has(name),
             Self::Only(columns) => columns.contains_key(name),
         }
     }
 
     const fn known(self) -> Option<&'a Columns> {
         match self {
-            Self::AllBut(_) => None,
+            Self::Chosen(_) => None,
             Self::Exactly { columns, .. } | Self::Only(columns) => Some(columns),
         }
     }
@@ -73,39 +79,124 @@ impl<'a> Features<'a> {
 /// # Errors
 /// When a file is missing or damaged, columns differ, a value cannot be used, or there is no row.
 pub fn read(runtime: &Handle, uri: &str, selection: Selection<'_>) -> Result<Rows, DataError> {
-    read_files(&expand(runtime, uri)?, uri, selection)
+    Ok(read_files(&expand(runtime, uri)?, uri, selection)?.rows)
+}
+
+/// The rows of files, and what else was seen there.
+pub(super) struct Read {
+    /// At least one row.
+    pub(super) rows: Rows,
+    /// What the target is in the files.
+    pub(super) target_kind: Option<ColumnKind>,
+    /// All columns of all files.
+    pub(super) columns: BTreeSet<String>,
 }
 
 /// Reads all rows of the files that `uri` names.
-pub(super) fn read_files(files: &[Location], uri: &str, selection: Selection<'_>) -> Result<Rows, DataError> {
+pub(super) fn read_files(files: &[Location], uri: &str, selection: Selection<'_>) -> Result<Read, DataError> {
+    refuse_formats(files, uri)?;
     let mut known = selection.features.known().cloned();
-    let mut rows = Rows { key: selection.key.map(|_| Vec::new()), ..Rows::default() };
+    let rows = Rows { key: selection.key.map(|_| Vec::new()), ..Rows::default() };
+    let mut read = Read { rows, target_kind: selection.target_kind, columns: BTreeSet::new() };
     for file in files {
-        let bytes = file.read()?;
-        let file = FileReader::open(&file.uri(), bytes, selection)?;
+        let booleans = selection.booleans | &booleans(&read.rows);
+        let expect = |column: &str| match known.as_ref().map(|known| known.get(column)) {
+            // A key is kept as it is written: 007 is another one than 7.
+            _ if selection.key == Some(column) => Expected::Texts,
+            _ if column == selection.target => expected(read.target_kind, booleans.contains(column)),
+            None if selection.features.may_be(column) => Expected::Open,
+            Some(Some(kind)) => expected(Some(*kind), booleans.contains(column)),
+            // One too many is found as such.
+            Some(None) if selection.features.may_be(column) => Expected::Texts,
+            None | Some(None) => Expected::Ignored,
+        };
+        let file = FileReader::open(&file.uri(), file.read()?, selection, &expect)?;
+        if file.table.has_no_types() {
+            continue;
+        }
         let kinds = file.features(known.as_ref())?;
-        file.append(&kinds, &mut rows)?;
-        known.get_or_insert(kinds);
+        let target = file.target_kind(read.target_kind)?;
+        read.columns.extend(file.table.schema().fields().iter().map(|field| field.name().clone()));
+        file.append(&kinds, &mut read.rows)?;
+        (known, read.target_kind) = (Some(known.unwrap_or(kinds)), target);
     }
-    if rows.count == 0 { Err(DataError::NoRows { uri: uri.to_owned() }) } else { Ok(rows) }
+    if read.rows.count == 0 { Err(DataError::NoRows { uri: uri.to_owned() }) } else { Ok(read) }
+}
+
+const fn expected(kind: Option<ColumnKind>, is_boolean: bool) -> Expected {
+    match kind {
+        None => Expected::Open,
+        Some(ColumnKind::Number) => Expected::Numbers,
+        Some(ColumnKind::Category) if is_boolean => Expected::Booleans,
+        Some(ColumnKind::Category) => Expected::Texts,
+    }
+}
+
+/// Names of categories that are nothing but `true` and `false`.
+pub(super) fn booleans(rows: &Rows) -> BTreeSet<String> {
+    let all = rows.features.iter().chain(&rows.target);
+    let are = all.filter(|column| match &column.values {
+        Values::Category(values) => are_booleans(values.names()),
+        Values::Number(_) => false,
+    });
+    are.map(|column| column.name.clone()).collect()
+}
+
+/// Whether texts are nothing but `true` and `false`.
+pub fn are_booleans(texts: &[String]) -> bool {
+    !texts.is_empty() && texts.iter().all(|text| text == "true" || text == "false")
+}
+
+fn refuse_formats(files: &[Location], uri: &str) -> Result<(), DataError> {
+    let mut names = files.iter().map(Location::uri);
+    let Some(first) = names.next() else { return Ok(()) };
+    match names.find(|name| Format::of(name) != Format::of(&first)) {
+        None => Ok(()),
+        Some(second) => Err(DataError::Formats { uri: uri.to_owned(), first, second }),
+    }
 }
 
 struct FileReader<'a> {
     name: String,
     selection: Selection<'a>,
-    builder: ParquetRecordBatchReaderBuilder<Bytes>,
+    format: Format,
+    table: Table,
 }
 
 impl<'a> FileReader<'a> {
-    fn open(name: &str, bytes: Bytes, selection: Selection<'a>) -> Result<Self, DataError> {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)
-            .map_err(|error| DataError::Corrupt { file: name.to_owned(), cause: error.to_string() })?;
-        Ok(Self { name: name.to_owned(), selection, builder })
+    fn open(
+        name: &str,
+        bytes: Bytes,
+        selection: Selection<'a>,
+        expect: &dyn Fn(&str) -> Expected,
+    ) -> Result<Self, DataError> {
+        let (format, file) = (Format::of(name), || name.to_owned());
+        let table = Table::open(format, bytes, expect).map_err(|why| match why {
+            Unreadable::Damaged(cause) => DataError::Corrupt { file: file(), format, cause },
+            Unreadable::NoNumber { column, cell, row } => {
+                let cell = shorten(&cell, MAX_CELL).into_owned();
+                DataError::NoNumber { column, file: file(), cell, row }
+            }
+            Unreadable::Mixed { column, problem } => DataError::Mixed { column, file: file(), problem },
+        })?;
+        Ok(Self { name: file(), selection, format, table })
+    }
+
+    /// What the target is in this file; the same as `known`, if that is something.
+    fn target_kind(&self, known: Option<ColumnKind>) -> Result<Option<ColumnKind>, DataError> {
+        let column = self.selection.target.to_owned();
+        let field = self.table.schema().field_with_name(&column).ok();
+        match (field.and_then(|field| kind_of(field.data_type())), known) {
+            (Some(found), Some(expected)) if found != expected => {
+                Err(DataError::KindDiffers { column, file: self.name.clone(), found, expected })
+            }
+            (found, known) => Ok(known.or(found)),
+        }
     }
 
     /// The features of this file and their kinds; the same as `known`.
     fn features(&self, known: Option<&Columns>) -> Result<Columns, DataError> {
-        let schema: &ArrowSchema = self.builder.schema();
+        let schema = self.table.schema();
         let named = |name: &str| schema.fields().iter().any(|field| field.name() == name);
         let no_column =
             |column: &str| DataError::NoColumn { column: column.to_owned(), file: self.name.clone() };
@@ -153,14 +244,14 @@ impl<'a> FileReader<'a> {
     }
 
     fn append(self, kinds: &Columns, rows: &mut Rows) -> Result<(), DataError> {
-        let Self { name: file, selection, builder } = self;
-        let corrupt = |cause: String| DataError::Corrupt { file: file.clone(), cause };
-        let wanted = kinds.keys().map(String::as_str).chain([selection.target]).chain(selection.key);
-        let mask = ProjectionMask::columns(builder.parquet_schema(), wanted);
-        let reader = builder.with_projection(mask).build().map_err(|error| corrupt(error.to_string()))?;
+        let Self { name: file, selection, format, table } = self;
+        let corrupt = |cause: String| DataError::Corrupt { file: file.clone(), format, cause };
+        let is_wanted =
+            |name: &str| kinds.contains_key(name) || name == selection.target || selection.key == Some(name);
+        let batches = table.batches(is_wanted).map_err(corrupt)?;
         let first = rows.count;
-        for batch in reader {
-            let batch = batch.map_err(|error| corrupt(error.to_string()))?;
+        for batch in batches {
+            let batch = batch.map_err(corrupt)?;
             let source = Source { file: &file, batch: &batch, row: rows.count - first };
             append_batch(&source, kinds, selection, rows)?;
         }
@@ -168,7 +259,9 @@ impl<'a> FileReader<'a> {
     }
 
     fn bad_feature(&self, column: &str, kind: &DataType) -> DataError {
-        let problem = if kind.is_temporal() {
+        let problem = if kind.is_null() {
+            "says nothing, because no row has a value: fill it, or list the column under data.exclude"
+        } else if kind.is_temporal() {
             "is a time and no feature: list the column under data.exclude"
         } else {
             "is neither a number nor a text: list the column under data.exclude or convert it"
@@ -176,7 +269,7 @@ impl<'a> FileReader<'a> {
         DataError::Type {
             column: column.to_owned(),
             file: self.name.clone(),
-            kind: kind.to_string(),
+            kind: shorten(&kind.to_string(), MAX_CELL).into_owned(),
             problem,
         }
     }

@@ -7,9 +7,11 @@ mod difference;
 mod encode;
 mod trace;
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
-use crate::data::{ColumnKind, Columns};
+use crate::data::{ColumnKind, Columns, are_booleans};
 pub use difference::{MAX_DIFFERENCE, difference};
 pub use encode::{EncodeError, Targets, encode_features, encode_targets};
 pub use trace::{MAX_VOCABULARY, trace};
@@ -39,6 +41,20 @@ impl Schema {
             FeatureKind::Category { .. } => ColumnKind::Category,
         };
         self.features.iter().map(|feature| (feature.name.clone(), kind(feature))).collect()
+    }
+
+    /// The columns, target included, that are nothing but `true` and `false`.
+    pub fn booleans(&self) -> BTreeSet<String> {
+        let of_features = self.features.iter().filter_map(|feature| match &feature.kind {
+            FeatureKind::Category { vocabulary } => Some((&feature.name, vocabulary)),
+            FeatureKind::Number { .. } => None,
+        });
+        let of_target = match &self.target.kind {
+            TargetKind::Classes { classes } => Some((&self.target.name, classes)),
+            TargetKind::Number { .. } => None,
+        };
+        let all = of_features.chain(of_target).filter(|(_, texts)| are_booleans(texts));
+        all.map(|(name, _)| name.clone()).collect()
     }
 
     /// Numbers that the model gives for one row.
