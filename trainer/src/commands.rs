@@ -91,9 +91,9 @@ pub fn evaluate(runtime: &Handle, args: &EvaluateArgs) -> Result<ExitCode, Failu
         TargetKind::Classes { classes } => (Task::Classification, text_classes(classes)),
         TargetKind::Number { .. } => (Task::Regression, Some(data::ColumnKind::Number)),
     };
-    let features = data::Features::Only(&features);
+    let (features, beside) = (data::Features::Only(&features), data::Beside::default());
     let selection =
-        Selection { target: &args.target, task, target_kind, key: None, features, booleans: &booleans };
+        Selection { target: &args.target, task, target_kind, beside: &beside, features, booleans: &booleans };
     let rows = data::read(runtime, &args.data, selection)?;
     let evaluation = evaluate::evaluate(&model, &rows)?;
     let text = serde_json::to_string_pretty(&evaluation)

@@ -4,6 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rows::{Checks, Window};
 use crate::{common, contract::Task};
 
 /// The data of a run. Columns are traced from the files: numbers are standardised, texts are categories.
@@ -37,10 +38,20 @@ pub struct Data {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 128)))]
     pub exclude: Vec<String>,
+    /// The rows of `train` that count, by their time. Default all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
+    /// What else must hold of the rows.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub checks: Checks,
     /// Fewest training rows, and fewest validation rows is a tenth of it. Default 100.
     #[serde(default = "default_min_rows")]
     #[schemars(range(min = 10, max = 1_000_000_000))]
     pub min_rows: u32,
+}
+
+fn is_default(checks: &Checks) -> bool {
+    *checks == Checks::default()
 }
 
 fn default_min_rows() -> u32 {

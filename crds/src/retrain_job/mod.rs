@@ -1,6 +1,7 @@
 //! RetrainJob: one training run, from data check to recorded version.
 
 mod data;
+mod rows;
 mod status;
 
 use k8s_openapi::api::core::v1 as core;
@@ -9,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use data::{Data, DataSource, EarlyStop, Family, Optimizer, Split, Training};
+pub use rows::{Checks, History, Window};
 pub use status::{BaselineVersion, BootstrapBaseline, ResolvedBaseline, RetrainJobStatus, RetrainPhase};
 
 use crate::{

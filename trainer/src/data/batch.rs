@@ -4,8 +4,9 @@ use anneal_crds::contract::Task;
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch},
     compute::cast,
-    datatypes::{DataType, Float64Type},
+    datatypes::{DataType, Float64Type, TimeUnit, TimestampMillisecondType},
 };
+use jiff::Timestamp;
 
 use super::{
     error::DataError,
@@ -38,8 +39,11 @@ pub(super) fn append_batch(
         }),
     });
     source.append(selection.target, &mut target.values, NullPolicy::Refuse)?;
-    if let (Some(name), Some(key)) = (selection.key, &mut rows.key) {
-        source.append_key(name, key)?;
+    for name in &selection.beside.texts {
+        source.append_key(name, rows.texts.entry(name.clone()).or_default())?;
+    }
+    for name in &selection.beside.times {
+        source.append_times(name, rows.times.entry(name.clone()).or_default())?;
     }
     rows.count += source.batch.num_rows();
     Ok(())
@@ -97,7 +101,7 @@ impl Source<'_> {
             return Err(self.bad_type(
                 name,
                 &array,
-                "is no stable key: use a text or whole number for data.split.key",
+                "is no stable key: name a column of texts or whole numbers in data.split.key and data.checks",
             ));
         }
         // A time's text depends on a library's format; its number does not.
@@ -105,6 +109,25 @@ impl Source<'_> {
             if array.data_type().is_temporal() { self.cast(name, &array, &DataType::Int64)? } else { array };
         let texts = self.cast(name, &array, &DataType::Utf8)?;
         key.extend(texts.as_string::<i32>().iter().flatten().map(str::to_owned));
+        Ok(())
+    }
+
+    fn append_times(&self, name: &str, times: &mut Vec<i64>) -> Result<(), DataError> {
+        let array = self.array(name)?;
+        self.refuse_nulls(name, &array)?;
+        if !matches!(array.data_type(), DataType::Date32 | DataType::Date64 | DataType::Timestamp(..)) {
+            let problem =
+                "is no time: write it as date or time, or name another column in data.window and data.checks";
+            return Err(self.bad_type(name, &array, problem));
+        }
+        let millis = self.cast(name, &array, &DataType::Timestamp(TimeUnit::Millisecond, None))?;
+        let millis = millis.as_primitive::<TimestampMillisecondType>().values();
+        let is_impossible = |(_, time): &(usize, &i64)| Timestamp::from_millisecond(**time).is_err();
+        if let Some((row, time)) = millis.iter().enumerate().find(is_impossible) {
+            let (column, file, cell) = (name.to_owned(), self.file.to_owned(), time.to_string());
+            return Err(DataError::NoTime { column, file, cell, row: self.row + row });
+        }
+        times.extend(millis);
         Ok(())
     }
 

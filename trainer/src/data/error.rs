@@ -29,7 +29,7 @@ pub enum DataError {
     },
     /// A column is missing.
     #[error(
-        "{file}: column `{column}` is missing: add it, or correct data.target, data.split.key or data.exclude"
+        "{file}: column `{column}` is missing: add it, or correct data.target, data.split.key, data.exclude, data.window or data.checks"
     )]
     NoColumn {
         /// Which column.
@@ -64,6 +64,20 @@ pub enum DataError {
         "{file}: column `{column}` holds `{cell}` in row {row} and numbers elsewhere: correct it there, or list the column under data.exclude"
     )]
     NoNumber {
+        /// Which column.
+        column: String,
+        /// Which file.
+        file: String,
+        /// The first such cell, shortened.
+        cell: String,
+        /// The row of the file, from 0.
+        row: usize,
+    },
+    /// A cell among times that is none.
+    #[error(
+        "{file}: column `{column}` holds `{cell}` in row {row}, which is no time: write it as 2026-11-21 or 2026-11-21T10:00:00Z, or name another column in data.window and data.checks"
+    )]
+    NoTime {
         /// Which column.
         column: String,
         /// Which file.
@@ -202,6 +216,93 @@ pub enum DataError {
     NoFeatures {
         /// Which file.
         file: String,
+    },
+    /// A window that no row lies in.
+    #[error("none of {rows} rows lies in data.window, by column `{column}`: correct it, or add newer rows")]
+    NothingInWindow {
+        /// The column of times.
+        column: String,
+        /// How many rows there are.
+        rows: usize,
+    },
+    /// Rows that should be one.
+    #[error(
+        "{rows} rows have only {different} different values of {columns} ({fan_out:.3} rows for each), such as `{key}` more than once: a join may have multiplied them, so remove them, or correct data.checks.unique",
+        fan_out = *rows as f64 / *different as f64
+    )]
+    Duplicates {
+        /// The columns.
+        columns: String,
+        /// The first values that come again, shortened.
+        key: String,
+        /// How many rows there are.
+        rows: usize,
+        /// How many different ones.
+        different: usize,
+    },
+    /// A class that is too rare.
+    #[error(
+        "the class `{rarest}` has {few} training rows and `{most}` has {many}, and data.checks.classBalance asks for a share of {wanted}: add rows of it, or lower that"
+    )]
+    Unbalanced {
+        /// The rarest class.
+        rarest: String,
+        /// How many rows it has.
+        few: usize,
+        /// The commonest class.
+        most: String,
+        /// How many rows it has.
+        many: usize,
+        /// The share that is asked for.
+        wanted: f64,
+    },
+    /// Classes that are judged on too few rows.
+    #[error(
+        "data.checks.minValidationPerClass asks for {wanted} validation rows of each class, and there are fewer of {classes}: add rows of them, or lower that"
+    )]
+    FewPerClass {
+        /// The classes and how many rows they have.
+        classes: String,
+        /// How many are asked for.
+        wanted: u32,
+    },
+    /// Too few entities of which enough is known.
+    #[error(
+        "{found} of {all} different `{entity}` have a history of {days} days, and data.checks.history asks for {wanted}: add rows, or lower minEntities or minDays"
+    )]
+    FewEntities {
+        /// The column of entities.
+        entity: String,
+        /// How many there are.
+        all: usize,
+        /// How many have so long a history.
+        found: usize,
+        /// How long it has to be.
+        days: u32,
+        /// How many are needed.
+        wanted: u32,
+    },
+    /// A month without rows among others.
+    #[error(
+        "no row lies in the month {month}, by column `{column}`, and data.checks.history asks for every month: add its rows"
+    )]
+    EmptyMonth {
+        /// The column of times.
+        column: String,
+        /// The first such month.
+        month: String,
+    },
+    /// Too short a history.
+    #[error(
+        "the rows lie in {found} months, by column `{column}`, and data.checks.history asks for {wanted}: add rows, or lower minMonths"
+    )]
+    FewMonths {
+        /// The column of times.
+        column: String,
+        /// How many months.
+        found: usize,
+        /// How many are needed.
+        wanted: u32,
     },
     /// No rows at all.
     #[error("{uri} has 0 rows: write rows into it, or name another file")]

@@ -5,6 +5,7 @@
 //! every file.
 
 mod batch;
+mod checks;
 mod choice;
 mod digest;
 mod error;
@@ -15,6 +16,7 @@ mod pattern;
 mod read;
 mod split;
 mod table;
+mod window;
 
 pub use choice::Choice;
 pub use digest::digest;
@@ -22,5 +24,5 @@ pub use error::DataError;
 pub use files::fingerprint;
 pub use format::Format;
 pub use load::{Sets, load};
-pub use read::{Columns, Features, Selection, are_booleans, read};
+pub use read::{Beside, Columns, Features, Selection, are_booleans, read};
 pub use table::{Categories, Column, ColumnKind, Rows, Values};

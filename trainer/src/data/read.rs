@@ -31,12 +31,27 @@ pub struct Selection<'a> {
     pub task: Task,
     /// What other rows have as target, where that is known.
     pub target_kind: Option<ColumnKind>,
-    /// Column whose text decides the split.
-    pub key: Option<&'a str>,
+    /// Columns that are read beside features and target.
+    pub beside: &'a Beside,
     /// Columns to learn from.
     pub features: Features<'a>,
     /// Categories of other rows that are nothing but `true` and `false`.
     pub booleans: &'a BTreeSet<String>,
+}
+
+/// Columns that tell rows apart and are no features of their own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// Keys, as texts.
+    pub texts: BTreeSet<String>,
+    /// Dates and times.
+    pub times: BTreeSet<String>,
+}
+
+impl Beside {
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.texts.iter().chain(&self.times).map(String::as_str)
+    }
 }
 
 /// Names of columns with what they hold.
@@ -96,18 +111,19 @@ pub(super) struct Read {
 pub(super) fn read_files(files: &[Location], uri: &str, selection: Selection<'_>) -> Result<Read, DataError> {
     refuse_formats(files, uri)?;
     let mut known = selection.features.known().cloned();
-    let rows = Rows { key: selection.key.map(|_| Vec::new()), ..Rows::default() };
-    let mut read = Read { rows, target_kind: selection.target_kind, columns: BTreeSet::new() };
+    let target_kind = selection.target_kind;
+    let mut read = Read { rows: Rows::default(), target_kind, columns: BTreeSet::new() };
     for file in files {
         let booleans = selection.booleans | &booleans(&read.rows);
         let expect = |column: &str| match known.as_ref().map(|known| known.get(column)) {
-            // A key is kept as it is written: 007 is another one than 7.
-            _ if selection.key == Some(column) => Expected::Texts,
+            _ if selection.beside.times.contains(column) => Expected::Times,
             _ if column == selection.target => expected(read.target_kind, booleans.contains(column)),
             None if selection.features.may_be(column) => Expected::Open,
             Some(Some(kind)) => expected(Some(*kind), booleans.contains(column)),
             // One too many is found as such.
             Some(None) if selection.features.may_be(column) => Expected::Texts,
+            // A key is kept as it is written: 007 is another one than 7.
+            None | Some(None) if selection.beside.texts.contains(column) => Expected::Texts,
             None | Some(None) => Expected::Ignored,
         };
         let file = FileReader::open(&file.uri(), file.read()?, selection, &expect)?;
@@ -177,6 +193,10 @@ impl<'a> FileReader<'a> {
                 let cell = shorten(&cell, MAX_CELL).into_owned();
                 DataError::NoNumber { column, file: file(), cell, row }
             }
+            Unreadable::NoTime { column, cell, row } => {
+                let cell = shorten(&cell, MAX_CELL).into_owned();
+                DataError::NoTime { column, file: file(), cell, row }
+            }
             Unreadable::Mixed { column, problem } => DataError::Mixed { column, file: file(), problem },
         })?;
         Ok(Self { name: file(), selection, format, table })
@@ -200,7 +220,7 @@ impl<'a> FileReader<'a> {
         let named = |name: &str| schema.fields().iter().any(|field| field.name() == name);
         let no_column =
             |column: &str| DataError::NoColumn { column: column.to_owned(), file: self.name.clone() };
-        for name in [Some(self.selection.target), self.selection.key].into_iter().flatten() {
+        for name in self.selection.beside.names().chain([self.selection.target]) {
             if !named(name) {
                 return Err(no_column(name));
             }
@@ -246,8 +266,11 @@ impl<'a> FileReader<'a> {
     fn append(self, kinds: &Columns, rows: &mut Rows) -> Result<(), DataError> {
         let Self { name: file, selection, format, table } = self;
         let corrupt = |cause: String| DataError::Corrupt { file: file.clone(), format, cause };
-        let is_wanted =
-            |name: &str| kinds.contains_key(name) || name == selection.target || selection.key == Some(name);
+        let is_wanted = |name: &str| {
+            kinds.contains_key(name)
+                || name == selection.target
+                || selection.beside.names().any(|other| other == name)
+        };
         let batches = table.batches(is_wanted).map_err(corrupt)?;
         let first = rows.count;
         for batch in batches {

@@ -2,9 +2,12 @@
 //!
 //! Filled by the reader and by the server's requests; encoded by `schema`.
 
-use std::{collections::HashMap, fmt};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+};
 
-/// Rows with their target and, when they are to be split, their key.
+/// Rows with their target, and with what tells them apart.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rows {
     /// How many rows.
@@ -13,8 +16,10 @@ pub struct Rows {
     pub features: Vec<Column>,
     /// The column to predict; none in requests.
     pub target: Option<Column>,
-    /// The text of the split key for each row.
-    pub key: Option<Vec<String>>,
+    /// Keys for each row as texts, by column.
+    pub texts: BTreeMap<String, Vec<String>>,
+    /// Times of each row in milliseconds since 1970, by column.
+    pub times: BTreeMap<String, Vec<i64>>,
 }
 
 impl Rows {
@@ -23,7 +28,7 @@ impl Rows {
         self.features.iter().find(|column| column.name == name)
     }
 
-    /// The rows of these numbers, in this order, without the key.
+    /// The rows of these numbers, in this order.
     pub fn take(&self, indices: &[usize]) -> Self {
         let take =
             |column: &Column| Column { name: column.name.clone(), values: column.values.take(indices) };
@@ -31,9 +36,14 @@ impl Rows {
             count: indices.len(),
             features: self.features.iter().map(take).collect(),
             target: self.target.as_ref().map(take),
-            key: None,
+            texts: self.texts.iter().map(|(name, all)| (name.clone(), pick(all, indices))).collect(),
+            times: self.times.iter().map(|(name, all)| (name.clone(), pick(all, indices))).collect(),
         }
     }
+}
+
+fn pick<T: Clone>(all: &[T], indices: &[usize]) -> Vec<T> {
+    indices.iter().map(|&row| all[row].clone()).collect()
 }
 
 /// A named column.

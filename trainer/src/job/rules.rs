@@ -59,6 +59,14 @@ fn check_data(data: &Data) -> Result<(), JobError> {
         }
         (Some(_), None) => {}
     }
+    if let Some(window) = &data.window {
+        if window.last.is_none() && window.start.is_none() && window.end.is_none() {
+            return wrong("spec.data.window", "needs last, start or end: give for example last: 90d");
+        }
+        if window.last.is_some() && window.start.is_some() {
+            return wrong("spec.data.window", "takes last or start, and not both: remove one");
+        }
+    }
     if data.exclude.contains(&data.target) {
         return wrong("spec.data.exclude", &format!("holds the target `{}`: remove it there", data.target));
     }

@@ -61,6 +61,13 @@ pub(super) fn typed(
             }
             (other, _) => other,
         },
+        Expected::Times => match holds(&chunks, allowed) {
+            Holds::Times | Holds::Nothing => Holds::Times,
+            Holds::Wholes | Holds::Numbers | Holds::Booleans | Holds::Texts => {
+                let (row, cell) = first(&chunks, |text| time(text).is_none());
+                return Err(Unreadable::NoTime { column: name.to_owned(), cell, row });
+            }
+        },
         Expected::Booleans => return Ok(chunks.into_iter().map(lower_booleans).collect()),
     };
     Ok(chunks.into_iter().map(|chunk| convert(chunk, holds)).collect())
@@ -144,12 +151,16 @@ fn refuse_odd(name: &str, chunks: &[ArrayRef], allowed: Allowed) -> Result<(), U
 }
 
 fn first_odd(name: &str, chunks: &[ArrayRef]) -> Unreadable {
-    let odd = |text: &str| number(text).is_none() && !is_mark(text);
-    let mut cells = texts(chunks).enumerate();
-    let found =
-        cells.find_map(|(row, text)| text.filter(|text| odd(text)).map(|text| (row, text.to_owned())));
-    let (row, cell) = found.unwrap_or_default();
+    let (row, cell) = first(chunks, |text| number(text).is_none());
     Unreadable::NoNumber { column: name.to_owned(), cell, row }
+}
+
+/// The first cell that says something `odd`, with its row.
+fn first(chunks: &[ArrayRef], odd: impl Fn(&str) -> bool) -> (usize, String) {
+    let found = texts(chunks).enumerate().find_map(|(row, text)| {
+        text.filter(|text| odd(text) && !is_mark(text)).map(|text| (row, text.to_owned()))
+    });
+    found.unwrap_or_default()
 }
 
 fn is_mark(text: &str) -> bool {

@@ -63,6 +63,8 @@ pub(super) enum Expected {
     Numbers,
     /// Texts as they are written.
     Texts,
+    /// Dates and times.
+    Times,
     /// `true` and `false`, as elsewhere, in whatever case they are written.
     Booleans,
 }
@@ -77,6 +79,8 @@ pub(super) enum Unreadable {
     Damaged(String),
     /// A cell among numbers that is none.
     NoNumber { column: String, cell: String, row: usize },
+    /// A cell among times that is none.
+    NoTime { column: String, cell: String, row: usize },
     /// Values of more than one kind, or of one that is no value of a table; in words.
     Mixed { column: String, problem: String },
 }
