@@ -132,7 +132,7 @@ impl Draft<'_> {
             Autoscalers::NoSuchKind | Autoscalers::Denied(_) | Autoscalers::Failed(_) => None,
         });
         let all = known.flat_map(|(kind, objects)| objects.iter().map(move |object| (kind, object)));
-        all.filter(move |(_, object)| is_own(home, object))
+        all.filter(move |(_, object)| home.owns(object) && object["metadata"]["deletionTimestamp"].is_null())
     }
 
     /// Kinds of autoscalers that are asked for, that are there, and that were there and could not be read.
@@ -216,11 +216,9 @@ impl Draft<'_> {
         let home = Home::of(self.rollout)?;
         let name = build::workload_name(home.name, &version.version);
         let asked = self.asked_kind()?;
-        let mut seen = match self.snapshot.children.autoscalers.get(&asked)? {
-            Autoscalers::Known(objects) => objects.iter(),
-            Autoscalers::NoSuchKind | Autoscalers::Denied(_) | Autoscalers::Failed(_) => return None,
-        };
-        seen.find(|object| object["metadata"]["name"] == name.as_str() && is_own(home, object))
+        let own =
+            |(kind, object): &(Kind, &Value)| *kind == asked && object["metadata"]["name"] == name.as_str();
+        self.own_autoscalers(home).find(own).map(|(_, object)| object)
     }
 
     /// Fewest pods that a version's autoscaler keeps; 0 if there is none.
@@ -244,11 +242,6 @@ impl Draft<'_> {
         let message = format!("{} {name} does not scale: {}.", asked.resource().2, shorten(words, MAX_WORDS));
         Some(Trouble { reason: "AutoscalerFails".to_owned(), message })
     }
-}
-
-/// Whether an autoscaler is this rollout's and not about to go.
-fn is_own(home: Home<'_>, object: &Value) -> bool {
-    home.owns(object) && object["metadata"]["deletionTimestamp"].is_null()
 }
 
 fn unknown(kind: Kind, why: &str) -> Trouble {
