@@ -21,6 +21,8 @@ use anneal_tests::world::{self, Report, Story};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const SEEDS: u64 = 10_000;
+/// Seeds of each law that a survey tells.
+const TOLD: usize = 20;
 
 #[expect(clippy::disallowed_methods, reason = "a test's arguments come from the environment")]
 fn number(name: &str) -> Option<u64> {
@@ -71,8 +73,12 @@ fn print_survey(reports: &[Report]) {
             broken.entry(violation.law).or_default().push((report.seed, &violation.why));
         }
     }
-    for (law, seeds) in broken {
-        println!("{law}: {} of {} seeds, such as {:?}", seeds.len(), reports.len(), seeds.iter().min());
+    for (law, mut seeds) in broken {
+        seeds.sort_unstable();
+        println!("{law}: {} of {} seeds", seeds.len(), reports.len());
+        for (seed, why) in seeds.iter().take(TOLD) {
+            println!("  seed {seed}: {why}");
+        }
     }
 }
 

@@ -129,8 +129,10 @@ impl World {
                 continue;
             }
             quiet.insert(key);
+            // Who is due by now has not had its look yet.
+            let is_due = wakes.values().any(|at| *at <= sim.now);
             let all_quiet = quiet.len() >= wakes.len() && !sim.anything_moves();
-            if all_quiet || sim.now.duration_since(last_change) > QUIET {
+            if !is_due && (all_quiet || sim.now.duration_since(last_change) > QUIET) {
                 return;
             }
         }

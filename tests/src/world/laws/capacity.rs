@@ -27,11 +27,17 @@ impl Sim {
         ((pods * share + 999) / 1000).clamp(least, most.max(least))
     }
 
-    /// An operator that writes a Deployment leaves it as many pods as it has.
+    /// An operator that writes a Deployment leaves it as many pods as it has, unless it was off when this one looked: two
+    /// leaders may both bring up what is to come, and know of different numbers of stable's pods.
     pub(super) fn check_number_stays(&mut self, caller: usize, key: &Key, before: &Value, after: &Value) {
-        let read = &self.callers[caller].walk.read["spec"]["serving"]["autoscaling"];
+        let walk = &self.callers[caller].walk;
+        let read = &walk.read["spec"]["serving"]["autoscaling"];
         let (old, new) = (&before["spec"]["replicas"], &after["spec"]["replicas"]);
-        if !read.is_null() && *old != 0 && old != new {
+        let was_off = match self.store.get_at(key, walk.floor) {
+            Some(form) => form["spec"]["replicas"] == 0,
+            None => true,
+        };
+        if !read.is_null() && !was_off && *old != 0 && old != new {
             let why = format!("{} had {old} pods and gets {new}", key.name);
             self.broken("only autoscalers say how many pods there are", why);
         }
@@ -53,9 +59,15 @@ impl Sim {
             _ if divides(&status) => &status["stable"],
             _ => return,
         };
-        let there = self.store.get(&Key::new(Kind::Deployment, NAMESPACE, &key.name)).is_some();
         let ((least, _), (now, most)) = (bounds(&before["spec"]), bounds(&after["spec"]));
-        if there && workload(&rollout.name, way_back) == key.name && now < least.min(most) {
+        let Some(deployment) = self.store.get(&Key::new(Kind::Deployment, NAMESPACE, &key.name)) else {
+            return;
+        };
+        // Whoever asked for so many pods of each version and does not any more keeps those that came.
+        let was_asked = |form: &Value| form["spec"]["serving"]["replicas"] == least;
+        let pods = deployment["spec"]["replicas"].as_i64().unwrap_or(0);
+        let held = if self.store.forms_since(rollout, 0).any(was_asked) { pods.min(least) } else { least };
+        if workload(&rollout.name, way_back) == key.name && now < held.min(most) {
             let why = format!("{} had {least} pods at least and gets {now}", key.name);
             self.broken("the way back stays warm", why);
         }

@@ -316,8 +316,10 @@ impl Sim {
         let unasked = if subject == "stable" { 0.0 } else { f64::INFINITY };
         let enough = terms["minRequests"].as_f64().unwrap_or(unasked);
         let version = string(&status[subject]["version"]);
-        let since = string(&status["trafficAcceptedAt"]).parse().unwrap_or(self.now);
-        let answered = self.answered(&version, since, self.now);
+        // Whoever edits the route puts a step's clock back; an experiment keeps what it has counted, and has its own clock.
+        let clock = if status["phase"] == "Experiment" { "stepStartedAt" } else { "trafficAcceptedAt" };
+        let since: Option<Timestamp> = string(&status[clock]).parse().ok();
+        let answered = self.answered(&version, since.unwrap_or(self.now), self.now);
         let passes = |told: &Told| {
             let enough = match told.verdict {
                 Verdict::Pass(requests) => requests >= enough,
@@ -341,7 +343,6 @@ impl Sim {
         }
         let shortest = if terms["minDuration"].is_string() { "minDuration" } else { "duration" };
         let span: Option<Span> = string(&terms[shortest]).parse().ok();
-        let since: Option<Timestamp> = string(&status["trafficAcceptedAt"]).parse().ok();
         let decided: Option<Timestamp> = string(&after["status"]["stepStartedAt"]).parse().ok();
         let (Some(span), Some(since), Some(decided)) = (span, since, decided) else {
             return self.broken("a step takes its time", format!("{name}: {status}"));

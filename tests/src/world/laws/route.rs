@@ -125,13 +125,13 @@ impl Sim {
         if rolled_back && shares.reach(&candidate) && is_known && !self.may_wait(&status) {
             self.broken("a rollback has no preconditions", format!("{name}: {shares:?}"));
         }
-        // A user's own route is not made anew, whatever else is told.
-        let is_gone = route.is_none() && !walk.read["spec"]["traffic"]["attach"].is_null();
+        // A user's own route is not made anew, whatever else is told, and may wait for a reason that another one hides.
+        let is_attached = !walk.read["spec"]["traffic"]["attach"].is_null();
+        let is_left = is_attached && (route.is_none() || self.hides_why(name, &status));
         if result.is_ok()
             && !self.may_wait(&status)
             && !lies_with_the_user(&status)
-            && !hides_why(&status)
-            && !is_gone
+            && !is_left
             && let Some(wanted) = self.wanted_of(name, &status, &shares)
             && (wanted != shares || !self.hostnames_follow(&key, route.as_ref()))
         {
@@ -169,6 +169,19 @@ impl Sim {
         deployment.is_none_or(|deployment| deployment["status"]["readyReplicas"].as_i64().unwrap_or(0) == 0)
     }
 
+    /// Whether something that was refused is still told, in the place of why a user's route stays as it is: only the user knows
+    /// what served before, or nobody answers for a version that is to get requests.
+    fn hides_why(&self, name: &str, status: &Value) -> bool {
+        let refused = |told: &Value| {
+            let reason = super::text(&told["reason"]);
+            told["type"] == "Stalled" && ["Forbidden", "Refused"].contains(&reason)
+        };
+        let newcomers = wanted(name, status).unwrap_or_default().live;
+        let is_held =
+            !status["adopted"].is_null() || newcomers.keys().any(|service| self.nobody_answers(service));
+        is_held && status["conditions"].as_array().is_some_and(|all| all.iter().any(refused))
+    }
+
     fn hostnames_follow(&self, key: &Key, route: Option<&Value>) -> bool {
         let none = serde_json::json!([]);
         let list = |value: Option<&Value>| {
@@ -193,15 +206,6 @@ pub fn lies_with_the_user(status: &Value) -> bool {
 fn is_told(status: &Value, reasons: &[&str]) -> bool {
     let told = |told: &Value| reasons.iter().any(|reason| told["reason"] == *reason);
     status["conditions"].as_array().is_some_and(|all| all.iter().any(told))
-}
-
-/// Whether something that was refused is still told, in the place of why a user's route stays as it is.
-fn hides_why(status: &Value) -> bool {
-    let is_adopted = !status["adopted"].is_null();
-    let refused = |told: &Value| {
-        told["type"] == "Stalled" && ["Forbidden", "Refused"].iter().any(|reason| told["reason"] == *reason)
-    };
-    is_adopted && status["conditions"].as_array().is_some_and(|all| all.iter().any(refused))
 }
 
 /// The shares that a status asks for.
